@@ -1,0 +1,192 @@
+"""What nodes of one topology contradict each other in: every fault that no single value has.
+
+Pure comparison: data paths are compared as text, so links and mounts are not seen through.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import posixpath
+from collections.abc import Callable, Collection, Iterator, Mapping
+from itertools import combinations
+from typing import NamedTuple
+
+from pgherd.node import Group, HostSettings, Node
+from pgherd.rules import Fault, meant
+from pgherd.sync import WILDCARD, same_name
+
+LOCAL = "local"
+
+
+class Parts(NamedTuple):
+    """As much of a topology as is sound by itself.
+
+    `names` are those of all nodes; `doubts` are the (node, key) whose value is made up; `complete`
+    says that no upstream, host or application name is missing or made up.
+    """
+
+    group: Group | None
+    nodes: Mapping[str, Node]
+    names: Collection[str]
+    hosts: Mapping[str, HostSettings]
+    doubts: Collection[tuple[str, str]] = frozenset()
+    complete: bool = True
+
+
+def contradictions(parts: Parts, locate: Callable[[str], object]) -> Iterator[Fault]:
+    """Find every fault that no single value has, except those that only made-up values have."""
+    for fault in _upstream_faults(parts):
+        if fault.where[1:] not in parts.doubts:
+            yield fault
+    for one, other in combinations(parts.nodes.values(), 2):
+        for fault in _pair_faults(one, other, parts.hosts, locate):
+            key = fault.where[-1]
+            if not {(one.name, key), (other.name, key)} & set(parts.doubts):
+                yield fault
+    if parts.group:
+        yield from _sync_faults(parts, parts.group)
+    yield from _host_faults(parts)
+
+
+def _upstream_faults(parts: Parts) -> Iterator[Fault]:
+    roots = [
+        name
+        for name, node in parts.nodes.items()
+        if node.upstream is None and (name, "upstream") not in parts.doubts
+    ]
+    if len(roots) > 1:
+        sentence = f"{', '.join(roots)} have no upstream, but only the primary has none"
+        yield Fault(("nodes",), sentence)
+    if not roots and parts.complete:
+        yield Fault(("nodes",), "one node must have no upstream: the primary")
+    for node in parts.nodes.values():
+        if node.upstream is not None:
+            yield from _faults_towards(node.upstream, node, parts)
+
+
+def _faults_towards(name: str, node: Node, parts: Parts) -> Iterator[Fault]:
+    """Check one node's way to the upstream of that name."""
+    where = ("nodes", node.name, "upstream")
+    if name not in parts.names:
+        yield Fault(where, f'no node "{name}" in this file{meant(name, parts.names)}')
+    circle = _circle(node, parts.nodes)
+    if circle and node.name == min(circle, key=list(parts.nodes).index):
+        yield Fault(where, f"goes round in a circle: {' -> '.join([*circle, node.name])}")
+    upstream = parts.nodes.get(name)
+    if upstream and upstream.host != node.host and upstream.address is None:
+        sentence = f"missing: nodes on other hosts need its address, and {node.name} follows it"
+        yield Fault(("nodes", name, "address"), sentence)
+
+
+def _circle(node: Node, nodes: Mapping[str, Node]) -> list[str]:
+    """Follow the upstreams: the way back to this node, or nothing."""
+    way, at = [node.name], nodes.get(node.upstream or "")
+    while at and at.name not in way:
+        way.append(at.name)
+        at = nodes.get(at.upstream or "")
+    return way if at and at.name == node.name else []
+
+
+def _pair_faults(
+    one: Node, other: Node, hosts: Mapping[str, HostSettings], locate: Callable[[str], object]
+) -> Iterator[Fault]:
+    """Compare two nodes, either of which may have to be a standby beside the other."""
+    here = ("nodes", other.name)
+    if one.name.lower() == other.name.lower():
+        yield Fault(here, f"differs from {one.name} by the letters' case only")
+    if same_name(one.application_name, other.application_name):
+        sentence = f'"{other.application_name}" is the name of {one.name} too (case is ignored)'
+        yield Fault((*here, "application_name"), sentence)
+    elif one.slot == other.slot:
+        sentence = f"makes the slot {other.slot}, which is the one of {one.name}"
+        yield Fault((*here, "application_name"), sentence)
+    if one.host == other.host:
+        yield from _port_faults(one, other)
+        yield from _data_faults(one, other, hosts, locate)
+
+
+def _port_faults(one: Node, other: Node) -> Iterator[Fault]:
+    if one.port == other.port and _overlap(one.listen, other.listen):
+        sentence = f"{other.port} is the port of {one.name} on {one.host} too"
+        yield Fault(("nodes", other.name, "port"), sentence)
+
+
+def _data_faults(
+    one: Node, other: Node, hosts: Mapping[str, HostSettings], locate: Callable[[str], object]
+) -> Iterator[Fault]:
+    where = ("nodes", other.name, "data")
+    if one.volume or other.volume:
+        if one.volume == other.volume:
+            yield Fault(where, f"is the volume of {one.name} too")
+        return
+    mine, theirs = (_place(node, hosts, locate) for node in (other, one))
+    if mine == theirs:
+        yield Fault(where, f"is the directory of {one.name} too")
+    elif mine.startswith(theirs + "/"):
+        yield Fault(where, f"lies within the directory of {one.name}")
+    elif theirs.startswith(mine + "/"):
+        yield Fault(where, f"holds the directory of {one.name} within it")
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Tell whether two listen addresses are in each other's way."""
+    pair = {ipaddress.ip_address(one), ipaddress.ip_address(other)}
+    return len(pair) == 1 or any(address.is_unspecified for address in pair)
+
+
+def _place(node: Node, hosts: Mapping[str, HostSettings], locate: Callable[[str], object]) -> str:
+    """Write a data path in the form in which two of one host can be compared."""
+    if node.host == LOCAL:
+        return str(locate(node.data))
+    root = hosts.get(node.host, HostSettings()).root
+    home = node.data.startswith("~/")
+    return posixpath.normpath(node.data if home else posixpath.join(root, node.data))
+
+
+def _sync_faults(parts: Parts, group: Group) -> Iterator[Fault]:
+    where = ("group", "sync")
+    if group.sync is None:
+        if group.strict:
+            sentence = "true needs group.sync: without it no commit waits for a standby"
+            yield Fault(("group", "strict"), sentence)
+        return
+    for name in group.sync.names:
+        if name != WILDCARD and (sentence := _cannot_be_sync(name, parts)):
+            yield Fault(where, sentence)
+    count = sum(_follows_the_primary(node, parts.nodes) for node in parts.nodes.values())
+    if WILDCARD in group.sync.names and count < group.sync.count and parts.complete:
+        sentence = f"waits for {group.sync.count} standbys but {count} can follow the primary"
+        yield Fault(where, f"{sentence}, so every commit would hang")
+
+
+def _cannot_be_sync(name: str, parts: Parts) -> str:
+    """Say why this name can never be a synchronous standby's, or nothing."""
+    nodes = parts.nodes.values()
+    known = {node.application_name: node for node in nodes}
+    node = next((node for node in nodes if same_name(node.application_name, name)), None)
+    if node is None:
+        hint = meant(name, known)
+        return f'"{name}" is no node\'s application_name{hint}' if parts.complete else ""
+    if (node.name, "upstream") in parts.doubts:
+        return ""
+    if node.upstream is None:
+        return f'"{name}" is {node.name}, the primary: it cannot wait for itself'
+    if node.upstream in parts.nodes and not _follows_the_primary(node, parts.nodes):
+        # Only directly connected standbys count (PostgreSQL manual, cascading replication).
+        return f'"{name}" is {node.name}, which follows {node.upstream}, not the primary'
+    return ""
+
+
+def _follows_the_primary(node: Node, nodes: Mapping[str, Node]) -> bool:
+    upstream = nodes.get(node.upstream or "")
+    return upstream is not None and upstream.upstream is None
+
+
+def _host_faults(parts: Parts) -> Iterator[Fault]:
+    used = [node.host for node in parts.nodes.values()]
+    for name in parts.hosts:
+        if name == LOCAL:
+            sentence = "has no root: relative paths of this machine lie in the project"
+            yield Fault(("hosts", name), sentence)
+        elif name not in used and parts.complete:
+            yield Fault(("hosts", name), f"no node runs there{meant(name, used)}")

@@ -1,0 +1,155 @@
+"""This machine: commands run by Plumbum, each in a session of its own so that it can be ended."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections import deque
+from typing import IO, TYPE_CHECKING, Any, cast
+
+from plumbum import CommandNotFound, local
+from plumbum.machines.local import LocalCommand
+
+from pgherd.config import local_path
+from pgherd.errors import DeadlinePassed, Unreachable
+from pgherd.host import NOTHING, OnLine
+from pgherd.shell import Result, Script, Trace, argv_of
+
+if TYPE_CHECKING:
+    from plumbum.commands.base import BaseCommand
+
+KEPT_LINES = 500  # of each stream, where the lines were handed on
+GRACE = 5.0  # seconds between TERM and KILL
+
+
+class LocalHost:
+    """The machine that runs invoke. Its Docker Engine is the one that the docker CLI finds."""
+
+    name = "local"
+
+    def __init__(self, trace: Trace) -> None:
+        self.trace = trace
+
+    def path(self, data: str) -> str:
+        """Return the absolute path with links resolved: how Docker names a mount's source."""
+        return os.path.realpath(local_path(data))
+
+    def interactive(self, command: BaseCommand) -> int:
+        """Run a command on the user's own terminal and return its exit code."""
+        argv = argv_of(command)
+        if not self.trace.wants(argv, NOTHING, reads=False):
+            return 0
+        process = _start(argv, stdin=None, stdout=None, stderr=None)
+        while True:
+            try:
+                return int(process.wait())
+            except KeyboardInterrupt:  # it belongs to psql, which has the terminal too
+                continue
+
+    def run(
+        self,
+        command: BaseCommand,
+        *,
+        stdin: Script = NOTHING,
+        timeout: float | None = 60.0,
+        on_line: OnLine | None = None,
+        reads: bool = False,
+    ) -> Result:
+        """Run a command to its end: see `Host.run`."""
+        argv = argv_of(command)
+        if not self.trace.wants(argv, stdin, reads=reads):
+            return Result(tuple(argv), self.name, 0, "", "")
+        started = time.monotonic()
+        child = _Child(argv, stdin.text(), on_line)
+        try:
+            code = child.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise DeadlinePassed(
+                f"{' '.join(argv[:3])} … did not end within {timeout:g} s and was ended."
+                f"\n{child.result(self.name, -1, timeout or 0).complaint()}"
+            ) from None
+        return child.result(self.name, code, time.monotonic() - started)
+
+
+def _start(argv: list[str], **streams: Any) -> subprocess.Popen[bytes]:
+    """Start a program that this machine's PATH has."""
+    try:
+        started = LocalCommand(local.which(argv[0]), "utf-8").popen(argv[1:], **streams)
+        return cast("subprocess.Popen[bytes]", started)  # what Plumbum hands on, with additions
+    except CommandNotFound:
+        raise Unreachable(
+            f"The program '{argv[0]}' is not on this machine's PATH; "
+            "./scripts/bootstrap installs what is missing on Debian and Ubuntu."
+        ) from None
+
+
+class _Child:
+    """A running command: threads feed and drain it, so that no pipe can fill up and hang."""
+
+    def __init__(self, argv: list[str], stdin: str, on_line: OnLine | None) -> None:
+        self.argv = argv
+        self.process = _start(
+            argv,
+            stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            new_session=True,
+        )
+        kept = KEPT_LINES if on_line else None
+        self.out: deque[str] = deque(maxlen=kept)
+        self.err: deque[str] = deque(maxlen=kept)
+        self.threads = [
+            threading.Thread(target=_drain, args=(stream, lines, on_line), daemon=True)
+            for stream, lines in ((self.process.stdout, self.out), (self.process.stderr, self.err))
+        ]
+        if stdin:
+            self.threads.append(
+                threading.Thread(target=_feed, args=(self.process.stdin, stdin), daemon=True)
+            )
+        for thread in self.threads:
+            thread.start()
+
+    def wait(self, timeout: float | None) -> int:
+        """Wait for the end; at the timeout, or at Ctrl-C, end the command and its children."""
+        try:
+            code = int(self.process.wait(timeout))
+        except BaseException:
+            self._end()
+            raise
+        for thread in self.threads:  # a grandchild may hold the pipe: do not wait for it long
+            thread.join(GRACE)
+        return code
+
+    def _end(self) -> None:
+        for sign in (signal.SIGTERM, signal.SIGKILL):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, sign)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(GRACE)
+                break
+
+    def result(self, host: str, code: int, seconds: float) -> Result:
+        """Return what came so far as a result."""
+        out, err = "".join(self.out), "".join(self.err)
+        return Result(tuple(self.argv), host, code, out, err, seconds)
+
+
+def _drain(stream: IO[bytes], lines: deque[str], on_line: OnLine | None) -> None:
+    with contextlib.suppress(ValueError, OSError):
+        for raw in stream:
+            line = raw.decode("utf-8", "replace")
+            lines.append(line)
+            if on_line:
+                on_line(line.rstrip("\r\n"))
+
+
+def _feed(stream: IO[bytes], text: str) -> None:
+    with contextlib.suppress(BrokenPipeError):
+        stream.write(text.encode())
+        stream.flush()
+    with contextlib.suppress(BrokenPipeError, OSError):
+        stream.close()

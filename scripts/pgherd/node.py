@@ -1,0 +1,113 @@
+"""The tables of a topology: hosts, group and nodes, frozen, every value checked by itself.
+
+What contradicts another node is the business of `pgherd.topology`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Annotated
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+)
+
+from pgherd import rules
+from pgherd.errors import Refused
+from pgherd.rules import Setting, rule
+from pgherd.sync import Sync
+
+Name = Annotated[str, rule(rules.DOCKER_NAME, rules.NAME_RULE)]
+Host = Annotated[
+    str,
+    rule(r"[^\s/\x00-\x1f\x7f-][^\s/\x00-\x1f\x7f]*", 'must be "local" or an SSH destination'),
+]
+Address = Annotated[
+    str, rule(r"[a-zA-Z0-9:][a-zA-Z0-9_.:%-]*", "must be one host name or IP address, without port")
+]
+
+
+class Asked(BaseModel):
+    """What the models of a topology share: frozen, strict, no unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+def _sync(value: object) -> Sync | None:
+    if isinstance(value, Sync) or value is None:
+        return value
+    if not isinstance(value, str):
+        raise ValueError("must be text in quotes")  # noqa: TRY004 (pydantic collects no TypeError)
+    try:
+        return Sync.parse(value) if value else None
+    except Refused as error:
+        raise ValueError(error.message) from None
+
+
+class HostSettings(Asked):
+    """Where the relative data paths of one SSH destination lie."""
+
+    root: Annotated[str, rule(r"(/|~/)[^\x00-\x1f\x7f]+|~", "must begin with / or ~/")] = "~/pgherd"
+
+
+class Group(Asked):
+    """What all nodes share. `sync` is None for asynchronous replication."""
+
+    name: Annotated[
+        str,
+        rule(
+            r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}",
+            "must be 1 to 63 characters, letters, digits, _ . and -,"
+            " beginning with a letter or a digit",
+        ),
+    ]
+    image: Annotated[str, rule(r"[^\s\x00-\x1f\x7f-][^\s\x00-\x1f\x7f]*", "must be an image")] = (
+        "postgres:17"
+    )
+    sync: Annotated[Sync | None, BeforeValidator(_sync)] = None
+    strict: bool = False
+    initdb: Annotated[str, rule(r"[^\x00-\x1f\x7f]+", "must be a path")] | None = None
+
+
+class Node(Asked):
+    """One server: where it runs, where it is reached, where its data lies, whom it follows.
+
+    Who is primary *now* is not said here: PostgreSQL is asked for that.
+    """
+
+    name: Name
+    host: Host = "local"
+    port: Annotated[int, BeforeValidator(rules.port)]
+    listen: Annotated[str, AfterValidator(rules.ip_address)] = "127.0.0.1"
+    address: Address | None = None
+    data: Annotated[str, AfterValidator(rules.data)]
+    upstream: str | None = None
+    application_name: Annotated[str, AfterValidator(rules.application_name)] = Field(
+        default_factory=lambda known: str(known.get("name", ""))
+    )
+    settings: Annotated[
+        Mapping[str, Setting],
+        PlainValidator(rules.settings),
+        PlainSerializer(dict, return_type=dict),
+    ] = Field(default_factory=lambda: MappingProxyType({}))
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+    @property
+    def volume(self) -> str | None:
+        """The name of the Docker volume with the data; None where `data` is a path."""
+        return self.data.removeprefix(rules.VOLUME) if self.data.startswith(rules.VOLUME) else None
+
+    @property
+    def slot(self) -> str:
+        """The node's replication slot: PostgreSQL allows [a-z0-9_] and 63 characters (slot.c)."""
+        return re.sub(r"[^a-z0-9_]", "_", self.application_name.lower())[: rules.NAME_LIMIT]

@@ -1,0 +1,1 @@
+"""PostgreSQL: texts, one server, what it tells, the group."""

@@ -1,0 +1,224 @@
+"""The live counterpart of a Topology: its servers, what they are right now, and who is primary."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+from pgherd import config
+from pgherd.docker import GROUP_LABEL, HELPER_LABEL, Container, Engine, Image, docker
+from pgherd.errors import Error, Refused
+from pgherd.host.local import LocalHost
+from pgherd.passwords import Passwords
+from pgherd.postgres.facts import Facts
+from pgherd.postgres.instance import Instance, Places
+from pgherd.shell import Trace
+from pgherd.topology import Node, Topology
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+WORKERS = 6  # below sshd's MaxSessions of 10
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One node as it was found: its container, and what its server says if it answers."""
+
+    container: Container | None
+    facts: Facts | None
+    silence: str = ""  # why a running server did not answer
+
+    @property
+    def planned(self) -> bool:
+        """With `--dry`: it will run once the printed script has, so that it cannot be asked."""
+        return bool(self.container and self.container.planned and self.container.alive)
+
+
+@dataclass(frozen=True)
+class Observation:
+    """The group at one moment. Roles are those that PostgreSQL tells, never those asked for."""
+
+    nodes: dict[str, Seen]
+    containers: dict[str, Container]  # all of the engine, other people's too
+
+    @property
+    def primaries(self) -> list[str]:
+        """The nodes that are not in recovery: one, if all is well."""
+        return [n for n, seen in self.nodes.items() if seen.facts and not seen.facts.in_recovery]
+
+
+class Group:
+    """The servers of one topology, on the hosts where they live."""
+
+    def __init__(self, topology: Topology, trace: Trace) -> None:
+        self.topology = topology
+        self.trace = trace
+        self.name = topology.group.name
+        self.network = f"pgherd-{self.name}"
+        self.host = LocalHost(trace)
+        self.engine = Engine(self.host)
+        self.secrets = config.secrets_dir(self.name)
+        self.passwords = Passwords(self.secrets, trace)
+        self.instances = {n: self._instance(node) for n, node in topology.nodes.items()}
+        self._image: Image | None = None
+
+    def _instance(self, node: Node) -> Instance:
+        initdb = self.topology.group.initdb
+        places = Places(
+            data="" if node.volume else self.host.path(node.data),
+            private=self.host.path(str(self.secrets / node.name)),
+            network=self.network,
+            initdb=self.host.path(initdb) if initdb else None,
+        )
+        return Instance(self.name, node, self.engine, places)
+
+    # --- who ---
+
+    def instance(self, name: str) -> Instance:
+        """Return a node's server.
+
+        Raises:
+            Refused: the topology has no such node.
+        """
+        return self.instances[self.topology.node(name).name]
+
+    @property
+    def master(self) -> Instance:
+        """The node that the topology asks to be primary first; who is now, `observe` tells."""
+        return self.instance(self.topology.primary.name)
+
+    def upstream_of(self, instance: Instance, others: list[str], seen: Observation) -> Instance:
+        """Return whom a node is to stream from now: the one asked for, or who took its place.
+
+        Args:
+            instance: the node that is to follow.
+            others: the nodes that are primary now, itself left out.
+            seen: the group as it was found.
+        """
+        asked = self.topology.upstream_of(instance.node)
+        if asked is None or asked.name == self.topology.primary.name:
+            return self._only(others, seen)
+        return self.instance(asked.name)
+
+    def primary(self, seen: Observation) -> Instance:
+        """Return the node that is primary now; with `--dry`, the one that will be.
+
+        Raises:
+            Refused: there is none, or more than one.
+        """
+        return self._only(seen.primaries, seen)
+
+    def _only(self, names: list[str], seen: Observation) -> Instance:
+        if not names:
+            names = [n for n in [self.master.name] if seen.nodes[n].planned]
+        if len(names) == 1:
+            return self.instance(names[0])
+        if names:
+            raise Refused(
+                f"Two nodes are primary at once: {' and '.join(names)}. Stop the wrong one."
+            )
+        raise Refused(self._no_primary(seen))
+
+    def _no_primary(self, seen: Observation) -> str:
+        master = self.master
+        container = seen.nodes[master.name].container
+        if container is None:
+            return f"{master.name} does not run yet: `invoke setup-master` makes it."
+        if silence := seen.nodes[master.name].silence:
+            return f"{master.name} does not answer: {silence}"
+        state = f"{master.name} is {container.status}"
+        return f"No node of {self.name} is primary ({state}): `invoke start`."
+
+    # --- what is ---
+
+    def observe(self) -> Observation:
+        """Look at every container of the engine and ask every running server of the group."""
+        containers = self.engine.containers()
+        nodes = list(self.instances.values())
+        seen = side_by_side(lambda node: self._look(node, containers.get(node.name)), nodes)
+        return Observation(dict(zip(self.instances, seen, strict=True)), containers)
+
+    def _look(self, instance: Instance, container: Container | None) -> Seen:
+        if container is None or not self.owns(container) or not container.running:
+            return Seen(container, None)
+        if container.planned:
+            return Seen(container, None)
+        try:
+            return Seen(container, instance.facts())
+        except Error as fault:
+            return Seen(container, None, fault.sentence)
+
+    def owns(self, container: Container) -> bool:
+        """Tell whether a container is this group's, by its label."""
+        return container.labels.get(GROUP_LABEL) == self.name
+
+    @property
+    def image_names(self) -> list[str]:
+        """The image asked for, and the one that stands in for it where no registry answers."""
+        asked = self.topology.group.image
+        major = re.fullmatch(r"(?:docker\.io/)?(?:library/)?postgres:(\d+)(?:[.-].*)?", asked)
+        return [asked, *([f"pgherd/postgres:{major[1]}"] if major else [])]
+
+    def find_image(self, containers: Iterable[Container] = ()) -> Image | None:
+        """Return the image of the group: the one its containers have, else one that is here."""
+        if self._image is None:
+            names = self.image_names
+            used = [c for c in containers if self.owns(c) and c.name in self.instances]
+            ids = [c.image_id for c in used if c.image_ref in names or c.image_ref == c.image_id]
+            self._image = (self.engine.image(ids[0]) if ids else None) or self.engine.image(*names)
+        return self._image
+
+    # --- one run at a time ---
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep a second run away from this group; the lock ends with the process, however.
+
+        What a run that was killed left behind (a helper container) is cleared away.
+
+        Raises:
+            Refused: another run holds it.
+        """
+        if self.trace.dry:
+            yield
+            return
+        path = config.ROOT / "data" / f".{self.name}.lock"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                holder = file.read().strip() or "unknown"
+                raise Refused(
+                    f"Another pgherd run (process {holder}) is at work on {self.name}: "
+                    "wait for it, or end it, then run this again."
+                ) from None
+            file.truncate(0)
+            file.write(f"{os.getpid()}\n")
+            file.flush()
+            self._clear_helpers()
+            yield
+
+    def _clear_helpers(self) -> None:
+        helpers = {i.helper for i in self.instances.values()}
+        filters = ["--filter", f"label={HELPER_LABEL}", "--format", "{{.Names}}"]
+        running = self.engine.must(docker["ps", "--all", *filters], reads=True).out.split()
+        for name in helpers.intersection(running):
+            self.trace.note(f"{name}: left behind by a run that was killed; removing it")
+            self.engine.run(docker["rm", "--force", "--volumes", name])
+
+
+def side_by_side(act: Callable[[T], R], things: list[T]) -> list[R]:
+    """Do one thing for each at once; return the results in order, or raise the first error."""
+    if len(things) < 2:  # noqa: PLR2004
+        return [act(thing) for thing in things]
+    with ThreadPoolExecutor(WORKERS) as pool:
+        return list(pool.map(act, things))

@@ -1,0 +1,227 @@
+"""One server: its container, its data directory, and the verbs of PostgreSQL on them.
+
+A method here touches this server only; what concerns two is a step. The server's container never
+carries a password and cannot make a database: `init` does, in a container that is gone after it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pgherd.docker import (
+    GROUP_LABEL,
+    NODE_LABEL,
+    SPEC_LABEL,
+    Container,
+    Engine,
+    Image,
+    Mount,
+    docker,
+    no_volumes,
+)
+from pgherd.errors import DeadlinePassed, Error
+from pgherd.postgres import scripts
+from pgherd.postgres.facts import Disk, Facts
+from pgherd.shell import Result, Script
+from pgherd.topology import Node
+
+PGDATA = "/var/lib/postgresql/data"  # of every major: 18's own default is another
+PRIVATE = "/etc/pgherd"  # the passfile's directory, outside PGDATA: base backups copy that
+STOP_SECONDS = 600  # a fast shutdown waits for the standbys to receive everything
+READY_SECONDS = 300  # crash recovery may have much to do
+LOG_TAIL = 15
+TIMED_OUT = 75  # EX_TEMPFAIL, what our scripts exit with at a deadline
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a node's things are on its host: absolute paths, or a named volume for the data."""
+
+    data: str
+    private: str
+    network: str
+    initdb: str | None = None
+
+
+class Instance:
+    """The server of one node, running or not.
+
+    Example:
+        >>> master.run_server(image)          # doctest: +SKIP
+        >>> master.wait_ready()               # doctest: +SKIP
+        >>> master.facts().in_recovery        # doctest: +SKIP
+        False
+    """
+
+    def __init__(self, group: str, node: Node, engine: Engine, places: Places) -> None:
+        self.group = group
+        self.node = node
+        self.engine = engine
+        self.places = places
+
+    @property
+    def name(self) -> str:
+        """The node's name, which is also its container's and its address for its neighbours."""
+        return self.node.name
+
+    @property
+    def helper(self) -> str:
+        """The name of the container that works on this node's files while the server is down."""
+        return f"pgherd-{self.group}-{self.name}"
+
+    # --- the container ---
+
+    def container(self) -> Container | None:
+        """Return this node's container, or None; a foreign one of that name counts as well."""
+        return self.engine.containers().get(self.name)
+
+    def run_options(self, image: Image) -> list[str]:
+        """Return the options of `docker run` for the server, without name and image."""
+        listen = f"[{self.node.listen}]" if ":" in self.node.listen else self.node.listen
+        mounts = [self._data_mount(), Mount(self.places.private, PRIVATE, readonly=True)]
+        options = ["--hostname", self.name, "--network", self.places.network]
+        options += ["--publish", f"{listen}:{self.node.port}:5432"]
+        options += ["--restart", "unless-stopped", "--stop-timeout", str(STOP_SECONDS)]
+        options += ["--shm-size", "256m", "--env", f"PGDATA={PGDATA}"]
+        options += [word for m in mounts for word in ("--mount", m.option())]
+        return [*no_volumes(image, options), *options]
+
+    def spec(self, image: Image) -> str:
+        """Return a hash of all that the container is made of, to see when another is asked for."""
+        text = "\0".join([image.id, *self.run_options(image)])
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def run_server(self, image: Image) -> None:
+        """Make and start the server's container. Does not wait until it serves.
+
+        Raises:
+            Error: Docker refused; a container that could not start is removed again.
+        """
+        spec, options = self.spec(image), self.run_options(image)
+        labels = {GROUP_LABEL: self.group, NODE_LABEL: self.name, SPEC_LABEL: spec}
+        command = docker[
+            "run", "--detach", "--name", self.name,
+            *[w for key, value in labels.items() for w in ("--label", f"{key}={value}")],
+            *options, image.ref, "postgres",
+        ]  # fmt: skip
+        result = self.engine.run(command)
+        if not result.ok:
+            if "is already in use by container" not in result.err:
+                self.engine.run(docker["rm", "--force", "--volumes", self.name])
+            raise Error(f"{self.name} could not be started: {result.complaint()}")
+        self.engine.plan(self.name, self._as_planned(image, labels))
+
+    def _as_planned(self, image: Image, labels: dict[str, str]) -> Container:
+        return Container(
+            "", self.name, "running", 0, image.ref, image.id, labels, (self._data_mount(),),
+            ((self.node.listen, self.node.port),), "", planned=True,
+        )  # fmt: skip
+
+    def log_tail(self, lines: int = LOG_TAIL) -> str:
+        """Return the last lines of the server's log, indented."""
+        result = self.engine.run(docker["logs", "--tail", str(lines), self.name], reads=True)
+        said = (result.out + result.err).splitlines()[-lines:]
+        return "\n".join(f"  | {line}" for line in said)
+
+    # --- scripts inside ---
+
+    def execute(self, script: Script, timeout: float = 60.0, *, reads: bool = False) -> str:
+        """Run a script in the server's container as its user; return what it printed.
+
+        Raises:
+            DeadlinePassed: the script's own wait ended; the message has the log's tail.
+            Error: it failed.
+        """
+        command = docker["exec", "--interactive", "--user", "postgres", self.name, "sh", "-s"]
+        result = self.engine.run(command, stdin=script, timeout=timeout, reads=reads)
+        return self._checked(result)
+
+    def offline(
+        self,
+        image: Image,
+        script: Script,
+        *,
+        network: bool = False,
+        mounts: Sequence[Mount] = (),
+        readonly: bool = False,
+        **options: Any,
+    ) -> str:
+        """Run a script as root in a container of its own on this node's files; return its output.
+
+        Whoever calls has seen that no server runs on them.
+
+        Raises:
+            ScriptFailed: with the script's exit code.
+        """
+        places = [
+            self._data_mount(readonly),
+            Mount(self.places.private, PRIVATE, readonly=readonly),
+        ]
+        words = [
+            "--network",
+            self.places.network if network else "none",
+            "--env",
+            f"PGDATA={PGDATA}",
+        ]
+        words += ["--label", f"{GROUP_LABEL}={self.group}"]
+        words += [w for m in (*places, *mounts) for w in ("--mount", m.option())]
+        result = self.engine.once(self.helper, image, words, script, **options)
+        return self._checked(result)
+
+    def _data_mount(self, readonly: bool = False) -> Mount:
+        volume = self.node.volume
+        return Mount(volume or self.places.data, PGDATA, volume is not None, readonly)
+
+    def _checked(self, result: Result) -> str:
+        if result.code == TIMED_OUT:
+            raise DeadlinePassed(f"{self.name} did not get there in time.\n{self.log_tail()}")
+        if not result.ok:
+            raise ScriptFailed(self.name, result)
+        return result.out
+
+    # --- what is ---
+
+    def facts(self) -> Facts:
+        """Ask the running server what it is.
+
+        Raises:
+            Error: it does not answer.
+        """
+        return Facts.parse(self.query(scripts.sql("facts")))
+
+    def query(self, text: str, timeout: float = 60.0) -> str:
+        """Run SQL that changes nothing, as superuser on the socket; return psql's bare output."""
+        return self.psql(text, timeout, reads=True)
+
+    def psql(self, text: str, timeout: float = 60.0, *, reads: bool = False) -> str:
+        """Run SQL from stdin, as superuser on the socket; stop at the first error."""
+        command = docker[
+            "exec", "--interactive", "--user", "postgres",
+            "--env", "PGOPTIONS=-c synchronous_commit=local", self.name,
+            "psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d", "postgres",
+        ]  # fmt: skip
+        result = self.engine.run(command, stdin=Script((text,)), timeout=timeout, reads=reads)
+        return self._checked(result)
+
+    def disk(self, image: Image) -> Disk:
+        """Look at the data directory of a server that is down."""
+        script = scripts.compose("examine")
+        return Disk.parse(self.offline(image, script, readonly=True, reads=True))
+
+    # --- waits ---
+
+    def wait_ready(self, seconds: int = READY_SECONDS) -> None:
+        """Wait until the server answers over TCP."""
+        self.execute(scripts.compose("ready", seconds=seconds), seconds + 30.0)
+
+
+class ScriptFailed(Error):
+    """A script in a container ended with an exit code that its step may know."""
+
+    def __init__(self, node: str, result: Result) -> None:
+        super().__init__(f"On {node}: {result.complaint()}")
+        self.exit_code = result.code
+        self.said = result.err.strip().splitlines()[-1] if result.err.strip() else ""

@@ -1,0 +1,90 @@
+"""Shell scripts for inside a node's container: fragments of `sh/`, put together for one run.
+
+Several edits go in one container, as one script on stdin. The fragments are plain shell, may be
+read by themselves, and are what `--dry` prints.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import resources
+
+from pgherd.shell import Script, Secret, assignments
+
+CHANGED = "changed "  # what a fragment says of something that was not so before
+
+
+@cache
+def _text(folder: str, name: str) -> str:
+    return resources.files(__package__).joinpath(folder, name).read_text(encoding="utf-8")
+
+
+def sql(name: str) -> str:
+    """Return the query `sql/<name>.sql`."""
+    return _text("sql", f"{name}.sql")
+
+
+def fragment(name: str) -> str:
+    """Return the fragment `sh/<name>.sh`."""
+    return _text("sh", f"{name}.sh")
+
+
+def compose(*fragments: str | Script, **values: str | int) -> Script:
+    """Return one script: the head, the values as variables, and the fragments in their order.
+
+    A fragment without a newline names a file of `sh/`. The shell reads the script from the stdin
+    that its commands share: the braces make it read all before it runs any.
+    """
+    script = Script(("{\n" + _text("sh", "head.sh") + assignments(**values),))
+    for piece in fragments:
+        if isinstance(piece, Script):
+            script += piece
+        else:
+            script += piece if "\n" in piece else fragment(piece)
+    return _joined(script + "exit 0\n}\n")
+
+
+def password(variable: str, secret: Secret) -> Script:
+    """Return a fragment that sets a shell variable to a secret."""
+    start = f"{variable}=$(cat <<'END-OF-SECRET'\n"
+    return Script((start, secret, "END-OF-SECRET\n)\n"))
+
+
+def lay(path: str, text: str) -> str:
+    """Return a fragment that makes `text` the file's contents; the path may have variables."""
+    return f"lay \"{path}\" <<'END-OF-FILE'\n{_ended(text)}END-OF-FILE\n"
+
+
+def block(path: str, name: str, text: str) -> str:
+    """Return a fragment that makes `text` the managed block `name` of a file."""
+    return f"block \"{path}\" {name} <<'END-OF-BLOCK'\n{_ended(text)}END-OF-BLOCK\n"
+
+
+def auto_conf(names: tuple[str, ...], text: str) -> str:
+    """Return a fragment that replaces settings in postgresql.auto.conf of a stopped server."""
+    return f"auto_conf '{'|'.join(names)}' <<'END-OF-CONF'\n{_ended(text)}END-OF-CONF\n"
+
+
+def query(name: str) -> str:
+    """Return a fragment that prints the answer to the query `sql/<name>.sql`."""
+    return f"as_postgres psql -XAtq -v ON_ERROR_STOP=1 <<'END-OF-SQL'\n{sql(name)}END-OF-SQL\n"
+
+
+def changes(out: str) -> list[str]:
+    """Return what a script says that it changed."""
+    return [line.removeprefix(CHANGED) for line in out.splitlines() if line.startswith(CHANGED)]
+
+
+def _ended(text: str) -> str:
+    return text if text.endswith("\n") or not text else f"{text}\n"
+
+
+def _joined(script: Script) -> Script:
+    """Join neighbouring texts, so that the script shows as few pieces as it has secrets."""
+    parts: list[str | Secret] = []
+    for part in script.parts:
+        if isinstance(part, str) and parts and isinstance(parts[-1], str):
+            parts[-1] += part
+        else:
+            parts.append(part)
+    return Script(tuple(parts))

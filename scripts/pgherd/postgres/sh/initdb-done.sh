@@ -1,0 +1,1 @@
+mv /etc/pgherd/initdb.pending /etc/pgherd/initdb.done

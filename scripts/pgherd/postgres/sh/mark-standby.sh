@@ -1,0 +1,1 @@
+[ -e "$PGDATA/standby.signal" ] || lay "$PGDATA/standby.signal" </dev/null

@@ -1,0 +1,17 @@
+# The replication role. Its password goes through psql's \password, which sends a SCRAM verifier:
+# in a plain CREATE ROLE … PASSWORD it would be logged if the statement failed.
+role=$(sql -c "SELECT rolsuper FROM pg_roles WHERE rolname = 'replicator'")
+[ "$role" != t ] || fail 68 "The role replicator is a superuser; replication wants one that is not."
+if [ -z "$role" ]; then
+  sql -c 'CREATE ROLE replicator'
+  echo 'changed role replicator'
+fi
+if [ "$(sql -c "SELECT rolreplication AND rolcanlogin FROM pg_roles WHERE rolname = 'replicator'")" != t ]; then
+  sql -c 'ALTER ROLE replicator LOGIN REPLICATION'
+fi
+# By the address, not by loopback: there the rules of an adopted database may trust anybody.
+if [ -z "$role" ] || ! PGPASSFILE=/etc/pgherd/passfile psql -XAtqw -h "$(hostname)" -U replicator -c '' 2>/dev/null; then
+  printf '\\password replicator\n%s\n%s\n' "$password" "$password" |
+    as_postgres psql -XAtq -v ON_ERROR_STOP=1 2>/dev/null
+  [ -z "$role" ] || echo 'changed password of replicator'
+fi

@@ -1,0 +1,2 @@
+rm -f /etc/pgherd/seeding
+touch /etc/pgherd/initdb.done

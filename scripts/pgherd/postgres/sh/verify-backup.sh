@@ -1,0 +1,1 @@
+gosu postgres pg_verifybackup --quiet "$PGDATA"

@@ -1,0 +1,109 @@
+"""Results as text for people, JSON and TAP for programs. Pure: it returns text and prints none."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+
+from pgherd.steps.tutorial import Step
+from pgherd.topology import Node, Topology
+from pgherd.verify import Verdict
+from pgherd.verify.client import address as reachable
+
+
+def table(rows: Iterable[Sequence[object]]) -> str:
+    """Return rows as columns of equal width, without trailing blanks."""
+    texts = [[str(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*texts, strict=True)] if texts else []
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in texts
+    )
+
+
+def verdict_text(verdict: Verdict) -> str:
+    """Return a line for each check with its evidence, the cures, the log lines and a summary."""
+    rows = [["ok" if c.ok else "FAIL", c.name, c.node, c.evidence] for c in verdict.checks]
+    lines = []
+    for line, check in zip(table(rows).splitlines(), verdict.checks, strict=True):
+        lines += [line, *([f"      cure: {check.cure}"] if check.cure else [])]
+    for node, said in verdict.log.items():
+        lines += [f"log of {node}:", *(f"  {line}" for line in said)] if said else []
+    failed = sum(not check.ok for check in verdict.checks)
+    result = "passed" if verdict.ok else f"FAILED: {failed} of {len(verdict.checks)} checks"
+    return "\n".join([*lines, f"verify of {verdict.group}: {result} ({verdict.seconds:.1f} s)"])
+
+
+def verdict_json(verdict: Verdict) -> str:
+    """Return one JSON object with the group, the outcome and every check."""
+    return json.dumps(
+        {
+            "group": verdict.group,
+            "ok": verdict.ok,
+            "seconds": round(verdict.seconds, 3),
+            "checks": [asdict(check) for check in verdict.checks],
+        },
+        indent=2,
+    )
+
+
+def verdict_tap(verdict: Verdict) -> str:
+    """Return the checks in the Test Anything Protocol, version 13."""
+    lines = ["TAP version 13", f"1..{len(verdict.checks)}"]
+    for number, check in enumerate(verdict.checks, 1):
+        lines.append(f"{'ok' if check.ok else 'not ok'} {number} - {check.name} {check.node}")
+        notes = [check.evidence, *([f"cure: {check.cure}"] if check.cure else [])]
+        lines += [f"# {line}" for note in notes for line in note.splitlines()]
+    return "\n".join(lines)
+
+
+def steps_text(steps: Sequence[Step]) -> str:
+    """Return the twelve steps, each with the tutorial's line below it."""
+    rows = [(s.number, s.task, s.does, s.done) for s in steps]
+    lines = table([("", "step", "what it does", "done"), *rows]).splitlines()
+    body = [
+        f"{row}\n      instead of: {step.line}" for row, step in zip(lines[1:], steps, strict=True)
+    ]
+    return "\n".join([lines[0], *body, "Each is a task: invoke step.run-master, and so on."])
+
+
+def uris(topology: Topology) -> list[str]:
+    """Return a connection string for each node, then one for whichever node is primary.
+
+    They hold no password: libpq takes it from PGPASSWORD or a passfile.
+    """
+    places = [f"{_host(node)}:{node.port}" for node in topology.nodes.values()]
+    single = [f"postgresql://postgres@{place}/postgres" for place in places]
+    both = f"postgresql://postgres@{','.join(places)}/postgres?target_session_attrs=read-write"
+    return [*single, both]
+
+
+def _host(node: Node) -> str:
+    address = reachable(node.listen)
+    return f"[{address}]" if ":" in address else address
+
+
+def summary(topology: Topology, password_file: str) -> str:
+    """Return what there is after a demo: the nodes, how to connect, what to try next."""
+    nodes = list(topology.nodes.values())
+    standby = topology.standbys[0].name if topology.standbys else nodes[0].name
+    *single, both = uris(topology)
+    rows = [
+        (node.name, "primary" if node.upstream is None else f"standby of {node.upstream}", uri)
+        for node, uri in zip(nodes, single, strict=True)
+    ]
+    return f"""
+{table(rows)}
+whichever is primary: {both}
+the password: export PGPASSWORD="$(cat {shlex.quote(password_file)})"
+
+Next:
+  invoke psql                              a session on the primary
+  {f"invoke psql --node {standby}":<40} one on the standby, which refuses writes
+  invoke steps                             what was done, step by step
+  invoke logs --follow                     the logs of all servers
+  invoke stop; invoke start                and they find each other again
+  invoke down                              remove the containers, keep the data
+"""

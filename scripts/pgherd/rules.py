@@ -1,0 +1,185 @@
+"""The rules for single values of a topology, and how faults are collected.
+
+A rule takes one value and gives it back, or says in a sentence what it must be. Nothing here looks
+at the disk, the network or Docker, and nothing compares two nodes: `pgherd.topology` does.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import re
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+from pydantic import AfterValidator, ValidationError
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+Setting = str | int | float | bool
+
+VOLUME = "volume:"
+_MUCH = 2**63
+NAME_LIMIT = 63  # a DNS label, and PostgreSQL's NAMEDATALEN - 1
+
+
+class Fault(NamedTuple):
+    """One sentence about the place `where` in the file; `given` is the value found there."""
+
+    where: tuple[str, ...]
+    sentence: str
+    given: object = None
+
+
+def collected(faults: Iterable[Fault], first: ValidationError | None = None) -> ValidationError:
+    """Make one pydantic error of many faults, after those that `first` holds already."""
+    details: list[InitErrorDetails] = []
+    for known in first.errors(include_url=False) if first else []:
+        if known["type"] == "default_factory_not_called":
+            continue  # says only that another key of the table is faulty
+        context = known.get("ctx", {})
+        kind: str | PydanticCustomError = known["type"]
+        if kind == "fault":
+            kind = PydanticCustomError("fault", "{sentence}", context)
+        details.append(
+            InitErrorDetails(type=kind, loc=known["loc"], input=known["input"], ctx=context)
+        )
+    for fault in faults:
+        kind = PydanticCustomError("fault", "{sentence}", {"sentence": fault.sentence})
+        details.append(InitErrorDetails(type=kind, loc=fault.where, input=fault.given))
+    return ValidationError.from_exception_data("topology", details)
+
+
+# What pgherd writes itself: a second author would break the group, so it is refused with a reason.
+OWNED_SETTINGS: Mapping[str, str] = MappingProxyType(
+    {
+        "primary_conninfo": "pgherd writes it, from the node's upstream",
+        "primary_slot_name": "pgherd writes it, from the node's application_name",
+        "synchronous_standby_names": "say it in group.sync",
+        "port": "inside its container a server has 5432; the node's port is what is published",
+        "listen_addresses": "the node's listen says where it is published",
+        "data_directory": "the node's data says it",
+        "config_file": "pgherd lays it into the data directory",
+        "hba_file": "pgherd lays it into the data directory",
+        "ident_file": "pgherd lays it into the data directory",
+        "unix_socket_directories": "pgherd asks the server through the image's own socket",
+        "include": "it would bring in settings that are not checked",
+        "include_dir": "it would bring in settings that are not checked",
+        "include_if_exists": "it would bring in settings that are not checked",
+    }
+)
+# Any node may be primary tomorrow; a base backup takes two senders (pg_basebackup, -X stream).
+LEAST_SETTINGS: Mapping[str, int] = MappingProxyType(
+    {"max_wal_senders": 2, "max_replication_slots": 1}
+)
+
+
+def meant(word: str, known: Iterable[str]) -> str:
+    """Suggest what a misspelt word may stand for, as the end of a sentence."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+def rule(pattern: str, sentence: str) -> AfterValidator:
+    """Make a validator that takes text only if it matches the pattern as a whole."""
+    compiled = re.compile(pattern)
+
+    def check(text: str) -> str:
+        if not compiled.fullmatch(text):
+            raise ValueError(sentence)
+        return text
+
+    return AfterValidator(check)
+
+
+# Docker wants two characters at least for a container or a volume (moby, daemon/names/names.go).
+DOCKER_NAME = r"[a-zA-Z0-9][a-zA-Z0-9_.-]{1,62}"
+NAME_RULE = (
+    "must be 2 to 63 characters, letters, digits, _ . and -, beginning with a letter or a digit"
+)
+
+
+def ip_address(text: str) -> str:
+    """Take an IPv4 or IPv6 address."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        raise ValueError("must be an IP address of its host, like 127.0.0.1 or 0.0.0.0") from None
+    return text
+
+
+def application_name(text: str) -> str:
+    """Take a name that a standby can have and that `group.sync` can mean."""
+    # PostgreSQL replaces other characters by ? or \xNN and cuts what is longer (NAMEDATALEN).
+    if not re.fullmatch(r"[\x20-\x7e]{1,63}", text):
+        raise ValueError("must be 1 to 63 printable ASCII characters (PostgreSQL alters others)")
+    if text == "*":
+        raise ValueError("cannot be *, which means every standby in group.sync")
+    return text
+
+
+def data(text: str) -> str:
+    """Take a path, or ``volume:`` and the name of a Docker volume."""
+    if re.search(r"[\x00-\x1f\x7f]", text) or not text.strip():
+        raise ValueError("must be a path or volume:NAME, without control characters")
+    if text.startswith(VOLUME) and not re.fullmatch(DOCKER_NAME, text.removeprefix(VOLUME)):
+        raise ValueError(f"the volume's name {NAME_RULE}")
+    if text.startswith("~") and not text.startswith("~/"):
+        raise ValueError("must begin with ~/ for the home directory")
+    if text.rstrip("/") in {"", ".", "..", "~"}:
+        raise ValueError("must be a directory of the node's own")
+    return text
+
+
+def port(value: object) -> int:
+    """Take a TCP port: 0, which would mean any, is none."""
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 65535:  # noqa: PLR2004
+        return value
+    raise ValueError("must be a whole number from 1 to 65535")
+
+
+def settings(value: object) -> Mapping[str, Setting]:
+    """Check a table of settings and make it read-only; raises one fault for each bad one."""
+    if not isinstance(value, Mapping):
+        raise ValueError("must be a table")  # noqa: TRY004 (pydantic collects no TypeError)
+    found = [
+        Fault((str(n),), fault, given) for n, given in value.items() if (fault := _bad(n, given))
+    ]
+    lower = [str(name).lower() for name in value]
+    found += [
+        Fault((str(name),), "stands twice: PostgreSQL does not tell its letters' case apart")
+        for at, name in enumerate(value)
+        if lower[at] in lower[:at]
+    ]
+    if found:
+        raise collected(found)
+    return MappingProxyType(dict(value))
+
+
+def _bad(name: object, value: object) -> str:
+    """Say what is wrong with one setting, or nothing."""
+    if not isinstance(name, str) or not re.fullmatch(r"[a-zA-Z_][a-zA-Z0-9_.]*", name):
+        return "is no name of a PostgreSQL setting"
+    if reason := OWNED_SETTINGS.get(name.lower()):
+        return f"cannot be set here: {reason}"
+    # PostgreSQL's numbers are C ints and doubles; Python cannot even print every greater one.
+    if not isinstance(value, Setting) or (
+        isinstance(value, int | float) and not abs(value) < _MUCH
+    ):
+        return "must be text, a number, true or false"
+    if isinstance(value, str) and re.search(r"[\x00\r\n]", value):
+        return "must be one line"
+    return _too_little(name.lower(), str(value).strip().lower())
+
+
+def _too_little(name: str, value: str) -> str:
+    """Say why a server with this setting could not be primary and standby in turn, or nothing."""
+    if name == "wal_level" and value == "minimal":
+        return "cannot be minimal: standbys need replica or logical"
+    # PostgreSQL takes any beginning of false, no and off for off (bool.c).
+    if name == "hot_standby" and re.fullmatch(r"0|f|fa|fal|fals|false|n|no|of|off", value):
+        return "cannot be off: a standby that answers no queries cannot be checked"
+    least = LEAST_SETTINGS.get(name, 0)
+    if re.fullmatch(r"[+-]?[0-9]+", value) and int(value[:9]) < least:
+        return f"must be {least} or more"
+    return ""

@@ -1,0 +1,194 @@
+"""Commands as values: argument lists, what goes into stdin, what came out, and how to show them.
+
+Nothing here starts a process; `host/` does. A command is a Plumbum expression, so arguments are
+never joined into a string and never quoted before the edge where a shell really reads them::
+
+    docker = Tool("docker")
+    docker["exec", "-i", "pmaster", "psql"].formulate()   # ['docker', 'exec', '-i', …]
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from plumbum.commands.base import BaseCommand, ConcreteCommand
+
+from pgherd.errors import DeadlinePassed
+
+SHOWN_LINES = 20  # of a failed command's output
+
+
+class Tool(ConcreteCommand):
+    """A program by its bare name, to be found on the host that runs it.
+
+    `plumbum.local["docker"]` would look it up on this machine and put this machine's path into
+    the argument list of a command that may run elsewhere.
+    """
+
+    __slots__ = ()
+    QUOTE_LEVEL: ClassVar[int] = 2
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, "utf-8")
+
+
+@dataclass(frozen=True)
+class Secret:
+    """A password and the file that holds it: the value goes to stdin only, the path may be shown.
+
+    Attributes:
+        value: the password; kept out of `repr`.
+        path: a file with the value as its first line, for the script that `--dry` prints.
+    """
+
+    value: str = field(repr=False)
+    path: str
+
+
+@dataclass(frozen=True)
+class Script:
+    """What a command reads from stdin: whole lines of text, with secrets on lines of their own."""
+
+    parts: tuple[str | Secret, ...] = ()
+
+    def __add__(self, other: Script | str) -> Script:
+        more = other.parts if isinstance(other, Script) else (other,)
+        return Script((*self.parts, *more))
+
+    def text(self) -> str:
+        """Return what is really sent, secrets included."""
+        return "".join(p if isinstance(p, str) else f"{p.value}\n" for p in self.parts)
+
+    def secrets(self) -> Iterator[Secret]:
+        """Yield the secrets in the script, so that output can be cleaned of them."""
+        return (p for p in self.parts if isinstance(p, Secret))
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished command: exit code, output and how long it took, in seconds."""
+
+    argv: tuple[str, ...]
+    host: str
+    code: int
+    out: str
+    err: str
+    seconds: float = 0.0
+
+    @property
+    def ok(self) -> bool:
+        """Whether the command exited with 0."""
+        return self.code == 0
+
+    def complaint(self) -> str:
+        """Say what failed, where, and with which words: the last lines of its output."""
+        said = (self.err.strip() or self.out.strip() or "(it said nothing)").splitlines()
+        lines = "\n".join(f"  | {line}" for line in said[-SHOWN_LINES:])
+        return f"{shlex.join(self.argv)}\n  on {self.host}, exit status {self.code}:\n{lines}"
+
+
+class Trace:
+    """Shows commands (`--echo`) or prints them instead of running them (`--dry`).
+
+    With `--dry`, commands that only read still run and are not printed, and stdout becomes a
+    shell script; see `note` for its comments.
+    """
+
+    def __init__(self, *, echo: bool = False, dry: bool = False) -> None:
+        self.echo = echo
+        self.dry = dry
+        self._lock = threading.Lock()
+
+    def wants(self, argv: list[str], stdin: Script, *, reads: bool) -> bool:
+        """Show the command as the mode asks; return whether it is to be run."""
+        if self.dry and not reads:
+            self._print(render(argv, stdin), sys.stdout)
+            return False
+        if self.echo:
+            shown = render(argv, stdin).replace("\n", "\n  ")
+            self._print(f"+ {shown}", sys.stderr)
+        return True
+
+    def note(self, text: str) -> None:
+        """Print a line for the operator: on stderr, or as a comment of the dry script."""
+        if self.dry:
+            self._print("\n".join(f"# {line}" for line in text.splitlines()), sys.stdout)
+        else:
+            self._print(text, sys.stderr)
+
+    def shell(self, text: str) -> None:
+        """Print shell text that stands for an act that is no command (only with `--dry`)."""
+        self._print(text, sys.stdout)
+
+    def _print(self, text: str, stream: object) -> None:
+        with self._lock:
+            print(text, file=stream, flush=True)  # type: ignore[call-overload]
+
+
+def render(argv: list[str], stdin: Script | None = None) -> str:
+    """Return the command as POSIX shell text; a secret stands there as a read of its file."""
+    command = shlex.join(argv)
+    parts = stdin.parts if stdin else ()
+    if not parts:
+        return command
+    if len(parts) == 1 and isinstance(parts[0], str):
+        return f"{command} {_heredoc(parts[0])}"
+    pieces = [
+        f"cat {_heredoc(p)}"
+        if isinstance(p, str)
+        else f"printf '%s\\n' \"$(cat {shlex.quote(p.path)})\""
+        for p in parts
+    ]
+    return "{\n" + "\n".join(pieces) + f"\n}} | {command}"
+
+
+def _heredoc(text: str) -> str:
+    word = "EOF"
+    while re.search(rf"^{word}$", text, re.MULTILINE):
+        word += "_"
+    end = "" if text.endswith("\n") else "\n"
+    return f"<<'{word}'\n{text}{end}{word}"
+
+
+def assignments(**values: str | int) -> str:
+    """Return `NAME='value'` lines for the head of a shell script, quoted for a POSIX shell."""
+    return "".join(f"{name}={shlex.quote(str(value))}\n" for name, value in values.items())
+
+
+def wait_until(
+    what: str,
+    timeout: float,
+    answered: Callable[[], bool],
+    *,
+    interval: float = 0.1,
+    diagnose: Callable[[], str] = str,
+) -> None:
+    """Ask until the answer is yes; there is no other sleep in pgherd.
+
+    Raises:
+        DeadlinePassed: after `timeout` seconds, with `what` as a sentence and the diagnosis.
+    """
+    end = time.monotonic() + timeout
+    while not answered():
+        if time.monotonic() >= end:
+            raise DeadlinePassed(f"{what}: not so after {timeout:g} s.\n{diagnose()}".rstrip())
+        time.sleep(interval)
+
+
+def argv_of(command: BaseCommand) -> list[str]:
+    """Return a command's argument list.
+
+    Raises:
+        ValueError: an argument holds a NUL byte, which no program can be given.
+    """
+    argv: list[str] = command.formulate()
+    if any("\0" in word for word in argv):
+        raise ValueError("an argument holds a NUL byte")
+    return argv

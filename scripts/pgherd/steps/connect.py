@@ -1,0 +1,114 @@
+"""Connecting a standby to its upstream: steps 7 and 8, and the wait until it streams."""
+
+from __future__ import annotations
+
+from pgherd.docker import Image
+from pgherd.errors import DeadlinePassed, Error
+from pgherd.postgres import conf, scripts
+from pgherd.postgres.facts import Facts
+from pgherd.postgres.group import Group
+from pgherd.postgres.instance import PRIVATE, Instance
+from pgherd.shell import Script
+from pgherd.steps.node import private_fragment, settings_fragment
+
+STREAMING_SECONDS = 300
+GLANCE_SECONDS = 5  # after so long without streaming, see whether the standby still runs
+# Settings that a copy brings along and that are another node's: whom it followed, and above all
+# the standbys that its commits would wait for after a promotion.
+INHERITED = (
+    "primary_conninfo", "primary_slot_name", "synchronous_standby_names",
+    "recovery_target[a-z_]*", "recovery_min_apply_delay",
+)  # fmt: skip
+
+
+def conninfo(instance: Instance, upstream: Instance) -> str:
+    """Return how this node reaches its upstream; the password is in the passfile, never here."""
+    return conf.conninfo(
+        host=upstream.name,
+        port=5432,
+        user="replicator",
+        application_name=instance.node.application_name,
+        passfile=f"{PRIVATE}/passfile",
+    )
+
+
+def fragments(instance: Instance, upstream: Instance) -> str:
+    """Return step 7 as a fragment for a server that is down."""
+    lines = (
+        f"primary_conninfo = {conf.quote_value(conninfo(instance, upstream))}\n"
+        f"primary_slot_name = {conf.quote_value(instance.node.slot)}\n"
+    )
+    return settings_fragment(instance) + scripts.auto_conf(INHERITED, lines)
+
+
+def connect_stopped(
+    group: Group, instance: Instance, upstream: Instance, image: Image, *, mark: bool = True
+) -> None:
+    """Steps 7 and 8 on a server that is down: whom it follows, and that it is a standby."""
+    note = f"{instance.name}: connecting it to {upstream.name}"
+    group.trace.note(f"{note}, marked as a standby" if mark else note)
+    pieces: list[str | Script] = [private_fragment(group), fragments(instance, upstream)]
+    instance.offline(image, scripts.compose(*pieces, *(["mark-standby"] * mark)))
+
+
+def mark_standby(group: Group, instance: Instance, image: Image) -> None:
+    """Step 8 by itself: the empty file standby.signal, which makes the server a standby."""
+    group.trace.note(f"{instance.name}: marking it as a standby (standby.signal)")
+    instance.offline(image, scripts.compose("mark-standby"))
+
+
+def connect_running(group: Group, instance: Instance, upstream: Instance, image: Image) -> None:
+    """Step 7 on a standby that runs: PostgreSQL takes the change at a reload."""
+    group.trace.note(f"{instance.name}: connecting it to {upstream.name}")
+    instance.offline(image, scripts.compose(private_fragment(group)))
+    info = conf.sql_literal(conninfo(instance, upstream))
+    slot = conf.sql_literal(instance.node.slot)
+    instance.psql(
+        f"ALTER SYSTEM SET primary_conninfo = {info};\n"
+        f"ALTER SYSTEM SET primary_slot_name = {slot};\n"
+        "SELECT pg_reload_conf();\n"
+    )
+
+
+def ensure_slot(instance: Instance, upstream: Instance) -> None:
+    """Make the node's slot on its upstream; one that lost its WAL is made anew."""
+    upstream.execute(scripts.compose("slot", slot=instance.node.slot))
+
+
+def wait_streaming(instance: Instance, upstream: Instance, seconds: int) -> Facts | None:
+    """Wait until the standby streams and has all that its upstream had when the wait began.
+
+    Returns:
+        What the upstream says then, or None with `--dry`.
+
+    Raises:
+        DeadlinePassed: not within so many seconds; with what both servers say of it.
+        Error: the standby's container stopped.
+    """
+    if instance.engine.host.trace.dry:
+        _wait(instance, upstream, seconds)
+        return None
+    for waited in range(0, seconds, GLANCE_SECONDS):
+        try:
+            out = _wait(instance, upstream, min(GLANCE_SECONDS, seconds - waited))
+            return Facts.parse(out)
+        except DeadlinePassed:
+            container = instance.container()
+            if container is None or not container.running:
+                raise Error(f"{instance.name} does not run.\n{instance.log_tail()}") from None
+    rows = upstream.query("SELECT * FROM pg_stat_replication \\gx\n").rstrip() or "no rows"
+    raise DeadlinePassed(
+        f"{instance.name} does not stream from {upstream.name} after {seconds} s.\n"
+        f"pg_stat_replication of {upstream.name}: {rows}\n"
+        f"log of {instance.name}:\n{instance.log_tail()}"
+    )
+
+
+def _wait(instance: Instance, upstream: Instance, seconds: int) -> str:
+    script = scripts.compose(
+        "streaming",
+        scripts.query("facts"),
+        seconds=seconds,
+        standby=conf.sql_literal(instance.node.application_name),
+    )
+    return upstream.execute(script, seconds + 30.0)

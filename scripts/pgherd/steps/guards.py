@@ -1,0 +1,127 @@
+"""What is looked at before a container is given a name, a port or a data directory."""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePosixPath
+
+from pgherd.docker import Container, Image
+from pgherd.errors import Refused
+from pgherd.postgres.group import Group, Observation
+from pgherd.postgres.instance import Instance
+from pgherd.shell import Script, Tool, assignments
+
+ABSENT, EMPTY, FULL, NO_DIRECTORY = "absent", "empty", "full", "not a directory"
+
+# A directory that cannot be listed belongs to a server already: it counts as full.
+_LOOK = """\
+[ -e "$data" ] || [ -L "$data" ] || { echo absent; exit; }
+[ -d "$data" ] || { echo 'not a directory'; exit; }
+found=$(ls -A "$data" 2>/dev/null) || { echo full; exit; }
+if [ -n "$found" ]; then echo full; else echo empty; fi
+"""
+
+# ss is Linux's, lsof macOS's; without either, Docker's own refusal has to do.
+_WHO_LISTENS = """\
+if command -v ss >/dev/null; then ss -Hltnp "sport = :$port"
+elif command -v lsof >/dev/null; then lsof -nP -iTCP:"$port" -sTCP:LISTEN | tail -n +2; fi
+"""
+
+
+def data_state(instance: Instance) -> str:
+    """Look at a data directory from outside: absent, empty, full or not a directory.
+
+    A named volume that exists counts as full: only a container can look into it.
+    """
+    if volume := instance.node.volume:
+        return FULL if instance.engine.volume_exists(volume) else ABSENT
+    script = Script((assignments(data=instance.places.data) + _LOOK,))
+    answer = instance.engine.host.run(Tool("sh")["-s"], stdin=script, reads=True).out.strip()
+    if answer == NO_DIRECTORY:
+        raise Refused(f"{instance.name}: {instance.places.data} is not a directory.")
+    return answer
+
+
+def check_name(group: Group, instance: Instance, seen: Observation) -> None:
+    """Refuse a container that has the node's name and is not this group's."""
+    container = seen.containers.get(instance.name)
+    if container and not group.owns(container):
+        raise Refused(
+            f"There is a container named {instance.name} that is not of group {group.name} "
+            f"(image {container.image_ref}, {container.status}). Rename or remove it "
+            f"(docker rename {instance.name} …), or give the node another name in the topology."
+        )
+
+
+def check_spec(instance: Instance, container: Container, image: Image) -> bool:
+    """Tell whether a container is what the topology asks for; refuse a running one that is not."""
+    if container.planned or container.labels.get("pgherd.spec") == instance.spec(image):
+        return True
+    if container.alive:
+        raise Refused(
+            f"{instance.name} runs with another image, port, directory or option than the topology "
+            "asks for. `invoke down` (it keeps the data), then this again, makes it anew."
+        )
+    return False
+
+
+def check_data_unused(instance: Instance, seen: Observation) -> None:
+    """Refuse a data directory that a running container has, or has a part of, or lies within.
+
+    PostgreSQL's own lock cannot see it: in every container the server is process 1.
+    """
+    source = instance.node.volume or instance.places.data
+    for other in seen.containers.values():
+        if other.name == instance.name or not other.alive:
+            continue
+        for mount in other.mounts:
+            same_kind = mount.volume == (instance.node.volume is not None)
+            if same_kind and _overlap(mount.source, source, mount.volume):
+                raise Refused(
+                    f"{instance.name}: {source} is in use by the container {other.name} "
+                    f"(it has {mount.source}). Two servers on one directory destroy it: stop that "
+                    f"one first (docker stop {other.name}), or choose another `data`."
+                )
+
+
+def _overlap(one: str, other: str, volume: bool) -> bool:
+    if volume:
+        return one == other
+    a, b = PurePosixPath(one), PurePosixPath(other)
+    return a == b or a in b.parents or b in a.parents
+
+
+def check_port(instance: Instance, seen: Observation) -> None:
+    """Refuse a port that somebody listens on, and say who."""
+    node = instance.node
+    cure = (
+        f"Free it, or give {node.name} another `port` in the topology "
+        "(a copy of conf/pair.toml, named by INVOKE_TOPOLOGY)."
+    )
+    for other in seen.containers.values():
+        if other.name != node.name and other.alive:
+            for address, port in other.ports:
+                if port == node.port and _same_address(address, node.listen):
+                    raise Refused(f"Port {port} is taken by the container {other.name}. {cure}")
+    script = Script((assignments(port=node.port) + _WHO_LISTENS,))
+    said = instance.engine.host.run(Tool("sh")["-s"], stdin=script, reads=True).out
+    for line in said.splitlines():
+        if listener := _listener(line, node.listen, node.port):
+            raise Refused(f"Port {node.port} is taken by {listener}. {cure}")
+
+
+def _listener(line: str, listen: str, port: int) -> str:
+    """Return who has the port, from a line of ss or lsof; empty if at another address."""
+    match = re.search(rf"(\S+):{port}\s", f"{line} ")
+    if not match or not _same_address(match[1].strip("[]").split("%")[0], listen):
+        return ""
+    who = re.search(r'users:\(\("([^"]+)",pid=(\d+)', line) or re.match(
+        r"([^\s\[]+)\s+(\d+)\s", line
+    )
+    named = who and not who[1].startswith("LISTEN")
+    return f"the process {who[1]} (pid {who[2]})" if who and named else "another process"
+
+
+def _same_address(one: str, other: str) -> bool:
+    anything = {"0.0.0.0", "::", "*", ""}  # noqa: S104
+    return one == other or one in anything or other in anything

@@ -1,0 +1,59 @@
+"""Looking at the servers: their logs, and psql in their containers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pgherd.docker import docker
+from pgherd.errors import Refused
+from pgherd.postgres.group import Group, side_by_side
+from pgherd.postgres.instance import Instance
+
+LOG_SECONDS = 60.0
+
+
+def logs(group: Group, name: str, *, tail: int, follow: bool, show: Callable[[str], None]) -> None:
+    """Show the last lines of one server's log or of all; with `follow`, go on until Ctrl-C.
+
+    Where there are several, each line begins with its node's name.
+    """
+    instances = [group.instance(name)] if name else list(group.instances.values())
+    containers = group.engine.containers()
+    there = [i for i in instances if i.name in containers]
+    if not there:
+        raise Refused(f"There is no container of {name or group.name}: `invoke setup-master`.")
+
+    def read(instance: Instance) -> None:
+        head = f"{instance.name} | " if len(instances) > 1 else ""
+        options = ["--tail", str(tail), *(["--follow"] if follow else [])]
+        group.engine.run(
+            docker["logs", *options, instance.name],
+            timeout=None if follow else LOG_SECONDS,
+            on_line=lambda line: show(f"{head}{line}"),
+            reads=True,
+        )
+
+    if follow:
+        side_by_side(read, there)
+        return
+    for instance in there:
+        read(instance)
+
+
+def psql(group: Group, name: str, command: str) -> int:
+    """Run psql in a node's container: on the terminal, or for one command; return its exit code.
+
+    Raises:
+        Refused: the node does not run.
+    """
+    seen = group.observe()
+    instance = group.instance(name) if name else group.primary(seen)
+    container = seen.nodes[instance.name].container
+    if container is None or not container.running:
+        raise Refused(f"{instance.name} does not run: `invoke start`.")
+    terminal = [] if command else ["--tty"]
+    chosen = ["--command", command] if command else []
+    words = ["exec", "--interactive", *terminal, "--user", "postgres", instance.name]
+    return group.host.interactive(
+        docker[(*words, "psql", "-X", "-U", "postgres", "-d", "postgres", *chosen)]
+    )

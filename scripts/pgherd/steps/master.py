@@ -1,0 +1,144 @@
+"""Setting up the first primary: steps 1 and 6 of the tutorial."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pgherd.docker import Image, Mount
+from pgherd.errors import Refused
+from pgherd.postgres import scripts
+from pgherd.postgres.group import Group, Observation, side_by_side
+from pgherd.postgres.instance import PGDATA, READY_SECONDS, Instance, ScriptFailed
+from pgherd.steps import guards
+from pgherd.steps.image import ensure_image
+from pgherd.steps.node import (
+    data_on,
+    gone,
+    hba_rules,
+    lay_private,
+    make_directories,
+    make_network,
+    private_fragment,
+    run_container,
+    settings_fragment,
+)
+
+NOT_EMPTY, VANISHED = 65, 66  # exit codes of sh/initdb.sh
+
+
+def setup_master(group: Group) -> None:
+    """Run the primary on its data directory and make it ready for standbys; never promotes."""
+    with group.locked():
+        seen = group.observe()
+        run_master(group, seen)
+        allow_replication(group, group.master)
+
+
+# --- step 1 ---
+
+
+def run_master(group: Group, seen: Observation) -> None:
+    """Step 1: run the topology's first primary on its data, which is made if there is none.
+
+    Raises:
+        Refused: another node is primary, the node is a standby now, or its data is gone, is in
+            use, or is something else than a database of the image's major version.
+    """
+    master = group.master
+    guards.check_name(group, master, seen)
+    _refuse_other_primary(group, seen)
+    image = ensure_image(group, seen.containers.values())
+    container = seen.nodes[master.name].container
+    if container and container.alive:
+        guards.check_spec(master, container, image)
+        group.trace.note(f"{master.name}: already runs")
+        return
+    guards.check_data_unused(master, seen)
+    guards.check_port(master, seen)
+    disk = data_on(group, master, image, container)
+    if disk.standby_signal:
+        raise Refused(
+            f"The data of {master.name} is a standby's (standby.signal): setup-master never "
+            "promotes. `invoke start` runs the group as it is."
+        )
+    if disk.empty or disk.unfinished:
+        make_database(group, master, image)
+    else:
+        group.trace.note(f"{master.name}: its data is here already; running it")
+        lay_private(group, master, image)
+    run_container(group, master, image, container)
+
+
+def _refuse_other_primary(group: Group, seen: Observation) -> None:
+    master = group.master
+    facts = seen.nodes[master.name].facts
+    others = [name for name in seen.primaries if name != master.name]
+    follow = f"`invoke seed-standby --node {master.name}` makes it follow"
+    if facts and facts.in_recovery:
+        raise Refused(f"{master.name} is a standby now; setup-master never promotes.")
+    if others and not facts and _same_group(group, seen, others[0]):
+        raise Refused(f"{others[0]} is the primary of this group now; {follow}.")
+
+
+def _same_group(group: Group, seen: Observation, name: str) -> bool:
+    """Tell whether a lone primary came from this group's master, not from step.run-standby."""
+    facts = seen.nodes[name].facts
+    return bool(facts and facts.replicator and group.instance(name).node.upstream is not None)
+
+
+def make_database(group: Group, instance: Instance, image: Image) -> None:
+    """Make a new database in the node's empty data directory, with its settings laid in."""
+    data = instance.node.data
+    group.trace.note(f"{instance.name}: making a database in {data} (image {image.ref})")
+    superuser = group.passwords.of("postgres")
+    private = private_fragment(group)
+    make_directories(group, instance)
+    script = scripts.compose(
+        private,
+        scripts.password("superuser_password", superuser),
+        "initdb",
+        settings_fragment(instance),
+        "initdb-done",
+    )
+    own = instance.places.initdb  # the user's scripts for a new database
+    mounts = [Mount(own, "/docker-entrypoint-initdb.d", readonly=True)] if own else []
+    acts: list[Callable[[], object]] = [
+        lambda: instance.offline(image, script, mounts=mounts, timeout=None),
+        lambda: make_network(group),
+    ]
+    try:
+        side_by_side(lambda act: act(), acts)
+    except ScriptFailed as failed:
+        if failed.exit_code == VANISHED:
+            raise Refused(gone(group, instance)) from None
+        if failed.exit_code == NOT_EMPTY:
+            raise Refused(f"{instance.name}: {data} is not empty: {failed.said}") from None
+        raise
+
+
+# --- step 6 ---
+
+
+def allow_replication(group: Group, instance: Instance) -> None:
+    """Step 6: settings, the role replicator and the rule that lets it in, on a running server."""
+    script = scripts.compose(
+        "ready",
+        scripts.password("password", group.passwords.of("replicator")),
+        settings_fragment(instance),
+        "hba",
+        "role",
+        "reload",
+        seconds=READY_SECONDS,
+        PGDATA=PGDATA,
+        rules=hba_rules(),
+    )
+    out = instance.execute(script, READY_SECONDS + 60.0)
+    changed = scripts.changes(out)
+    if changed:
+        group.trace.note(f"{instance.name}: allows replication (changed: {', '.join(changed)})")
+    elif not group.trace.dry:
+        group.trace.note(f"{instance.name}: already allows replication")
+    for line in out.splitlines():
+        if line.startswith("restart "):
+            names = line.removeprefix("restart ")
+            group.trace.note(f"{instance.name}: a restart is due for {names}: `invoke stop start`")

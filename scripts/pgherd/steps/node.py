@@ -1,0 +1,129 @@
+"""What every procedure does with one node: look at its data, make its places, run its container."""
+
+from __future__ import annotations
+
+from pgherd import config
+from pgherd.docker import GROUP_LABEL, Container, Image, docker
+from pgherd.errors import Error, Refused
+from pgherd.postgres import conf, scripts
+from pgherd.postgres.facts import Disk
+from pgherd.postgres.group import Group
+from pgherd.postgres.instance import Instance
+from pgherd.shell import Script, Tool
+from pgherd.steps import guards
+
+
+def data_on(group: Group, instance: Instance, image: Image, container: Container | None) -> Disk:
+    """Look at what a node that is down has for data.
+
+    Raises:
+        Refused: it had a container or a database and its data is gone, or it is no database of
+            this major version.
+    """
+    state = guards.data_state(instance)
+    if state in {guards.ABSENT, guards.EMPTY}:
+        if container:
+            raise Refused(gone(group, instance))
+        return Disk()
+    disk = instance.disk(image)
+    if disk.empty and (container or disk.was_initialised):
+        raise Refused(gone(group, instance))
+    if disk.empty or disk.unfinished:
+        return disk
+    check_major(instance, disk, image)
+    return disk
+
+
+def gone(group: Group, instance: Instance) -> str:
+    """Return the sentence for a database that was there and is not any more."""
+    return (
+        f"The database of {instance.name} is gone: {instance.node.data} has none, and it had one. "
+        "No new one is made in its place. Put it back (a copy set aside, a mount that is "
+        f"missing?), or begin anew: `invoke down --purge --confirm {group.name}`."
+    )
+
+
+def check_major(instance: Instance, disk: Disk, image: Image) -> None:
+    """Refuse a directory that is no database, or one of another major version than the image."""
+    major = image.env.get("PG_MAJOR")
+    where = f"{instance.name}: {instance.node.data}"
+    if disk.pg_version is None:
+        raise Refused(
+            f"{where} is not empty and has no PostgreSQL database in it. "
+            "Empty it or move it away, or choose another `data`."
+        )
+    if major and disk.pg_version != major:
+        raise Refused(
+            f"{where} is a database of PostgreSQL {disk.pg_version}, and the image {image.ref} has "
+            f"{major}. Ask for an image of {disk.pg_version}, or choose another `data`."
+        )
+
+
+def make_directories(group: Group, instance: Instance) -> None:
+    """Make the node's directories or its volume; the one for secrets is ours alone."""
+    places = instance.places
+    group.host.run(Tool("mkdir")["-p", "-m", "700", "--", places.private])
+    if volume := instance.node.volume:
+        if not group.engine.volume_exists(volume):
+            label = f"{GROUP_LABEL}={group.name}"
+            group.engine.must(docker["volume", "create", "--label", label, volume])
+        return
+    result = group.host.run(Tool("mkdir")["-p", "--", places.data])
+    if not result.ok:
+        raise Refused(f"{instance.name}: its directory cannot be made: {result.err.strip()}")
+
+
+def make_network(group: Group) -> None:
+    """Make the group's network, on which the nodes know each other by name."""
+    if group.engine.network(group.network) is None:
+        label = f"{GROUP_LABEL}={group.name}"
+        result = group.engine.run(docker["network", "create", "--label", label, group.network])
+        if not result.ok and "already exists" not in result.err:
+            raise Error(f"The network could not be made: {result.complaint()}")
+
+
+def lay_private(group: Group, instance: Instance, image: Image) -> None:
+    """Lay the passfile for an existing database into the node's private directory."""
+    make_directories(group, instance)
+    instance.offline(image, scripts.compose(private_fragment(group)))
+
+
+def private_fragment(group: Group) -> Script:
+    """Return the fragment that lays the passfile."""
+    secret = group.passwords.of("replicator")
+    return scripts.password("password", secret) + scripts.fragment("passfile")
+
+
+def settings_fragment(instance: Instance) -> str:
+    """Return the fragment that lays the node's settings into its data directory."""
+    extra = {"cluster_name": instance.name, **instance.node.settings}
+    text = conf.render_settings(config.conf_file("postgresql.conf"), extra)
+    include = "include 'pgherd.conf'\n"
+    return scripts.lay("$PGDATA/pgherd.conf", text) + scripts.block(
+        "$PGDATA/postgresql.conf", "settings", include
+    )
+
+
+def run_container(
+    group: Group, instance: Instance, image: Image, container: Container | None
+) -> None:
+    """Start the node's container, or make it; does not wait until it serves."""
+    if container and guards.check_spec(instance, container, image):
+        group.trace.note(f"{instance.name}: starting it")
+        group.engine.start(container)
+        return
+    if container:
+        group.trace.note(
+            f"{instance.name}: the topology asks for another container; making it anew"
+        )
+        group.engine.remove(container)
+    make_network(group)
+    node = instance.node
+    group.trace.note(f"{instance.name}: running it, published on {node.listen}:{node.port}")
+    instance.run_server(image)
+
+
+def hba_rules() -> str:
+    """Return the rules of conf/pg_hba.conf without its comments; the node fills in $gateway."""
+    lines = config.conf_file("pg_hba.conf").splitlines()
+    return "\n".join(line for line in lines if line.strip() and not line.startswith("#"))

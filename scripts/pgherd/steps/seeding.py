@@ -1,0 +1,190 @@
+"""Laying an upstream's data into a standby's directory: steps 4 and 5 of the tutorial."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from pgherd.docker import Image, Mount, docker
+from pgherd.errors import Error, Refused
+from pgherd.postgres import scripts
+from pgherd.postgres.facts import Facts
+from pgherd.postgres.group import Group, Observation
+from pgherd.postgres.instance import PGDATA, Instance, ScriptFailed
+from pgherd.shell import Script, Tool, Trace
+from pgherd.steps import connect, guards, lifecycle
+from pgherd.steps.node import make_directories, private_fragment
+
+NOT_EMPTY, NOT_CLEAN, LINKS = 65, 70, 71  # exit codes of sh/clear-unfinished.sh and sh/copy.sh
+PROGRESS_SECONDS = 2.0
+
+
+# --- step 4 ---
+
+
+def set_aside(group: Group, instance: Instance, image: Image) -> str | None:
+    """Step 4: move a node's data beside itself, `…_bk_<UTC time>`; return where to.
+
+    A named volume cannot be renamed: its contents are copied to a new one and then removed.
+    Whoever calls has seen that no server runs on it.
+    """
+    if guards.data_state(instance) != guards.FULL:
+        return None
+    disk = instance.disk(image)
+    if disk.empty or disk.unfinished:
+        return None
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    if volume := instance.node.volume:
+        return _copy_volume(group, instance, image, f"{volume}_bk_{stamp}")
+    target = f"{instance.places.data}_bk_{stamp}"
+    group.trace.note(f"{instance.name}: setting its data aside as {target}")
+    result = group.host.run(Tool("mv")["--", instance.places.data, target])
+    if not result.ok:
+        raise Error(f"{instance.name}: its data cannot be set aside: {result.err.strip()}")
+    return target
+
+
+def _copy_volume(group: Group, instance: Instance, image: Image, target: str) -> str:
+    group.trace.note(f"{instance.name}: copying its volume aside as {target}")
+    group.engine.must(docker["volume", "create", "--label", f"pgherd.group={group.name}", target])
+    lines = f'cp -a "{PGDATA}/." /aside/\nsync\nfind "{PGDATA}" -mindepth 1 -delete\n'
+    aside = Mount(target, "/aside", volume=True)
+    instance.offline(image, scripts.compose(lines), mounts=[aside], timeout=None)
+    return target
+
+
+# --- step 5 ---
+
+
+def base_backup(
+    group: Group,
+    instance: Instance,
+    upstream: Instance,
+    image: Image,
+    options: Sequence[str],
+    *,
+    verify: bool = True,
+    rest: Sequence[str] = (),
+) -> None:
+    """Step 5, `basebackup`: copy a running upstream over the network, and check the copy.
+
+    `rest` are fragments of later steps that go into the same container.
+
+    Raises:
+        Refused: the directory is not empty.
+        Error: pg_basebackup or pg_verifybackup failed; a second try clears what it left.
+    """
+    group.trace.note(f"{instance.name}: base backup from {upstream.name}")
+    pieces: list[str | Script] = [private_fragment(group), "clear-unfinished", "base-backup"]
+    script = scripts.compose(
+        *pieces,
+        *(["verify-backup"] * verify),
+        *rest,
+        "seeded",
+        conninfo=connect.conninfo(instance, upstream),
+        slot=instance.node.slot,
+        options=" ".join(options),
+    )
+    make_directories(group, instance)
+    _run(group, instance, image, script, network=True)
+
+
+def slot_option(instance: Instance, upstream: Instance, facts: Facts | None) -> list[str]:
+    """Have the slot made by the base backup; one that an earlier try left is used again."""
+    slot = facts.slot(instance.node.slot) if facts else None
+    if slot is None:
+        return ["--create-slot"]
+    if slot["wal_status"] == "lost":
+        connect.ensure_slot(instance, upstream)
+    return []
+
+
+def check_copy(
+    standby: Instance,
+    upstream: Instance,
+    seen: Observation,
+    trace: Trace,
+    confirm: Callable[[str], bool],
+) -> None:
+    """Ask before a live master is stopped for its files, where clients are connected."""
+    if upstream.engine is not standby.engine:
+        raise Refused("The method copy needs both nodes on one host; basebackup does not.")
+    facts = seen.nodes[upstream.name].facts
+    if facts is None:
+        return
+    clients = [c for c in facts.clients if not str(c["application_name"]).startswith("pgherd")]
+    trace.note(f"{upstream.name}: will be stopped while its files are copied")
+    if clients and not confirm(
+        f"{len(clients)} clients are connected to {upstream.name}. Stop it?"
+    ):
+        raise Refused(
+            f"{len(clients)} clients are connected to {upstream.name}, and the method copy stops "
+            "it: say --yes, or use --method basebackup, which does not."
+        )
+
+
+def copy_data(
+    group: Group,
+    instance: Instance,
+    upstream: Instance,
+    image: Image,
+    rest: Sequence[str] = (),
+) -> None:
+    """Step 5, `copy`: the files of an upstream on the same host that was stopped cleanly.
+
+    Raises:
+        Refused: the upstream's data is not that of a clean stop, or lies partly elsewhere.
+    """
+    group.trace.note(f"{instance.name}: copying the files of {upstream.name}")
+    pieces: list[str | Script] = [private_fragment(group), "clear-unfinished", "copy", *rest]
+    source = Mount(
+        upstream.node.volume or upstream.places.data,
+        "/from",
+        upstream.node.volume is not None,
+        readonly=True,
+    )
+    make_directories(group, instance)
+    script = scripts.compose(*pieces, "seeded")
+    try:
+        _run(group, instance, image, script, mounts=[source])
+    except ScriptFailed as failed:
+        if failed.exit_code in {NOT_CLEAN, LINKS}:
+            raise Refused(f"The data of {upstream.name} cannot be copied: {failed.said}.") from None
+        raise
+
+
+def _run(group: Group, instance: Instance, image: Image, script: Script, **options: Any) -> None:
+    last = 0.0
+
+    def progress(line: str) -> None:
+        nonlocal last
+        if "kB (" in line and (time.monotonic() - last > PROGRESS_SECONDS or "(100%)" in line):
+            last = time.monotonic()
+            group.trace.note(f"  {line.strip()}")
+
+    try:
+        instance.offline(image, script, on_line=progress, timeout=None, **options)
+    except ScriptFailed as failed:
+        if failed.exit_code == NOT_EMPTY:
+            where = instance.node.data
+            raise Refused(f"{instance.name}: {where} is not empty: {failed.said}") from None
+        raise
+
+
+def copy_from_running(
+    group: Group, instance: Instance, upstream: Instance, image: Image, rest: Sequence[str]
+) -> None:
+    """Stop the upstream, copy, and start it again, whatever came of the copy."""
+    container = upstream.container()
+    if container and container.alive:
+        lifecycle.stop_instances(group, [upstream])
+    try:
+        copy_data(group, instance, upstream, image, rest)
+    finally:
+        if stopped := upstream.container():
+            group.trace.note(f"{upstream.name}: starting it again")
+            group.engine.start(stopped)
+            upstream.wait_ready()
+    connect.ensure_slot(instance, upstream)

@@ -1,0 +1,100 @@
+"""Taking a group down, with its data kept, set aside, or deleted on request."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from pgherd.docker import Image, docker
+from pgherd.errors import Error, Refused
+from pgherd.postgres import scripts
+from pgherd.postgres.group import Group
+from pgherd.postgres.instance import PGDATA, PRIVATE, Instance
+from pgherd.shell import Tool
+from pgherd.steps import guards
+from pgherd.steps.image import ensure_image
+from pgherd.steps.lifecycle import stop
+from pgherd.steps.seeding import set_aside
+
+
+def down(group: Group, *, delete: bool = False) -> None:
+    """Remove the group's containers and network; the data and the passwords stay.
+
+    Raises:
+        Refused: `delete` was said, which goes with a purge only.
+    """
+    if delete:
+        raise Refused("--delete-data goes with --purge: without it the data is kept.")
+    stop_all(group)
+    with group.locked():
+        _remove(group)
+
+
+def stop_all(group: Group) -> None:
+    """Stop what runs; a server that cannot come down in order is said, and taken down."""
+    try:
+        stop(group)
+    except Error as fault:
+        if isinstance(fault, Refused):
+            raise
+        group.trace.note(fault.sentence)
+
+
+def _remove(group: Group) -> None:
+    containers = group.engine.containers()
+    ours = [c for n in group.instances if (c := containers.get(n)) and group.owns(c)]
+    for container in ours:
+        group.trace.note(f"{container.name}: removing its container")
+        group.engine.remove(container)
+    if group.engine.network(group.network):
+        group.trace.note(f"{group.network}: removing the network")
+        group.engine.must(docker["network", "rm", group.network])
+    elif not ours:
+        group.trace.note(f"{group.name}: already down")
+
+
+def purge(group: Group, *, confirm: str, delete: bool) -> None:
+    """Take the group down and set its data and passwords aside, or delete them.
+
+    Raises:
+        Refused: `confirm` is not the group's name.
+    """
+    if confirm != group.name:
+        raise Refused(
+            f"Not confirmed: say the group's name, `invoke down --purge --confirm {group.name}`. "
+            "Nothing was changed."
+        )
+    stop_all(group)
+    with group.locked():
+        image = ensure_image(group, group.engine.containers().values())
+        _remove(group)
+        for instance in group.instances.values():
+            _clear(group, instance, image, delete=delete)
+        if group.secrets.exists():
+            _clear_secrets(group, delete=delete)
+
+
+def _clear(group: Group, instance: Instance, image: Image, *, delete: bool) -> None:
+    state = guards.data_state(instance)
+    private = group.host.run(Tool("test")["-d", instance.places.private], reads=True).ok
+    if delete and private:
+        group.trace.note(f"{instance.name}: deleting {instance.node.data}")
+        lines = f"find {PRIVATE} -mindepth 1 -delete\nfind {PGDATA} -mindepth 1 -delete\n"
+        if state != guards.ABSENT:
+            instance.offline(image, scripts.compose(lines), timeout=None)
+    elif state == guards.FULL:
+        set_aside(group, instance, image)
+    if volume := instance.node.volume:
+        if state != guards.ABSENT:
+            group.engine.must(docker["volume", "rm", volume])
+    elif delete and state != guards.ABSENT:
+        group.host.run(Tool("rmdir")["--", instance.places.data])
+
+
+def _clear_secrets(group: Group, *, delete: bool) -> None:
+    secrets = str(group.secrets)
+    if delete:
+        group.host.run(Tool("rm")["-rf", "--", secrets])
+        return
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    group.trace.note(f"{group.name}: setting its passwords aside as {secrets}_bk_{stamp}")
+    group.host.run(Tool("mv")["--", secrets, f"{secrets}_bk_{stamp}"])

@@ -1,0 +1,267 @@
+"""The tutorial's twelve steps, each by itself, and which of them are done.
+
+The tutorial starts the copy before it is marked as a standby, which makes it diverge in silence,
+and asks for a synchronous standby before one streams, which hangs: hence this order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pgherd.docker import Image, docker
+from pgherd.errors import Refused
+from pgherd.postgres.facts import Disk, Facts
+from pgherd.postgres.group import Group
+from pgherd.postgres.instance import Instance
+from pgherd.shell import Tool
+from pgherd.steps import connect, guards, lifecycle, master, seeding, sync
+from pgherd.steps.image import ensure_image
+from pgherd.steps.node import data_on, run_container
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step: its number and task, what it does, and the tutorial's line it stands for."""
+
+    number: int
+    task: str
+    does: str
+    line: str
+    done: str = ""  # yes, no, or how to see it
+
+
+STEPS = (
+    Step(1, "run-master", "run the master on its own data directory",
+         "docker run --name pmaster -p 5432:5432 -v …/pmaster_data:… -d postgres"),
+    Step(2, "run-standby", "run the standby-to-be, with a database of its own",
+         "docker run --name pstandby -p 5433:5432 -v …/pstandby_data:… -d postgres"),
+    Step(3, "stop", "stop both, in order",
+         "docker stop pmaster pstandby"),
+    Step(4, "set-aside", "set the standby's own data aside",
+         "mv pstandby_data pstandby_data_bk"),
+    Step(5, "copy-data", "copy the master's data (or step.base-backup: from the running master)",
+         "cp -R pmaster_data pstandby_data"),
+    Step(6, "allow-replication", "make the replication role and let it in",
+         "vim pg_hba.conf: host replication postgres all md5"),
+    Step(7, "connect-standby", "tell the standby whom to follow",
+         "vim postgresql.conf: primary_conninfo = 'application_name=standby1 …'"),
+    Step(8, "mark-standby", "mark it as a standby, so that it is read-only",
+         "touch standby.signal"),
+    Step(9, "start", "start both and wait until they serve",
+         "docker start pmaster pstandby"),
+    Step(10, "require-sync", "make the master wait for the standby",
+         "vim postgresql.conf: synchronous_standby_names = first 1 (standby1)"),
+    Step(11, "logs", "show the logs of both",
+         "docker logs pmaster; docker logs pstandby"),
+    Step(12, "check", "prove it: a row seen, a write refused",
+         "select * from pg_stat_replication; create table …; \\d test"),
+)  # fmt: skip
+
+
+# --- which are done ---
+
+
+def look(group: Group) -> list[Step]:
+    """Return the steps with what is done now, as Docker, PostgreSQL and the files tell."""
+    seen = group.observe()
+    first, second = group.master, first_standby(group)
+    a, b = seen.nodes[first.name], seen.nodes[second.name]
+    ca, cb = a.container, b.container
+    mine, theirs = _state(group, second), _state(group, first)
+    done = {
+        "run-master": bool(ca),
+        "run-standby": bool(cb),
+        "stop": bool(ca and cb and not ca.alive and not cb.alive),
+        "set-aside": _aside(group, second),
+        "copy-data": bool(mine.system and mine.system == theirs.system),
+        "allow-replication": bool(
+            a.facts and a.facts.replicator and a.facts.hba_lets_replicator_in
+        ),
+        "connect-standby": mine.connected,
+        "mark-standby": mine.standby,
+        "start": bool(a.facts and b.facts),
+        "require-sync": bool(a.facts and a.facts.sync_names),
+    }
+    how = {"logs": "invoke step.logs", "check": "invoke verify"}
+    return [
+        Step(s.number, s.task, s.does, s.line, how.get(s.task) or _yes(done[s.task])) for s in STEPS
+    ]
+
+
+def _yes(done: bool) -> str:
+    return "yes" if done else "no"
+
+
+@dataclass(frozen=True)
+class _State:
+    system: str | None = None
+    connected: bool = False
+    standby: bool = False
+
+
+def _state(group: Group, instance: Instance) -> _State:
+    """Look at a node's data through its server, or in its directory if that is down."""
+    container = instance.container()
+    if container and container.running and group.owns(container):
+        facts = instance.facts()
+        return _of_facts(facts)
+    image = group.find_image([container] if container else [])
+    if image is None or guards.data_state(instance) != guards.FULL:
+        return _State()
+    return _of_disk(instance.disk(image))
+
+
+def _of_facts(facts: Facts) -> _State:
+    return _State(facts.system_identifier, bool(facts.primary_conninfo), facts.in_recovery)
+
+
+def _of_disk(disk: Disk) -> _State:
+    return _State(disk.system_identifier, disk.connected, disk.standby_signal)
+
+
+def _aside(group: Group, instance: Instance) -> bool:
+    if volume := instance.node.volume:
+        listed = docker["volume", "ls", "--quiet", "--filter", f"name={volume}_bk_"]
+        return bool(group.engine.must(listed, reads=True).out.strip())
+    parent, _, name = instance.places.data.rpartition("/")
+    found = group.host.run(
+        Tool("find")[parent, "-maxdepth", "1", "-name", f"{name}_bk_*"], reads=True
+    )
+    return bool(found.out.strip())
+
+
+def first_standby(group: Group) -> Instance:
+    """Return the node that the tutorial calls pstandby.
+
+    Raises:
+        Refused: the topology has no standby.
+    """
+    if not group.topology.standbys:
+        raise Refused(f"Group {group.name} has no standby: add one to {group.topology.source}.")
+    return group.instance(group.topology.standbys[0].name)
+
+
+# --- each by itself ---
+
+
+def run_master(group: Group) -> None:
+    """Step 1."""
+    with group.locked():
+        master.run_master(group, group.observe())
+        group.master.wait_ready()
+
+
+def run_standby(group: Group, name: str) -> None:
+    """Step 2: run a node with a database of its own, as the tutorial does; no standby yet."""
+    instance = group.instance(name)
+    with group.locked():
+        seen = group.observe()
+        guards.check_name(group, instance, seen)
+        image = ensure_image(group, seen.containers.values())
+        container = seen.nodes[name].container
+        if container and container.alive:
+            group.trace.note(f"{name}: already runs")
+            return
+        guards.check_data_unused(instance, seen)
+        guards.check_port(instance, seen)
+        disk = data_on(group, instance, image, container)
+        if disk.empty or disk.unfinished:
+            master.make_database(group, instance, image)
+        elif not disk.standby_signal:
+            lifecycle.refuse_two_primaries(group, seen, {name: disk})
+        run_container(group, instance, image, container)
+        instance.wait_ready()
+
+
+def set_aside(group: Group, name: str) -> None:
+    """Step 4."""
+    with group.locked():
+        instance, image = _down(group, name)
+        if seeding.set_aside(group, instance, image) is None:
+            group.trace.note(f"{name}: nothing to set aside")
+
+
+def copy_data(group: Group, name: str) -> None:
+    """Step 5, from a stopped master."""
+    with group.locked():
+        instance, image = _down(group, name)
+        upstream = group.master
+        container = upstream.container()
+        if container and container.alive:
+            raise Refused(f"{upstream.name} runs: its files cannot be copied. `invoke step.stop`.")
+        seeding.copy_data(group, instance, upstream, image)
+
+
+def base_backup(group: Group, name: str) -> None:
+    """Step 5, from a running master; its replication role must be there (step 6)."""
+    with group.locked():
+        instance, image = _down(group, name)
+        seen = group.observe()
+        upstream = group.upstream_of(instance, seen.primaries, seen)
+        options = seeding.slot_option(instance, upstream, seen.nodes[upstream.name].facts)
+        seeding.base_backup(group, instance, upstream, image, [*options, "--checkpoint=fast"])
+
+
+def allow_replication(group: Group) -> None:
+    """Step 6; a master that is down is started for it, since a role is a row in it."""
+    with group.locked():
+        seen = group.observe()
+        if not seen.primaries and not seen.nodes[group.master.name].planned:
+            master.run_master(group, seen)
+            seen = group.observe()
+        master.allow_replication(group, group.primary(seen))
+
+
+def connect_standby(group: Group, name: str) -> None:
+    """Step 7."""
+    with group.locked():
+        instance, image = _down(group, name)
+        _refuse_empty(instance, image)
+        seen = group.observe()
+        others = [n for n in seen.primaries if n != name]
+        upstream = group.upstream_of(instance, others, seen) if others else group.master
+        if seen.nodes[upstream.name].facts:
+            connect.ensure_slot(instance, upstream)
+        connect.connect_stopped(group, instance, upstream, image, mark=False)
+
+
+def mark_standby(group: Group, name: str) -> None:
+    """Step 8."""
+    with group.locked():
+        instance, image = _down(group, name)
+        _refuse_empty(instance, image)
+        connect.mark_standby(group, instance, image)
+
+
+def start(group: Group) -> None:
+    """Step 9, and the slots that the standbys stream from."""
+    lifecycle.start(group)
+
+
+def require_sync(group: Group) -> None:
+    """Step 10.
+
+    Raises:
+        Refused: fewer standbys stream than a commit would wait for.
+    """
+    with group.locked():
+        seen = group.observe()
+        primary = group.primary(seen)
+        sync.require_sync(group, primary, seen.nodes[primary.name].facts, defer=False)
+
+
+def _down(group: Group, name: str) -> tuple[Instance, Image]:
+    """Return a node whose server is down, with the image to work on its files."""
+    instance = group.instance(name)
+    seen = group.observe()
+    guards.check_name(group, instance, seen)
+    container = seen.nodes[name].container
+    if container and container.alive:
+        raise Refused(f"{name} runs, and this step works on its files: `invoke step.stop` first.")
+    guards.check_data_unused(instance, seen)
+    return instance, ensure_image(group, seen.containers.values())
+
+
+def _refuse_empty(instance: Instance, image: Image) -> None:
+    if guards.data_state(instance) != guards.FULL or instance.disk(image).empty:
+        raise Refused(f"{instance.name} has no data yet: step.copy-data or step.base-backup.")

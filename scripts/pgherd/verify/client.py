@@ -1,0 +1,105 @@
+"""Connections as an application makes them: to the published port, with a password."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import psycopg
+
+from pgherd.errors import Unreachable
+from pgherd.postgres import scripts
+from pgherd.postgres.facts import Facts
+from pgherd.postgres.group import Group, side_by_side
+from pgherd.postgres.instance import Instance
+
+CONNECT_SECONDS = 5
+# Ends a query that a lock holds up. It does not end a COMMIT that waits for a standby: PostgreSQL
+# switches it off before (postgres.c, finish_xact_command); the probe has a watch for that.
+STATEMENT_TIMEOUT = "10s"
+
+Connection = psycopg.Connection[tuple[object, ...]]
+
+
+@dataclass(frozen=True)
+class Client:
+    """One node through its published port; `connection` is None where it does not answer."""
+
+    instance: Instance
+    connection: Connection | None
+    fault: str = ""
+
+    def ask(self, query: str, *values: object) -> object:
+        """Return the first column of the first row; None if there is no row."""
+        row = self.live.execute(query.encode(), values or None).fetchone()
+        return row[0] if row else None
+
+    @property
+    def live(self) -> Connection:
+        """The connection.
+
+        Raises:
+            Unreachable: the node did not answer.
+        """
+        if self.connection is None:
+            raise Unreachable(self.fault)
+        return self.connection
+
+    def facts(self) -> Facts:
+        """Return what the server says of itself."""
+        answer = self.ask(scripts.sql("facts"))
+        if not isinstance(answer, dict):
+            raise Unreachable(f"{self.instance.name} gave no answer")
+        return Facts.of(answer)
+
+
+def address(listen: str) -> str:
+    """Return the address to connect to for one that is published on."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listen, listen)  # noqa: S104
+
+
+def connect(group: Group, instance: Instance) -> Connection:
+    """Connect to a node as superuser, in autocommit.
+
+    Raises:
+        psycopg.OperationalError: it does not answer, or takes no such password.
+    """
+    secret = group.passwords.known("postgres")
+    return psycopg.connect(
+        host=address(instance.node.listen),
+        port=instance.node.port,
+        user="postgres",
+        password=secret.value if secret else "",
+        dbname="postgres",
+        connect_timeout=CONNECT_SECONDS,
+        application_name="pgherd verify",
+        options=f"-c statement_timeout={STATEMENT_TIMEOUT}",
+        autocommit=True,
+        client_encoding="utf8",  # a database in SQL_ASCII would answer in bytes
+        passfile="/dev/null",  # the user's own must not stand in for the group's
+    )
+
+
+@contextmanager
+def connected(group: Group) -> Iterator[dict[str, Client]]:
+    """Connect to every node of the group at once; one that does not answer has its fault said."""
+
+    def attempt(instance: Instance) -> Client:
+        try:
+            return Client(instance, connect(group, instance))
+        except psycopg.OperationalError as fault:
+            return Client(instance, None, _sentence(instance, fault))
+
+    with ExitStack() as stack:
+        made = side_by_side(attempt, list(group.instances.values()))
+        for client in made:
+            if client.connection:
+                stack.callback(client.connection.close)
+        yield {client.instance.name: client for client in made}
+
+
+def _sentence(instance: Instance, fault: psycopg.OperationalError) -> str:
+    node = instance.node
+    said = " ".join(str(fault).split())
+    return f"{address(node.listen)}:{node.port} does not answer: {said}"

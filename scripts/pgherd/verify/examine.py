@@ -1,0 +1,225 @@
+"""The first six checks: everything that can be seen without writing anything."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from pgherd.postgres.conf import lsn_to_int
+from pgherd.postgres.facts import Facts, ahead
+from pgherd.postgres.group import Group
+from pgherd.steps.sync import counting, read_sync
+from pgherd.sync import Sync
+from pgherd.verify.checks import EXAMINED, CheckResult, not_tried
+from pgherd.verify.client import Client
+
+SETTLE_SECONDS = 5.0  # a standby that was just started is not streaming at once
+LET_GO = (
+    "`invoke start` or `invoke seed-standby` bring the standby back; to let the commits go on "
+    "without it: `invoke psql --command \"ALTER SYSTEM SET synchronous_standby_names = ''\"` and "
+    '`invoke psql --command "SELECT pg_reload_conf()"`'
+)
+HUNG_SECONDS = 3.0  # a commit that waits longer than this for a standby hangs
+
+
+@dataclass
+class View:
+    """What was seen of the group: facts by node, who is primary, and the checks made of it."""
+
+    facts: dict[str, Facts] = field(default_factory=dict)
+    primary: str | None = None
+    checks: list[CheckResult] = field(default_factory=list)
+
+
+def standbys_of(group: Group, primary: str | None) -> list[str]:
+    """Return the nodes that ought to be standbys: all but the primary, asked or observed."""
+    leader = primary or group.master.name
+    return [name for name in group.instances if name != leader]
+
+
+def examine(group: Group, clients: dict[str, Client], timeout: float) -> View:
+    """Make the first six checks; give a standby that is still connecting a moment."""
+    end = time.monotonic() + SETTLE_SECONDS
+    while True:
+        view = _once(group, clients, timeout)
+        failed = {check.name for check in view.checks if not check.ok and check.cure}
+        if not failed or failed - {"streaming", "sync"} or time.monotonic() > end:
+            return view
+        time.sleep(0.2)
+
+
+def _once(group: Group, clients: dict[str, Client], timeout: float) -> View:
+    view = View({name: c.facts() for name, c in clients.items() if c.connection})
+    leaders = [name for name, facts in view.facts.items() if not facts.in_recovery]
+    # Of two primaries the one that standbys follow is meant, then the one that was asked for.
+    view.primary = max(
+        leaders,
+        key=lambda name: (len(view.facts[name].senders), name == group.master.name),
+        default=None,
+    )
+    for name in standbys_of(group, view.primary):
+        view.checks += _examine_one(group, clients, view, name, timeout)
+    return view
+
+
+def _examine_one(
+    group: Group, clients: dict[str, Client], view: View, name: str, timeout: float
+) -> Iterator[CheckResult]:
+    """Make the checks in their order; the first that fails ends them, the rest are not tried."""
+    checks = {
+        "standby-up": lambda: _standby_up(clients[name], view.facts.get(name)),
+        "in-recovery": lambda: _in_recovery(view, name),
+        "same-system": lambda: _same_system(group, clients, view, name),
+        "streaming": lambda: _streaming(group, view, name),
+        "sync": lambda: _sync(group, view, name),
+        "replay": lambda: _replay(clients, view, name, timeout),
+    }
+    failed = ""
+    for check in EXAMINED:
+        # Replay is looked at even where the standby is not synchronous: it tells why.
+        if failed and not (check == "replay" and failed == "sync"):
+            yield not_tried(check, name, f"{failed} failed")
+            continue
+        ok, evidence, cure = checks[check]()
+        failed = failed if ok else check
+        yield CheckResult(check, name, ok, evidence, "" if ok else cure)
+
+
+Outcome = tuple[bool, str, str]  # whether it holds, the evidence, the cure
+
+
+def _standby_up(client: Client, facts: Facts | None) -> Outcome:
+    node = client.instance.node
+    if facts is None:
+        return False, client.fault, f"`invoke start`; `invoke logs --node {node.name}` tells why"
+    where = f"{node.listen}:{node.port}"
+    return True, f"{where} answers, PostgreSQL {facts.version_num // 10000}", ""
+
+
+def _in_recovery(view: View, name: str) -> Outcome:
+    if view.facts[name].in_recovery:
+        return True, "pg_is_in_recovery() is true", ""
+    return (
+        False,
+        "it is a second primary: pg_is_in_recovery() is false, and it takes writes of its own",
+        f"`invoke seed-standby --node {name}` sets its data aside and seeds it anew",
+    )
+
+
+def _same_system(group: Group, clients: dict[str, Client], view: View, name: str) -> Outcome:
+    if view.primary is None:
+        fault = clients[group.master.name].fault or "every node is in recovery"
+        return False, f"no primary to compare with: {fault}", "`invoke start`"
+    mine = view.facts[name].system_identifier
+    theirs = view.facts[view.primary].system_identifier
+    if mine == theirs:
+        return True, f"system identifier {mine}, as on {view.primary}", ""
+    return (
+        False,
+        f"it belongs to another system: {mine}, and {view.primary} is {theirs}",
+        f"`invoke seed-standby --node {name} --set-aside`",
+    )
+
+
+def _upstream(group: Group, view: View, name: str) -> str:
+    asked = group.instance(name).node.upstream
+    if asked is None or asked == group.master.name:
+        return view.primary or group.master.name
+    return asked
+
+
+def _streaming(group: Group, view: View, name: str) -> Outcome:
+    upstream = _upstream(group, view, name)
+    application = group.instance(name).node.application_name
+    cure = f"`invoke seed-standby --node {name}`; `invoke logs --node {name}` tells why"
+    facts = view.facts.get(upstream)
+    sender = facts.sender(application) if facts else None
+    if sender is None:
+        return False, f"pg_stat_replication of {upstream} has no row for {application}", cure
+    evidence = f"{upstream} has {application}, {sender.state}, sent to {sender.sent}"
+    receiver = view.facts[name].receiver
+    if sender.streaming and not receiver:
+        return False, f"{evidence}, but {name} itself receives nothing", cure
+    return sender.streaming, evidence, cure
+
+
+def _sync(group: Group, view: View, name: str) -> Outcome:
+    facts = view.facts[view.primary or ""]
+    asked = group.topology.sync_for(group.instance(view.primary or "").node)
+    names = facts.sync_names
+    hung = [w for w in facts.sync_waiters if float(w["seconds"]) > HUNG_SECONDS]
+    if hung:
+        longest = max(float(w["seconds"]) for w in hung)
+        evidence = (
+            f"{len(hung)} commits hang on {view.primary}, the longest for {longest:.0f} s: too few "
+            f"standbys of {names} stream (process {hung[0]['pid']}: {hung[0]['query']})"
+        )
+        return False, evidence, LET_GO
+    if read_sync(names) != asked:
+        wanted = f"'{asked.render()}'" if asked else "asynchronous"
+        evidence = f"synchronous_standby_names is '{names}', and the topology asks {wanted}"
+        return False, evidence, "`invoke step.require-sync`"
+    return _sync_state(group, facts, asked, name)
+
+
+def _sync_state(group: Group, facts: Facts, asked: Sync | None, name: str) -> Outcome:
+    application = group.instance(name).node.application_name
+    sender = facts.sender(application)
+    if asked is None or not asked.matches(application):
+        return True, "asynchronous, as the topology asks", ""
+    state = sender.sync_state if sender else "not there"
+    evidence = f"sync_state is {state}, with {asked.render()}"
+    counted = state in {"sync", "quorum"} or (
+        state == "potential" and counting(asked, facts) >= asked.count
+    )
+    return counted, evidence, "`invoke step.require-sync`"
+
+
+def _replay(clients: dict[str, Client], view: View, name: str, timeout: float) -> Outcome:
+    reseed = f"`invoke seed-standby --node {name} --reseed`"
+    if view.facts[name].replay_paused:
+        resume = 'psql --command "SELECT pg_wal_replay_resume()"'
+        return False, "replay is paused", f"`invoke {resume} --node {name}`"
+    standby, primary = clients[name], clients[view.primary or ""]
+    replayed = str(standby.ask("SELECT pg_last_wal_replay_lsn()"))
+    target = str(primary.ask("SELECT pg_current_wal_flush_lsn()"))  # asked after: never behind
+    if ahead(replayed, target):
+        return (
+            False,
+            f"diverged: it has replayed to {replayed}, and {view.primary} is only at {target}",
+            reseed,
+        )
+    if not replays(standby, target, timeout):
+        at = standby.ask("SELECT pg_last_wal_replay_lsn()")
+        evidence = f"replay is at {at} after {timeout:g} s, and {view.primary} was at {target}"
+        return False, evidence, f"`invoke logs --node {name}` tells why; {reseed}"
+    compared = _same_wal(primary, standby, target)
+    if compared is False:
+        return False, f"diverged: its WAL before {target} is not that of {view.primary}", reseed
+    alike = ", and its WAL is the same, byte for byte" if compared else ""
+    return True, f"replayed to {target}, as far as {view.primary}{alike}", ""
+
+
+def replays(standby: Client, target: str, timeout: float) -> bool:
+    """Wait until the standby has replayed up to a WAL position of the primary."""
+    end = time.monotonic() + timeout
+    while not standby.ask("SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn", target):
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.005)
+    return True
+
+
+def _same_wal(primary: Client, standby: Client, target: str) -> bool | None:
+    """Compare the WAL segment that ends at `target`; None where one has it no more.
+
+    A standby that took writes of its own before it was marked may be at a position of its
+    primary and replay on from there: only the bytes before it tell (silent divergence).
+    """
+    row = primary.live.execute("SELECT * FROM pg_walfile_name_offset(%s)", [target]).fetchone()
+    if row is None or lsn_to_int(target) == 0 or not row[1]:
+        return None
+    query = "SELECT md5(pg_read_binary_file('pg_wal/' || %s, 0, %s, true))"
+    sums = [client.ask(query, *row) for client in (primary, standby)]
+    return None if None in sums else sums[0] == sums[1]

@@ -1,0 +1,325 @@
+"""The table of contents: each task loads the topology, calls one step, prints the result."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from invoke.collection import Collection
+from invoke.context import Context
+from invoke.tasks import Task, task
+
+sys.path.insert(0, str(Path(__file__).parent / "scripts"))  # whatever Python invoke runs in
+
+if TYPE_CHECKING:
+    from pgherd.postgres.group import Group
+
+NODE = {"node": "which node (default: the topology's first standby)"}
+
+
+def _group(c: Context) -> Group:
+    """Return the group of the topology asked for, with Invoke's --echo and --dry."""
+    from pgherd import config
+    from pgherd.postgres.group import Group
+    from pgherd.shell import Trace
+
+    trace = Trace(echo=bool(c.config.run.echo), dry=bool(c.config.run.dry))
+    return Group(config.load(), trace)
+
+
+def _standby(group: Group, node: str) -> str:
+    from pgherd.steps import tutorial
+
+    return node or tutorial.first_standby(group).name
+
+
+def _agreed(question: str, yes: bool) -> bool:
+    """Ask on a terminal; without one, only the option says yes."""
+    return yes or (sys.stdin.isatty() and input(f"{question} [y/N] ").strip().lower() == "y")
+
+
+# --- the three ---
+
+
+@task
+def setup_master(c: Context) -> None:
+    """Run the primary on its own data and let standbys stream from it (steps 1 and 6)."""
+    from pgherd.steps import master
+
+    master.setup_master(_group(c))
+
+
+@task(  # each parameter is a flag
+    help={
+        **NODE,
+        "method": "basebackup (over the network, from the running master) or copy (its files)",
+        "reseed": "seed anew even if it streams already",
+        "set-aside": "also set aside data that is not this group's",
+        "async-meanwhile": "let commits go on without it, where it is the one they wait for",
+        "no-verify-backup": "do not check the base backup against its manifest",
+        "max-rate": "limit of the base backup per second, as pg_basebackup takes it: 32M",
+        "spread-checkpoint": "do not hurry the master's checkpoint",
+        "yes": "stop the master for --method copy although clients are connected",
+    }
+)
+def seed_standby(  # noqa: PLR0913, PLR0917
+    c: Context,
+    node: str = "",
+    method: str = "basebackup",
+    reseed: bool = False,
+    set_aside: bool = False,
+    async_meanwhile: bool = False,
+    no_verify_backup: bool = False,
+    max_rate: str = "",
+    spread_checkpoint: bool = False,
+    yes: bool = False,
+) -> None:
+    """Lay the master's data into a standby that streams, and wait for it (steps 4, 5, 7 to 10)."""
+    from pgherd.steps import standby
+
+    group = _group(c)
+    asked = standby.Asked(
+        method=method,
+        reseed=reseed,
+        set_aside=set_aside,
+        async_meanwhile=async_meanwhile,
+        verify_backup=not no_verify_backup,
+        max_rate=max_rate,
+        spread_checkpoint=spread_checkpoint,
+        confirm=lambda question: _agreed(question, yes),
+    )
+    standby.seed_standby(group, _standby(group, node), asked)
+
+
+@task(help={"json_": "print one JSON object", "tap": "print the Test Anything Protocol"})
+def verify(c: Context, json_: bool = False, tap: bool = False) -> None:
+    """Prove it as a client: a row is seen on the standby, a write is refused (steps 11 and 12)."""
+    from pgherd import report
+    from pgherd.errors import Error
+    from pgherd.verify import as_script
+    from pgherd.verify import verify as run
+
+    group = _group(c)
+    if group.trace.dry:
+        group.trace.shell(as_script(group))
+        return
+    verdict = run(group)
+    shown = report.verdict_json if json_ else report.verdict_tap if tap else report.verdict_text
+    print(shown(verdict))
+    if not verdict.ok:
+        raise Error("")
+
+
+@task
+def demo(c: Context) -> None:
+    """Do the three in one run and show what there is then."""
+    setup_master(c)
+    seed_standby(c)
+    verify(c)
+    from pgherd import report
+
+    group = _group(c)
+    print(report.summary(group.topology, group.passwords.path("postgres")), end="")
+
+
+# --- looking ---
+
+
+@task(default=True)
+def steps(c: Context) -> None:
+    """List the tutorial's twelve steps: what each does, its line there, whether it is done."""
+    from pgherd import report
+    from pgherd.steps import tutorial
+
+    print(report.steps_text(tutorial.look(_group(c))))
+
+
+@task(help={"node": "which node (default: all)", "follow": "go on until Ctrl-C"})
+def logs(c: Context, node: str = "", follow: bool = False, tail: int = 50) -> None:
+    """Show the last lines of the servers' logs."""
+    from pgherd.steps import looking
+
+    looking.logs(_group(c), node, tail=tail, follow=follow, show=print)
+
+
+@task(help={"node": "which node (default: the primary)", "command": "SQL to run instead"})
+def psql(c: Context, node: str = "", command: str = "") -> None:
+    """Open psql in a node's container, as superuser."""
+    from pgherd.steps import looking
+
+    sys.exit(looking.psql(_group(c), node, command))
+
+
+@task
+def uri(c: Context) -> None:
+    """Print the connection strings, one a line: each node's, then the one with all of them."""
+    from pgherd import report
+
+    print("\n".join(report.uris(_group(c).topology)))
+
+
+# --- living with it ---
+
+
+@task
+def stop(c: Context) -> None:
+    """Stop the servers in order, the primary first (step 3)."""
+    from pgherd.steps import lifecycle
+
+    lifecycle.stop(_group(c))
+
+
+@task
+def start(c: Context) -> None:
+    """Start the servers as what their data says they are, and wait for them (step 9)."""
+    from pgherd.steps import lifecycle
+
+    lifecycle.start(_group(c))
+
+
+@task(
+    help={
+        "purge": "also set the data and the passwords aside",
+        "confirm": "the group's name, in place of typing it",
+        "delete-data": "with --purge: delete them instead of setting them aside",
+    }
+)
+def down(c: Context, purge: bool = False, confirm: str = "", delete_data: bool = False) -> None:
+    """Remove the containers and the network; the data stays."""
+    from pgherd.steps import teardown
+
+    group = _group(c)
+    if not purge:
+        return teardown.down(group, delete=delete_data)
+    if not confirm and sys.stdin.isatty():
+        confirm = input(f"This takes {group.name} away. Type its name to go on: ").strip()
+    return teardown.purge(group, confirm=confirm, delete=delete_data)
+
+
+@task
+def image(c: Context) -> None:
+    """Make the image of the topology present: pull it, or build it where no registry answers."""
+    from pgherd.steps import image as step
+
+    group = _group(c)
+    print(step.ensure_image(group).ref)
+
+
+# --- the tutorial's steps, each by itself ---
+
+
+@task(name="run-master")
+def step_run_master(c: Context) -> None:
+    """1. Run the master on its own data directory."""
+    from pgherd.steps import tutorial
+
+    tutorial.run_master(_group(c))
+
+
+@task(name="run-standby", help=NODE)
+def step_run_standby(c: Context, node: str = "") -> None:
+    """2. Run the standby-to-be with a database of its own, as the tutorial does."""
+    from pgherd.steps import tutorial
+
+    tutorial.run_standby(group := _group(c), _standby(group, node))
+
+
+@task(name="set-aside", help=NODE)
+def step_set_aside(c: Context, node: str = "") -> None:
+    """4. Set the standby's own data aside."""
+    from pgherd.steps import tutorial
+
+    tutorial.set_aside(group := _group(c), _standby(group, node))
+
+
+@task(name="copy-data", help=NODE)
+def step_copy_data(c: Context, node: str = "") -> None:
+    """5. Copy the files of the stopped master."""
+    from pgherd.steps import tutorial
+
+    tutorial.copy_data(group := _group(c), _standby(group, node))
+
+
+@task(name="base-backup", help=NODE)
+def step_base_backup(c: Context, node: str = "") -> None:
+    """5. Or take a base backup from the running master."""
+    from pgherd.steps import tutorial
+
+    tutorial.base_backup(group := _group(c), _standby(group, node))
+
+
+@task(name="allow-replication")
+def step_allow_replication(c: Context) -> None:
+    """6. Make the replication role and let it in."""
+    from pgherd.steps import tutorial
+
+    tutorial.allow_replication(_group(c))
+
+
+@task(name="connect-standby", help=NODE)
+def step_connect_standby(c: Context, node: str = "") -> None:
+    """7. Tell the standby whom to follow."""
+    from pgherd.steps import tutorial
+
+    tutorial.connect_standby(group := _group(c), _standby(group, node))
+
+
+@task(name="mark-standby", help=NODE)
+def step_mark_standby(c: Context, node: str = "") -> None:
+    """8. Mark it as a standby, so that it is read-only."""
+    from pgherd.steps import tutorial
+
+    tutorial.mark_standby(group := _group(c), _standby(group, node))
+
+
+@task(name="require-sync")
+def step_require_sync(c: Context) -> None:
+    """10. Make the master wait for the standby, once it streams."""
+    from pgherd.steps import tutorial
+
+    tutorial.require_sync(_group(c))
+
+
+# --- for those who work on pgherd ---
+
+
+@task(help={"unit": "only the tests that need no engine", "options": "for pytest"})
+def test(c: Context, unit: bool = False, options: str = "") -> None:  # noqa: ARG001, PT028
+    """Run the tests; those on real servers need a Docker Engine and make their own groups."""
+    import os
+    import shlex
+
+    where = ["tests/unit"] if unit else ["tests"]
+    words = [sys.executable, "-m", "pytest", *where, *shlex.split(options)]
+    os.execv(words[0], words)  # noqa: S606 (it is to take this process's place)
+
+
+@task(help={"rounds": "of each way, alternating"})
+def bench(c: Context, rounds: int = 5) -> None:  # noqa: ARG001
+    """Measure the three tasks against the same work by hand, as a ratio."""
+    import os
+
+    script = str(Path(__file__).parent / "benchmarks" / "bench.py")
+    os.execv(sys.executable, [sys.executable, script, str(rounds)])  # noqa: S606
+
+
+step = Collection(
+    "step",
+    step_run_master,
+    step_run_standby,
+    step_set_aside,
+    step_copy_data,
+    step_base_backup,
+    step_allow_replication,
+    step_connect_standby,
+    step_mark_standby,
+    step_require_sync,
+)
+for known, name in ((stop, "stop"), (start, "start"), (logs, "logs"), (verify, "check")):
+    step.add_task(cast("Task[Any]", known), name=name)
+
+ns = Collection(
+    setup_master, seed_standby, verify, demo, steps, logs, psql, uri, stop, start, down, image,
+    test, bench, step,
+)  # fmt: skip

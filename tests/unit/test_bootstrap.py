@@ -1,0 +1,221 @@
+"""The bootstrap in a copy of its own, with a `docker` and a PATH that are made for the case."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+BOOTSTRAP = ROOT / "scripts" / "bootstrap"
+
+# What the script uses of any system; the rest is there only if a test says so.
+TOOLS = ["cat", "cut", "date", "dirname", "grep", "id", "mv", "rm", "sed", "sh", "sleep", "timeout"]
+
+DENIED = (
+    "permission denied while trying to connect to the Docker daemon socket at "
+    "unix:///var/run/docker.sock"
+)
+
+
+@dataclass
+class Machine:
+    """A repository of its own, and a PATH with nothing unsaid in it."""
+
+    home: Path
+    env: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def repo(self) -> Path:
+        """A path that is hard to quote."""
+        return self.home / "a répo's place"
+
+    @property
+    def bin(self) -> Path:
+        """The only directory in PATH."""
+        return self.home / "bin"
+
+    def install(self, name: str, body: str, into: Path | None = None) -> None:
+        """Make a command of a shell script."""
+        path = (into or self.bin) / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"#!/bin/sh\n{body}\n", encoding="utf-8")
+        path.chmod(0o755)
+
+    def make_venv(self) -> None:
+        """Make a venv that is up to date, with an invoke that tells its arguments."""
+        place = self.repo / ".venv" / "bin"
+        self.install("python", f'exec {shlex.quote(sys.executable)} "$@"', place)
+        self.install("invoke", 'pwd; printf "<%s>" "$@"; exit "${STATUS:-0}"', place)
+        text = BOOTSTRAP.read_text(encoding="utf-8")
+        code = text.split('print_stamp() {\n\t"$1" -I -c \'', 1)[1].split('\' "$root"', 1)[0]
+        stamp = subprocess.run(
+            [sys.executable, "-I", "-c", code, str(self.repo.resolve())],
+            cwd=self.repo,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        (self.repo / ".venv" / "pgherd.stamp").write_text(stamp)
+
+    def run(self, *args: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Run the bootstrap from outside the repository."""
+        env = {"PATH": str(self.bin), **self.env, **variables}
+        return subprocess.run(
+            ["/bin/sh", "-eu", str(self.repo / "scripts" / "bootstrap"), *args],
+            cwd=self.home,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            timeout=20,
+            check=False,
+        )
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    made = Machine(tmp_path)
+    (made.repo / "scripts").mkdir(parents=True)
+    shutil.copy(BOOTSTRAP, made.repo / "scripts" / "bootstrap")
+    (made.repo / "requirements.lock").write_text("nothing==1\n")
+    made.bin.mkdir()
+    for tool in TOOLS:
+        found = shutil.which(tool)
+        if found:
+            (made.bin / tool).symlink_to(found)
+    return made
+
+
+def answering(machine: Machine) -> Machine:
+    machine.install("docker", "echo 20.10.24")
+    return machine
+
+
+def silent(machine: Machine, message: str) -> Machine:
+    machine.install(
+        "docker",
+        f'case $1 in context) echo "${{CONTEXT:-default}}"; exit ;; esac\n'
+        f"echo {shlex.quote(message)} >&2; exit 1",
+    )
+    return machine
+
+
+@pytest.mark.parametrize("script", [BOOTSTRAP, ROOT / ".ci" / "run"])
+def test_script_parses_and_is_executable(script: Path) -> None:
+    assert subprocess.run(["sh", "-n", str(script)], check=False).returncode == 0
+    assert os.access(script, os.X_OK)
+
+
+def test_help_is_on_stdout_and_needs_nothing(machine: Machine) -> None:
+    ran = machine.run("--help")
+    assert ran.returncode == 0
+    assert ran.stdout.startswith("usage: scripts/bootstrap")
+
+
+def test_arguments_status_and_place_are_those_of_invoke(machine: Machine) -> None:
+    answering(machine).make_venv()
+    ran = machine.run("--dry", "a b", "", STATUS="7")
+    assert ran.returncode == 7
+    assert ran.stdout == f"{machine.repo.resolve()}\n<--dry><a b><>"
+
+
+def test_only_the_last_line_is_said_when_all_is_ready(machine: Machine) -> None:
+    answering(machine).make_venv()
+    ran = machine.run("test")
+    quoted = str(machine.repo.resolve() / ".venv/bin/activate").replace("'", "'\\''")
+    assert ran.stderr == f"bootstrap: for `invoke` in your own shell:  . '{quoted}'\n", ran.stderr
+
+
+def test_without_arguments_the_tasks_are_listed(machine: Machine) -> None:
+    answering(machine).make_venv()
+    assert machine.run().stdout.endswith("<--list>")
+
+
+def test_a_socket_that_may_not_be_used(machine: Machine) -> None:
+    ran = silent(machine, DENIED).run("test")
+    assert (ran.returncode, ran.stdout) == (3, "")
+    assert "usermod -aG docker" in ran.stderr
+    assert ran.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("variables", "named"),
+    [
+        ({"DOCKER_HOST": "tcp://192.0.2.1:2375"}, "DOCKER_HOST=tcp://192.0.2.1:2375"),
+        ({"CONTEXT": "far"}, 'the docker context "far"'),
+    ],
+)
+def test_an_engine_elsewhere_is_never_replaced_by_one_here(
+    machine: Machine, variables: dict[str, str], named: str
+) -> None:
+    machine.install("dockerd", 'echo started >"$0.started"')
+    ran = silent(machine, "Cannot connect to the Docker daemon").run("test", **variables)
+    assert (ran.returncode, ran.stdout) == (3, "")
+    assert named in ran.stderr
+    assert not (machine.bin / "dockerd.started").exists()
+
+
+def test_an_engine_elsewhere_without_the_command(machine: Machine) -> None:
+    # Appended sbin directories hold no docker command on any system known.
+    ran = machine.run("test", DOCKER_HOST="ssh://box")
+    assert ran.returncode == 3
+    assert "the docker command is not installed" in ran.stderr
+
+
+def test_an_answer_that_is_no_refusal_starts_nothing(machine: Machine) -> None:
+    machine.install("dockerd", 'echo started >"$0.started"')
+    ran = silent(machine, "Error response from daemon: client version 1.12 is too old").run("test")
+    assert ran.returncode == 3
+    assert "client version 1.12 is too old" in ran.stderr
+    assert not (machine.bin / "dockerd.started").exists()
+
+
+def test_a_user_is_told_to_start_the_engine(machine: Machine) -> None:
+    (machine.bin / "id").unlink()
+    machine.install("id", "case $1 in -un) echo someone ;; *) echo 1000 ;; esac")
+    machine.install("dockerd", 'echo started >"$0.started"')
+    ran = silent(machine, "Cannot connect to the Docker daemon").run("test")
+    assert ran.returncode == 3
+    assert "installed but not running" in ran.stderr
+    assert not (machine.bin / "dockerd.started").exists()
+
+
+@pytest.mark.parametrize("broken", ["stamp", "python", "lock"])
+def test_a_venv_that_is_not_of_this_checkout_needs_python(machine: Machine, broken: str) -> None:
+    answering(machine).make_venv()
+    if broken == "stamp":
+        (machine.repo / ".venv" / "pgherd.stamp").unlink()
+    elif broken == "python":
+        (machine.repo / ".venv" / "bin" / "python").unlink()
+    else:
+        (machine.repo / "requirements.lock").write_text("other==1\n")
+    # No python3 on this machine, and no apt-get to get one with.
+    ran = machine.run("test")
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert "no Python 3.11 or later" in ran.stderr
+
+
+def test_an_old_python_is_passed_over(machine: Machine) -> None:
+    answering(machine)
+    machine.install("python3", "exit 1")
+    machine.install(
+        "python3.12", 'case $3 in *ensurepip*) echo "$0" ;; *) echo "$*" >&2; exit 1 ;; esac'
+    )
+    ran = machine.run("test")
+    assert ran.returncode == 2
+    assert "python3.12 could not make" in ran.stderr
+
+
+def test_a_checkout_without_its_lock_file(machine: Machine) -> None:
+    (machine.repo / "requirements.lock").unlink()
+    ran = answering(machine).run("test")
+    assert ran.returncode == 2
+    assert "requirements.lock is missing" in ran.stderr

@@ -1,0 +1,201 @@
+"""Texts for PostgreSQL, read back by small models of its own readers."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from psycopg.conninfo import conninfo_to_dict
+
+from pgherd.errors import Refused
+from pgherd.postgres import conf
+
+TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
+LSNS = st.integers(0, 2**64 - 1)
+
+
+def unquoted(value: str) -> str:
+    """Read a quoted value as GUC_scanstr and guc-file.l do; an assertion fails on a bad token."""
+    assert re.fullmatch(r"'(?:[^'\\\n]|\\.|'')*'", value)
+    letters = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
+    return re.sub(
+        r"''|\\([0-7]{1,3}|.)",
+        lambda found: "'" if found[1] is None else letters.get(found[1], found[1]),
+        value[1:-1],
+        flags=re.DOTALL,
+    )
+
+
+@given(TEXT)
+def test_quoted_text_is_read_back(text: str) -> None:
+    assert unquoted(conf.quote_value(text)) == text
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_numbers_are_read_back(number: float) -> None:
+    written = conf.quote_value(number)
+    assert float(written.strip("'")) == number
+    assert written.startswith("'") or re.fullmatch(r"-?[0-9]+\.[0-9]+", written)
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        (True, "on"),
+        (False, "off"),
+        (-5, "-5"),
+        (0.5, "0.5"),
+        (1e-07, "'1e-07'"),
+        ("", "''"),
+        ("it's", "'it''s'"),
+        ("C:\\x", "'C:\\\\x'"),
+        ("a\nb\r", "'a\\nb\\r'"),
+        # the form that PostgreSQL reads as the conninfo password='rp w\'x'
+        (r"password='rp w\'x'", r"'password=''rp w\\''x'''"),
+    ],
+)
+def test_values(value: str | float, written: str) -> None:
+    assert conf.quote_value(value) == written
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), "a\0b"])
+def test_values_that_cannot_be(value: str | float) -> None:
+    with pytest.raises(Refused):
+        conf.quote_value(value)
+
+
+KEYWORDS = st.sampled_from(
+    ["host", "user", "password", "dbname", "passfile", "application_name", "options"]
+)
+
+
+@given(st.dictionaries(KEYWORDS, TEXT))
+def test_conninfo_is_read_back_by_libpq(pairs: dict[str, str]) -> None:
+    assert conninfo_to_dict(conf.conninfo(**pairs)) == pairs
+
+
+def test_conninfo() -> None:
+    assert conf.conninfo(host="a", port=5432, user=None, keepalives=True) == (
+        "host=a port=5432 keepalives=1"
+    )
+    assert conf.conninfo(host="", options=r"a'b \c") == r"host='' options='a\'b \\c'"
+    with pytest.raises(Refused, match="cannot hold the character NUL"):
+        conf.conninfo(host="a\0")
+
+
+@given(TEXT)
+def test_sql_literals_are_read_back(text: str) -> None:
+    written = conf.sql_literal(text)
+    inner = written.removeprefix("E")[1:-1].replace("''", "'")
+    assert (inner.replace("\\\\", "\\") if written.startswith("E") else inner) == text
+    assert written.startswith("E") == ("\\" in text)
+
+
+def test_sql() -> None:
+    assert conf.sql_literal("it's") == "'it''s'"
+    assert conf.sql_literal("a\\'b") == "E'a\\\\''b'"
+    assert conf.sql_identifier('My "x"') == '"My ""x"""'
+    with pytest.raises(Refused, match="an SQL name cannot be empty"):
+        conf.sql_identifier("")
+    for write in (conf.sql_literal, conf.sql_identifier, conf.escape_pgpass):
+        with pytest.raises(Refused, match="text for PostgreSQL cannot hold the character NUL"):
+            write("\0")
+
+
+@given(st.lists(TEXT.filter(lambda text: not set(text) & set("\r\n")), min_size=5, max_size=5))
+def test_password_lines_have_five_fields(fields: list[str]) -> None:
+    host, port, database, user, password = fields
+    line = conf.passfile_line(host, port, database, user, password)
+    read = [
+        re.sub(r"\\(.)", r"\1", field) for field in re.findall(r"(?:^|:)((?:[^\\:]|\\.)*)", line)
+    ]
+    assert read == fields
+
+
+def test_password_lines() -> None:
+    assert conf.passfile_line("::1", 5432, "replication", "re\\p") == (
+        r"\:\:1:5432:replication:re\\p:"
+    )
+    with pytest.raises(Refused, match="a field of a password file cannot hold the end of a line"):
+        conf.escape_pgpass("a\nb")
+
+
+def test_settings_follow_the_base_in_order() -> None:
+    assert conf.render_settings("a = 1", {"my.x": "y", "b": True, "max_wal_senders": 40}) == (
+        "# written by pgherd: changes here are overwritten;\n"
+        "# put yours into the topology's settings or conf/postgresql.conf\n"
+        "a = 1\nb = on\nmax_wal_senders = 40\nmy.x = 'y'\n"
+    )
+    assert conf.render_settings("", {}) == conf.HEAD
+    with pytest.raises(Refused, match="'a b' is no name of a PostgreSQL setting"):
+        conf.render_settings("", {"a b": 1})
+
+
+@given(LSNS)
+def test_lsns_are_read_back(position: int) -> None:
+    assert conf.lsn_to_int(conf.int_to_lsn(position)) == position
+
+
+def test_lsns() -> None:
+    assert conf.lsn_to_int("16/B374D848") == 0x16B374D848
+    assert conf.lsn_to_int("0/0") == 0
+    assert conf.int_to_lsn(0x16B374D848) == "16/B374D848"
+
+
+@pytest.mark.parametrize("text", ["", "16", "16/", "1/2/3", "x/1", "1/123456789", " 1/2", "1/2\n"])
+def test_bad_lsns(text: str) -> None:
+    with pytest.raises(Refused) as caught:
+        conf.lsn_to_int(text)
+    assert str(caught.value) == f"{text!r} is no WAL position like 16/B374D848"
+
+
+@pytest.mark.parametrize("position", [-1, 2**64])
+def test_bad_positions(position: int) -> None:
+    with pytest.raises(Refused, match="is outside of the WAL's 64 bits"):
+        conf.int_to_lsn(position)
+
+
+@given(st.integers(1, 2**32 - 1), LSNS, st.integers(20, 30))
+def test_wal_files_hold_their_positions(timeline: int, position: int, power: int) -> None:
+    size = 2**power
+    name = conf.wal_file_name(timeline, position, size)
+    assert len(name) == 24
+    assert int(name[:8], 16) == timeline
+    start = int(name[8:16], 16) * 2**32 + int(name[16:], 16) * size
+    assert start <= position < start + size
+
+
+def test_wal_files() -> None:
+    assert conf.wal_file_name(1, "0/1000000") == "000000010000000000000001"
+    assert conf.wal_file_name(3, "16/B374D848", 2**30) == "000000030000001600000002"
+    with pytest.raises(Refused, match="0 is no timeline: they count from 1"):
+        conf.wal_file_name(0, 1)
+    for size in (0, -1, 2**19, 2**31, 3 * 2**20):
+        with pytest.raises(Refused, match="is no WAL segment size"):
+            conf.wal_file_name(1, 1, size)
+
+
+WORDS = st.text(st.characters(codec="ascii", categories=["L", "N", "P"]), min_size=1)
+
+
+@given(st.dictionaries(WORDS.filter(lambda word: ":" not in word), WORDS))
+def test_control_data_is_read_back(pairs: dict[str, str]) -> None:
+    text = "".join(f"{key + ':':<40}{value}\n" for key, value in pairs.items())
+    assert conf.parse_controldata(text) == pairs
+
+
+def test_control_data() -> None:
+    text = (
+        "pg_control version number:            1300\n"
+        "Database cluster state:               shut down\n"
+        "pg_control last modified:             Mon 23 Nov 2026 14:00:01 UTC\n"
+        "Latest checkpoint's REDO WAL file:    000000010000000000000001\n"
+        "not a line of it\n"
+    )
+    read = conf.parse_controldata(text)
+    assert read["Database cluster state"] == "shut down"
+    assert read["pg_control last modified"] == "Mon 23 Nov 2026 14:00:01 UTC"
+    assert len(read) == 4
+    assert conf.parse_controldata("") == {}
