@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,12 +21,17 @@ NODE = {"node": "which node (default: the topology's first standby)"}
 
 def _group(c: Context) -> Group:
     """Return the group of the topology asked for, with Invoke's --echo and --dry."""
+    return _opened(bool(c.config.run.echo), bool(c.config.run.dry))
+
+
+@cache
+def _opened(echo: bool, dry: bool) -> Group:
+    """Return the same group to all tasks of one run: with --dry each counts on those before."""
     from pgherd import config
     from pgherd.postgres.group import Group
     from pgherd.shell import Trace
 
-    trace = Trace(echo=bool(c.config.run.echo), dry=bool(c.config.run.dry))
-    return Group(config.load(), trace)
+    return Group(config.load(), Trace(echo=echo, dry=dry))
 
 
 def _standby(group: Group, node: str) -> str:
@@ -120,7 +126,8 @@ def demo(c: Context) -> None:
     from pgherd import report
 
     group = _group(c)
-    print(report.summary(group.topology, group.passwords.path("postgres")), end="")
+    text = report.summary(group.topology, group.passwords.path("postgres"))
+    (group.trace.note if group.trace.dry else print)(text)
 
 
 # --- looking ---

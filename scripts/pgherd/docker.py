@@ -10,6 +10,7 @@ import csv
 import io
 import json
 import re
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -96,6 +97,8 @@ class Engine:
     def __init__(self, host: Host) -> None:
         self.host = host
         self._planned: dict[str, Container | None] = {}
+        self._networks: set[str] = set()  # made in this run
+        self._making_network = threading.Lock()
 
     def run(
         self,
@@ -214,6 +217,22 @@ class Engine:
             raise
 
     # --- networks and volumes ---
+
+    def make_network(self, name: str, group: str) -> None:
+        """Make a bridge network unless it is there.
+
+        Docker's names of networks are not unique: two calls at once would make two of them.
+        """
+        with self._making_network:
+            if name in self._networks or self.network(name):
+                return
+            self.must(docker["network", "create", "--label", f"{GROUP_LABEL}={group}", name])
+            self._networks.add(name)
+
+    def remove_network(self, name: str) -> None:
+        """Remove a network that no container uses any more."""
+        self.must(docker["network", "rm", name])
+        self._networks.discard(name)
 
     def network(self, name: str) -> dict[str, Any] | None:
         """Return the network's inspect record, or None."""

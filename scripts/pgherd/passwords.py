@@ -20,6 +20,7 @@ class Passwords:
 
     def __init__(self, directory: Path, trace: Trace) -> None:
         self.directory = directory
+        self._printed: set[Path] = set()
         self._trace = trace
 
     def path(self, role: str) -> str:
@@ -37,7 +38,9 @@ class Passwords:
         path = self.directory / f"{role}.password"
         if not path.exists():
             if self._trace.dry:
-                self._print_making(path)
+                if path not in self._printed:
+                    self._print_making(path)
+                self._printed.add(path)
                 return Secret("", str(path))
             self._make(path)
         return Secret(self._read(path), str(path))

@@ -105,5 +105,4 @@ Next:
   invoke steps                             what was done, step by step
   invoke logs --follow                     the logs of all servers
   invoke stop; invoke start                and they find each other again
-  invoke down                              remove the containers, keep the data
-"""
+  invoke down                              remove the containers, keep the data"""

@@ -22,6 +22,10 @@ from plumbum.commands.base import BaseCommand, ConcreteCommand
 
 from pgherd.errors import DeadlinePassed
 
+SCRIPT_HEAD = """\
+#!/bin/sh
+# Printed by pgherd with --dry: valid from the state that was seen then.
+set -eu"""
 SHOWN_LINES = 20  # of a failed command's output
 
 
@@ -104,6 +108,7 @@ class Trace:
     def __init__(self, *, echo: bool = False, dry: bool = False) -> None:
         self.echo = echo
         self.dry = dry
+        self._begun = False
         self._lock = threading.Lock()
 
     def wants(self, argv: list[str], stdin: Script, *, reads: bool) -> bool:
@@ -129,6 +134,9 @@ class Trace:
 
     def _print(self, text: str, stream: object) -> None:
         with self._lock:
+            if self.dry and not self._begun:
+                self._begun = True
+                print(SCRIPT_HEAD, flush=True)
             print(text, file=stream, flush=True)  # type: ignore[call-overload]
 
 

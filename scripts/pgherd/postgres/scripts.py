@@ -6,11 +6,13 @@ read by themselves, and are what `--dry` prints.
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from importlib import resources
 
 from pgherd.shell import Script, Secret, assignments
 
+FUNCTIONS = ("until_true", "lay", "block", "auto_conf")  # each before those that call it
 CHANGED = "changed "  # what a fragment says of something that was not so before
 
 
@@ -29,19 +31,34 @@ def fragment(name: str) -> str:
     return _text("sh", f"{name}.sh")
 
 
-def compose(*fragments: str | Script, **values: str | int) -> Script:
-    """Return one script: the head, the values as variables, and the fragments in their order.
+def compose(*pieces: str | Script, **values: str | int) -> Script:
+    """Return one script: the head, the values as variables, and the pieces in their order.
 
-    A fragment without a newline names a file of `sh/`. The shell reads the script from the stdin
-    that its commands share: the braces make it read all before it runs any.
+    A piece without a newline names a file of `sh/`. Functions of `sh/functions/` come along where
+    they are called. The shell reads the script from the stdin that its commands share: the braces
+    make it read all before it runs any.
     """
-    script = Script(("{\n" + _text("sh", "head.sh") + assignments(**values),))
-    for piece in fragments:
-        if isinstance(piece, Script):
-            script += piece
-        else:
-            script += piece if "\n" in piece else fragment(piece)
-    return _joined(script + "exit 0\n}\n")
+    body = Script()
+    for piece in pieces:
+        named = isinstance(piece, str) and "\n" not in piece
+        body += fragment(piece) if named and isinstance(piece, str) else piece
+    called = "".join(part for part in body.parts if isinstance(part, str))
+    head = fragment("head") + _functions(called) + assignments(**values)
+    return _joined(Script(("{\n" + head,)) + body + "exit 0\n}\n")
+
+
+def _functions(text: str) -> str:
+    """Return the functions that a script calls, and those that these call, defined before them."""
+    found: dict[str, str] = {}
+
+    def take(text: str) -> None:
+        for name in FUNCTIONS:
+            if name not in found and re.search(rf"\b{name}\b", text):
+                found[name] = _text("sh/functions", f"{name}.sh")
+                take(found[name])
+
+    take(text)
+    return "".join(found[name] for name in FUNCTIONS if name in found)
 
 
 def password(variable: str, secret: Secret) -> Script:

@@ -9,7 +9,7 @@ from pgherd.postgres.group import Group, Observation, side_by_side
 from pgherd.postgres.instance import STOP_SECONDS, Instance
 from pgherd.steps import guards, sync
 from pgherd.steps.image import ensure_image
-from pgherd.steps.node import data_on, run_container
+from pgherd.steps.node import data_on, run_container, wait_serving
 
 # --- step 3 ---
 
@@ -92,7 +92,7 @@ def start(group: Group) -> None:
         side_by_side(
             lambda i: run_container(group, i, image, seen.nodes[i.name].container), starting
         )
-        side_by_side(lambda i: i.wait_ready(), starting)
+        side_by_side(wait_serving, starting)
         _show(group)
 
 

@@ -17,7 +17,6 @@ from pgherd.steps.node import (
     hba_rules,
     lay_private,
     make_directories,
-    make_network,
     private_fragment,
     run_container,
     settings_fragment,
@@ -104,7 +103,7 @@ def make_database(group: Group, instance: Instance, image: Image) -> None:
     mounts = [Mount(own, "/docker-entrypoint-initdb.d", readonly=True)] if own else []
     acts: list[Callable[[], object]] = [
         lambda: instance.offline(image, script, mounts=mounts, timeout=None),
-        lambda: make_network(group),
+        lambda: group.engine.make_network(group.network, group.name),
     ]
     try:
         side_by_side(lambda act: act(), acts)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pgherd import config
 from pgherd.docker import GROUP_LABEL, Container, Image, docker
-from pgherd.errors import Error, Refused
+from pgherd.errors import Refused
 from pgherd.postgres import conf, scripts
 from pgherd.postgres.facts import Disk
 from pgherd.postgres.group import Group
-from pgherd.postgres.instance import Instance
+from pgherd.postgres.instance import PGDATA, READY_SECONDS, Instance
 from pgherd.shell import Script, Tool
 from pgherd.steps import guards
 
@@ -73,15 +73,6 @@ def make_directories(group: Group, instance: Instance) -> None:
         raise Refused(f"{instance.name}: its directory cannot be made: {result.err.strip()}")
 
 
-def make_network(group: Group) -> None:
-    """Make the group's network, on which the nodes know each other by name."""
-    if group.engine.network(group.network) is None:
-        label = f"{GROUP_LABEL}={group.name}"
-        result = group.engine.run(docker["network", "create", "--label", label, group.network])
-        if not result.ok and "already exists" not in result.err:
-            raise Error(f"The network could not be made: {result.complaint()}")
-
-
 def lay_private(group: Group, instance: Instance, image: Image) -> None:
     """Lay the passfile for an existing database into the node's private directory."""
     make_directories(group, instance)
@@ -117,10 +108,18 @@ def run_container(
             f"{instance.name}: the topology asks for another container; making it anew"
         )
         group.engine.remove(container)
-    make_network(group)
     node = instance.node
+    group.engine.make_network(group.network, group.name)
     group.trace.note(f"{instance.name}: running it, published on {node.listen}:{node.port}")
     instance.run_server(image)
+
+
+def wait_serving(instance: Instance) -> None:
+    """Wait until a server answers, and fit its rules to the network, which may be a new one."""
+    script = scripts.compose(
+        "ready", "hba", "reload", seconds=READY_SECONDS, PGDATA=PGDATA, rules=hba_rules()
+    )
+    instance.execute(script, READY_SECONDS + 60.0)
 
 
 def hba_rules() -> str:

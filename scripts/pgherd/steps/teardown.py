@@ -47,7 +47,7 @@ def _remove(group: Group) -> None:
         group.engine.remove(container)
     if group.engine.network(group.network):
         group.trace.note(f"{group.network}: removing the network")
-        group.engine.must(docker["network", "rm", group.network])
+        group.engine.remove_network(group.network)
     elif not ours:
         group.trace.note(f"{group.name}: already down")
 

@@ -16,7 +16,7 @@ from pgherd.postgres.instance import Instance
 from pgherd.shell import Tool
 from pgherd.steps import connect, guards, lifecycle, master, seeding, sync
 from pgherd.steps.image import ensure_image
-from pgherd.steps.node import data_on, run_container
+from pgherd.steps.node import data_on, run_container, wait_serving
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ def run_master(group: Group) -> None:
     """Step 1."""
     with group.locked():
         master.run_master(group, group.observe())
-        group.master.wait_ready()
+        wait_serving(group.master)
 
 
 def run_standby(group: Group, name: str) -> None:
@@ -170,7 +170,7 @@ def run_standby(group: Group, name: str) -> None:
         elif not disk.standby_signal:
             lifecycle.refuse_two_primaries(group, seen, {name: disk})
         run_container(group, instance, image, container)
-        instance.wait_ready()
+        wait_serving(instance)
 
 
 def set_aside(group: Group, name: str) -> None:

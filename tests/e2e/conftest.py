@@ -1,0 +1,212 @@
+"""Groups of real servers, each with names, ports and directories of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+INVOKE = [sys.executable, "-m", "invoke"]
+MAJORS = ("15", "17", "18")  # those that can be had without a registry; 18 has another layout
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what is in this folder, so that it can be chosen or left out."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.e2e)
+
+
+def docker(*words: str, check: bool = True) -> str:
+    """Run a docker command and return what it printed."""
+    done = subprocess.run(
+        ["docker", *words], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert not check or done.returncode == 0, f"docker {' '.join(words)}: {done.stderr}"
+    return done.stdout.strip()
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@dataclass
+class Herd:
+    """A topology in a file, its nodes' names and ports, and `invoke` on it."""
+
+    name: str
+    directory: Path
+    nodes: dict[str, dict[str, Any]]  # by role: "master", "standby", …; each with its keys
+    group: dict[str, Any]
+    env: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def topology(self) -> Path:
+        """The topology file."""
+        return self.directory / "topology.toml"
+
+    def write(self) -> None:
+        """Write the topology as it is now; JSON's literals are TOML's as well."""
+        lines = [
+            "[group]",
+            *(f"{k} = {json.dumps(v, ensure_ascii=False)}" for k, v in self.group.items()),
+        ]
+        for keys in self.nodes.values():
+            lines += ["", f"[nodes.{keys['name']}]"]
+            lines += [f"{k} = {_toml(v)}" for k, v in keys.items() if k != "name"]
+        self.topology.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+    def container(self, role: str) -> str:
+        """The container's name of a node."""
+        return str(self.nodes[role]["name"])
+
+    def data(self, role: str) -> Path:
+        """The data directory of a node."""
+        return Path(self.nodes[role]["data"])
+
+    def secrets(self) -> Path:
+        """The group's passwords."""
+        return ROOT / "data" / "secrets" / self.name
+
+    def environment(self, **more: str) -> dict[str, str]:
+        """The environment of an invoke on this group."""
+        return {**os.environ, "INVOKE_TOPOLOGY": str(self.topology), **self.env, **more}
+
+    def invoke(self, *words: str, code: int = 0, **env: str) -> subprocess.CompletedProcess[str]:
+        """Run `invoke WORDS` as a user would; the exit status has to be `code`."""
+        done = subprocess.run(
+            [*INVOKE, *words], cwd=ROOT, env=self.environment(**env), capture_output=True,
+            text=True, timeout=240, stdin=subprocess.DEVNULL, check=False,
+        )  # fmt: skip
+        said = f"invoke {' '.join(words)}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        assert "Traceback" not in done.stderr, said
+        assert done.returncode == code, said
+        return done
+
+    def checks(self, code: int = 0) -> dict[tuple[str, str], dict[str, Any]]:
+        """Run verify and return its checks by name and role."""
+        answer = json.loads(self.invoke("verify", "--json", code=code).stdout)
+        roles = {keys["name"]: role for role, keys in self.nodes.items()}
+        assert answer["ok"] is (code == 0)
+        return {(check["name"], roles[check["node"]]): check for check in answer["checks"]}
+
+    @contextmanager
+    def connect(self, role: str, **options: Any) -> Iterator[psycopg.Connection[Any]]:
+        """Connect as an application would: to the published port, with the password."""
+        password = (self.secrets() / "postgres.password").read_text(encoding="utf-8").rstrip("\n")
+        with psycopg.connect(
+            host="127.0.0.1", port=self.nodes[role]["port"], user="postgres", password=password,
+            dbname="postgres", connect_timeout=5, autocommit=True, **options,
+        ) as connection:  # fmt: skip
+            yield connection
+
+    def sql(self, role: str, statement: str) -> Any:
+        """Run one statement as an application; return the first column of its first row."""
+        with self.connect(role) as connection:
+            cursor = connection.execute(statement.encode())
+            row = cursor.fetchone() if cursor.description else None
+            return row[0] if row else None
+
+    def clear(self) -> None:
+        """Remove everything of this group, whatever state it is in."""
+        names = [str(keys["name"]) for keys in self.nodes.values()]
+        helpers = [f"pgherd-{self.name}-{name}" for name in names]
+        for container in [*names, *helpers]:
+            docker("rm", "--force", "--volumes", container, check=False)
+        docker("network", "rm", f"pgherd-{self.name}", check=False)
+        volumes = docker("volume", "ls", "--quiet", "--filter", f"label=pgherd.group={self.name}")
+        for volume in volumes.split():
+            docker("volume", "rm", volume, check=False)
+        shutil.rmtree(self.secrets(), ignore_errors=True)
+        for left in (ROOT / "data" / "secrets").glob(f"{self.name}_bk_*"):
+            shutil.rmtree(left, ignore_errors=True)
+        (ROOT / "data" / f".{self.name}.lock").unlink(missing_ok=True)
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{k} = {_toml(v)}" for k, v in value.items()) + " }"
+    return json.dumps(value, ensure_ascii=False)
+
+
+MakeHerd = Callable[..., Herd]
+
+
+@pytest.fixture(scope="session")
+def engine() -> str:
+    """The version of the engine that answers; without one there is nothing to test with."""
+    done = subprocess.run(
+        ["docker", "version", "--format", "{{.Server.Version}}"],
+        capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    if done.returncode != 0:
+        pytest.skip(f"no Docker Engine answers: {done.stderr.strip()}")
+    return done.stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def make_herd(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeHerd]:
+    """Return a maker of groups; what it made is gone when the module is done."""
+    made: list[Herd] = []
+
+    def make(major: str = "17", standbys: int = 1, **group: Any) -> Herd:
+        name = f"t{secrets.token_hex(3)}"
+        directory = tmp_path_factory.mktemp("herd")
+        nodes: dict[str, dict[str, Any]] = {"master": {"name": f"{name}-master"}}
+        for number in range(1, standbys + 1):
+            role = "standby" if number == 1 else f"standby{number}"
+            nodes[role] = {
+                "name": f"{name}-{role}",
+                "upstream": f"{name}-master",
+                "application_name": f"standby{number}",
+            }
+        for role, keys in nodes.items():
+            keys |= {"port": free_port(), "data": str(directory / f"{role}_data")}
+        asked = {"name": name, "image": f"postgres:{major}", "sync": "FIRST 1 (standby1)"}
+        herd = Herd(name, directory, nodes, asked | group)
+        herd.write()
+        made.append(herd)
+        herd.invoke("image")
+        return herd
+
+    yield make
+    for herd in made:
+        herd.clear()
+
+
+@pytest.fixture(scope="module", params=MAJORS)
+def pair(request: pytest.FixtureRequest, make_herd: MakeHerd) -> Herd:
+    """A master and a standby that streams, on each major version in turn."""
+    herd = make_herd(request.param)
+    herd.invoke("setup-master", "seed-standby")
+    return herd
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None, Any, Any]:  # type: ignore[type-arg]
+    """With a failure, show the servers' last words."""
+    report = yield
+    if report.when == "call" and report.failed:
+        for value in getattr(item, "funcargs", {}).values():
+            if isinstance(value, Herd):
+                for role in value.nodes:
+                    tail = docker("logs", "--tail", "30", value.container(role), check=False)
+                    report.sections.append((f"log of {value.container(role)}", tail))
+    return report
