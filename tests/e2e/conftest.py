@@ -9,7 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -149,7 +149,7 @@ def _toml(value: Any) -> str:
 MakeHerd = Callable[..., Herd]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="session", autouse=True)
 def engine() -> str:
     """The version of the engine that answers; without one there is nothing to test with."""
     done = subprocess.run(
@@ -162,7 +162,7 @@ def engine() -> str:
 
 
 @pytest.fixture(scope="module")
-def make_herd(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeHerd]:
+def make_herd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeHerd]:
     """Return a maker of groups; what it made is gone when the module is done."""
     made: list[Herd] = []
 
@@ -200,7 +200,9 @@ def pair(request: pytest.FixtureRequest, make_herd: MakeHerd) -> Herd:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None, Any, Any]:  # type: ignore[type-arg]
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """With a failure, show the servers' last words."""
     report = yield
     if report.when == "call" and report.failed:
