@@ -68,6 +68,7 @@ class Group:
         self.passwords = Passwords(self.secrets, trace)
         self.instances = {n: self._instance(node) for n, node in topology.nodes.items()}
         self._image: Image | None = None
+        self._locked = False
 
     def _instance(self, node: Node) -> Instance:
         initdb = self.topology.group.initdb
@@ -141,6 +142,7 @@ class Group:
     def observe(self) -> Observation:
         """Look at every container of the engine and ask every running server of the group."""
         containers = self.engine.containers()
+        self._clear_helpers(containers)
         nodes = list(self.instances.values())
         seen = side_by_side(lambda node: self._look(node, containers.get(node.name)), nodes)
         return Observation(dict(zip(self.instances, seen, strict=True)), containers)
@@ -181,7 +183,7 @@ class Group:
     def locked(self) -> Iterator[None]:
         """Keep a second run away from this group; the lock ends with the process, however.
 
-        What a run that was killed left behind (a helper container) is cleared away.
+        While it is held, `observe` clears away what a run that was killed left at work.
 
         Raises:
             Refused: another run holds it.
@@ -204,16 +206,20 @@ class Group:
             file.truncate(0)
             file.write(f"{os.getpid()}\n")
             file.flush()
-            self._clear_helpers()
-            yield
+            self._locked = True
+            try:
+                yield
+            finally:
+                self._locked = False
 
-    def _clear_helpers(self) -> None:
-        helpers = {i.helper for i in self.instances.values()}
-        filters = ["--filter", f"label={HELPER_LABEL}", "--format", "{{.Names}}"]
-        running = self.engine.must(docker["ps", "--all", *filters], reads=True).out.split()
-        for name in helpers.intersection(running):
-            self.trace.note(f"{name}: left behind by a run that was killed; removing it")
-            self.engine.run(docker["rm", "--force", "--volumes", name])
+    def _clear_helpers(self, containers: dict[str, Container]) -> None:
+        """Remove what a killed run of ours left at work; the lock tells that it is gone itself."""
+        for instance in self.instances.values():
+            left = containers.get(instance.helper)
+            if left and HELPER_LABEL in left.labels and self._locked:
+                self.trace.note(f"{left.name}: left behind by a run that was killed; removing it")
+                self.engine.run(docker["rm", "--force", "--volumes", left.name])
+                del containers[left.name]
 
 
 def side_by_side(act: Callable[[T], R], things: list[T]) -> list[R]:

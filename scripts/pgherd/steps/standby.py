@@ -151,6 +151,10 @@ def _made_to_follow(pair: Pair) -> Facts | None:
         facts = connect.wait_streaming(pair.standby, pair.upstream, FOLLOW_SECONDS)
     except Error as fault:
         pair.note(f"it does not stream, so it is seeded anew ({fault.sentence.splitlines()[0]})")
+        lifecycle.stop_instances(pair.group, [pair.standby])
+        made = pair.standby.container()
+        if made and pair.container is None:
+            pair.group.engine.remove(made)
         return None
     pair.note(f"streams from {pair.upstream.name}")
     return facts or pair.theirs
@@ -211,7 +215,7 @@ def _check_data(pair: Pair, asked: Asked) -> None:
 def _seed(pair: Pair, asked: Asked) -> Facts | None:
     """Stop what runs, set aside what lies there, copy, connect, mark, start, wait."""
     group, standby, upstream, image = pair.group, pair.standby, pair.upstream, pair.image
-    if pair.runs or _started_meanwhile(pair):
+    if pair.runs:
         lifecycle.stop_instances(group, [standby])
     seeding.set_aside(group, standby, image)
     rest = [connect.fragments(standby, upstream), "mark-standby"]
@@ -223,15 +227,10 @@ def _seed(pair: Pair, asked: Asked) -> Facts | None:
         seeding.base_backup(
             group, standby, upstream, image, options, verify=asked.verify_backup, rest=rest
         )
-    run_container(group, standby, image, pair.container or _started_meanwhile(pair))
+    run_container(group, standby, image, pair.container)
     facts = connect.wait_streaming(standby, upstream, connect.STREAMING_SECONDS)
     pair.note(f"streams from {upstream.name}")
     return facts
-
-
-def _started_meanwhile(pair: Pair) -> Container | None:
-    """Return the container that an attempt to follow made, which `seen` does not know."""
-    return pair.standby.container() if pair.theirs and not pair.container else None
 
 
 def _require_sync(pair: Pair, facts: Facts | None) -> None:

@@ -3,6 +3,6 @@ until_true() {
   end=$(($(date +%s) + $1))
   until [ "$(sql -c "$2" 2>/dev/null)" = t ]; do
     [ "$(date +%s)" -lt "$end" ] || exit 75
-    sleep 0.1
+    sleep 0.05
   done
 }
