@@ -58,6 +58,7 @@ class Group:
     """The servers of one topology, on the hosts where they live."""
 
     def __init__(self, topology: Topology, trace: Trace) -> None:
+        _refuse_remote(topology)
         self.topology = topology
         self.trace = trace
         self.name = topology.group.name
@@ -220,6 +221,16 @@ class Group:
                 self.trace.note(f"{left.name}: left behind by a run that was killed; removing it")
                 self.engine.run(docker["rm", "--force", "--volumes", left.name])
                 del containers[left.name]
+
+
+def _refuse_remote(topology: Topology) -> None:
+    """Refuse nodes on other machines, which this version cannot reach."""
+    for node in topology.nodes.values():
+        if node.host != "local":
+            raise Refused(
+                f'nodes.{node.name}.host: only "local" is reached so far, not "{node.host}" '
+                f"({topology.source})."
+            )
 
 
 def side_by_side(act: Callable[[T], R], things: list[T]) -> list[R]:

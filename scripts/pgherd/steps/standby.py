@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -31,6 +32,13 @@ class Asked:
     max_rate: str = ""
     spread_checkpoint: bool = False
     confirm: Callable[[str], bool] = lambda _question: False
+
+    def check(self) -> None:
+        """Refuse what is no method and no rate."""
+        if self.method not in METHODS:
+            raise Refused(f"--method is {' or '.join(METHODS)}, not '{self.method}'.")
+        if self.max_rate and not re.fullmatch(r"[1-9]\d*[kM]?", self.max_rate):
+            raise Refused(f"--max-rate is kB per second, or like 32M; not '{self.max_rate}'.")
 
     def backup_options(self) -> list[str]:
         """Return the options of pg_basebackup for this."""
@@ -81,6 +89,7 @@ def seed_standby(group: Group, name: str, asked: Asked) -> None:
         Refused: the node is primary now, its upstream does not serve, or its directory holds
             what is not ours to set aside.
     """
+    asked.check()
     standby = group.instance(name)
     with group.locked():
         seen = group.observe()

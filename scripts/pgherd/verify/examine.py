@@ -91,6 +91,9 @@ Outcome = tuple[bool, str, str]  # whether it holds, the evidence, the cure
 
 def _standby_up(client: Client, facts: Facts | None) -> Outcome:
     node = client.instance.node
+    if facts is None and "password authentication failed" in client.fault:
+        cure = "put the role's password into the group's postgres.password, or the file's into it"
+        return False, client.fault, f"{cure}: `invoke psql` and \\password"
     if facts is None:
         return False, client.fault, f"`invoke start`; `invoke logs --node {node.name}` tells why"
     where = f"{node.listen}:{node.port}"
