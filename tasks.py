@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import signal
 import sys
-from functools import cache
+from collections.abc import Callable
+from functools import cache, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -34,6 +38,28 @@ def _opened(echo: bool, dry: bool) -> Group:
     return Group(config.load(), Trace(echo=echo, dry=dry))
 
 
+def told(body: Callable[..., None]) -> Callable[..., None]:
+    """Have a task's faults told as sentences, never as a traceback; SIGTERM cleans up too."""
+
+    @wraps(body)
+    def run(*args: Any, **options: Any) -> None:
+        from pgherd.errors import Refused
+
+        for sign in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(sign, lambda number, _frame: sys.exit(128 + number))
+        try:
+            body(*args, **options)
+            sys.stdout.flush()
+        except BrokenPipeError:  # | head has what it wanted
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except KeyboardInterrupt:
+            sys.exit(130)
+        except OSError as fault:
+            raise Refused(f"{fault.strerror}: {fault.filename}") from None
+
+    return run
+
+
 def _standby(group: Group, node: str) -> str:
     from pgherd.steps import tutorial
 
@@ -49,6 +75,7 @@ def _agreed(question: str, yes: bool) -> bool:
 
 
 @task
+@told
 def setup_master(c: Context) -> None:
     """Run the primary on its own data and let standbys stream from it (steps 1 and 6)."""
     from pgherd.steps import master
@@ -69,6 +96,7 @@ def setup_master(c: Context) -> None:
         "yes": "stop the master for --method copy although clients are connected",
     }
 )
+@told
 def seed_standby(  # noqa: PLR0913, PLR0917
     c: Context,
     node: str = "",
@@ -99,6 +127,7 @@ def seed_standby(  # noqa: PLR0913, PLR0917
 
 
 @task(help={"json_": "print one JSON object", "tap": "print the Test Anything Protocol"})
+@told
 def verify(c: Context, json_: bool = False, tap: bool = False) -> None:
     """Prove it as a client: a row is seen on the standby, a write is refused (steps 11 and 12)."""
     from pgherd import report
@@ -118,6 +147,7 @@ def verify(c: Context, json_: bool = False, tap: bool = False) -> None:
 
 
 @task
+@told
 def demo(c: Context) -> None:
     """Do the three in one run and show what there is then."""
     setup_master(c)
@@ -134,6 +164,7 @@ def demo(c: Context) -> None:
 
 
 @task(default=True)
+@told
 def steps(c: Context) -> None:
     """List the tutorial's twelve steps: what each does, its line there, whether it is done."""
     from pgherd import report
@@ -143,6 +174,7 @@ def steps(c: Context) -> None:
 
 
 @task(help={"node": "which node (default: all)", "follow": "go on until Ctrl-C"})
+@told
 def logs(c: Context, node: str = "", follow: bool = False, tail: int = 50) -> None:
     """Show the last lines of the servers' logs."""
     from pgherd.steps import looking
@@ -151,6 +183,7 @@ def logs(c: Context, node: str = "", follow: bool = False, tail: int = 50) -> No
 
 
 @task(help={"node": "which node (default: the primary)", "command": "SQL to run instead"})
+@told
 def psql(c: Context, node: str = "", command: str = "") -> None:
     """Open psql in a node's container, as superuser."""
     from pgherd.steps import looking
@@ -159,6 +192,7 @@ def psql(c: Context, node: str = "", command: str = "") -> None:
 
 
 @task
+@told
 def uri(c: Context) -> None:
     """Print the connection strings, one a line: each node's, then the one with all of them."""
     from pgherd import report
@@ -170,6 +204,7 @@ def uri(c: Context) -> None:
 
 
 @task
+@told
 def stop(c: Context) -> None:
     """Stop the servers in order, the primary first (step 3)."""
     from pgherd.steps import lifecycle
@@ -178,6 +213,7 @@ def stop(c: Context) -> None:
 
 
 @task
+@told
 def start(c: Context) -> None:
     """Start the servers as what their data says they are, and wait for them (step 9)."""
     from pgherd.steps import lifecycle
@@ -192,6 +228,7 @@ def start(c: Context) -> None:
         "delete-data": "with --purge: delete them instead of setting them aside",
     }
 )
+@told
 def down(c: Context, purge: bool = False, confirm: str = "", delete_data: bool = False) -> None:
     """Remove the containers and the network; the data stays."""
     from pgherd.steps import teardown
@@ -205,6 +242,7 @@ def down(c: Context, purge: bool = False, confirm: str = "", delete_data: bool =
 
 
 @task
+@told
 def image(c: Context) -> None:
     """Make the image of the topology present: pull it, or build it where no registry answers."""
     from pgherd.steps import image as step
@@ -217,6 +255,7 @@ def image(c: Context) -> None:
 
 
 @task(name="run-master")
+@told
 def step_run_master(c: Context) -> None:
     """1. Run the master on its own data directory."""
     from pgherd.steps import tutorial
@@ -225,6 +264,7 @@ def step_run_master(c: Context) -> None:
 
 
 @task(name="run-standby", help=NODE)
+@told
 def step_run_standby(c: Context, node: str = "") -> None:
     """2. Run the standby-to-be with a database of its own, as the tutorial does."""
     from pgherd.steps import tutorial
@@ -233,6 +273,7 @@ def step_run_standby(c: Context, node: str = "") -> None:
 
 
 @task(name="set-aside", help=NODE)
+@told
 def step_set_aside(c: Context, node: str = "") -> None:
     """4. Set the standby's own data aside."""
     from pgherd.steps import tutorial
@@ -241,6 +282,7 @@ def step_set_aside(c: Context, node: str = "") -> None:
 
 
 @task(name="copy-data", help=NODE)
+@told
 def step_copy_data(c: Context, node: str = "") -> None:
     """5. Copy the files of the stopped master."""
     from pgherd.steps import tutorial
@@ -249,6 +291,7 @@ def step_copy_data(c: Context, node: str = "") -> None:
 
 
 @task(name="base-backup", help=NODE)
+@told
 def step_base_backup(c: Context, node: str = "") -> None:
     """5. Or take a base backup from the running master."""
     from pgherd.steps import tutorial
@@ -257,6 +300,7 @@ def step_base_backup(c: Context, node: str = "") -> None:
 
 
 @task(name="allow-replication")
+@told
 def step_allow_replication(c: Context) -> None:
     """6. Make the replication role and let it in."""
     from pgherd.steps import tutorial
@@ -265,6 +309,7 @@ def step_allow_replication(c: Context) -> None:
 
 
 @task(name="connect-standby", help=NODE)
+@told
 def step_connect_standby(c: Context, node: str = "") -> None:
     """7. Tell the standby whom to follow."""
     from pgherd.steps import tutorial
@@ -273,6 +318,7 @@ def step_connect_standby(c: Context, node: str = "") -> None:
 
 
 @task(name="mark-standby", help=NODE)
+@told
 def step_mark_standby(c: Context, node: str = "") -> None:
     """8. Mark it as a standby, so that it is read-only."""
     from pgherd.steps import tutorial
@@ -281,6 +327,7 @@ def step_mark_standby(c: Context, node: str = "") -> None:
 
 
 @task(name="require-sync")
+@told
 def step_require_sync(c: Context) -> None:
     """10. Make the master wait for the standby, once it streams."""
     from pgherd.steps import tutorial
@@ -294,10 +341,7 @@ def step_require_sync(c: Context) -> None:
 @task(help={"unit": "only the tests that need no engine", "options": "for pytest"})
 def test(c: Context, unit: bool = False, options: str = "") -> None:  # noqa: ARG001, PT028
     """Run the tests; those on real servers need a Docker Engine and make their own groups."""
-    import os
-    import shlex
-
-    where = ["tests/unit"] if unit else ["tests"]
+    where = ["tests/unit"] if unit else []
     words = [sys.executable, "-m", "pytest", *where, *shlex.split(options)]
     os.execv(words[0], words)  # noqa: S606 (it is to take this process's place)
 
@@ -305,8 +349,6 @@ def test(c: Context, unit: bool = False, options: str = "") -> None:  # noqa: AR
 @task(help={"rounds": "of each way, alternating"})
 def bench(c: Context, rounds: int = 5) -> None:  # noqa: ARG001
     """Measure the three tasks against the same work by hand, as a ratio."""
-    import os
-
     script = str(Path(__file__).parent / "benchmarks" / "bench.py")
     os.execv(sys.executable, [sys.executable, script, str(rounds)])  # noqa: S606
 

@@ -137,7 +137,8 @@ class Engine:
         result = self.run(docker["image", "inspect", *refs], reads=True)
         found = json.loads(result.out or "[]")
         for ref, raw in ((ref, raw) for ref in refs for raw in found):
-            if ref in (raw.get("RepoTags") or []) or ref == raw["Id"] or len(refs) == 1:
+            known = ref.removeprefix("docker.io/").removeprefix("library/")
+            if known in (raw.get("RepoTags") or []) or ref == raw["Id"] or len(refs) == 1:
                 config = raw["Config"]
                 env = dict(item.partition("=")[::2] for item in config.get("Env") or [])
                 return Image(ref, raw["Id"], tuple(config.get("Volumes") or {}), env)
@@ -269,12 +270,19 @@ def _container(raw: Mapping[str, Any]) -> Container:
         labels=config.get("Labels") or {},
         mounts=tuple(_mount(m) for m in raw["Mounts"] if m["Type"] in {"bind", "volume"}),
         ports=tuple(
-            (binding.get("HostIp") or "0.0.0.0", int(binding["HostPort"] or 0))  # noqa: S104
+            (binding.get("HostIp") or "0.0.0.0", port)  # noqa: S104
             for published in bindings.values()
             for binding in published or []
+            for port in _port_range(binding["HostPort"])
         ),
         started_at=state["StartedAt"],
     )
+
+
+def _port_range(text: str) -> range:
+    """Return the host ports of a binding: `8000`, `8000-8010`, or empty for any free one."""
+    first, _, last = (text or "0").partition("-")
+    return range(int(first), int(last or first) + 1)
 
 
 def _mount(raw: Mapping[str, Any]) -> Mount:
@@ -285,12 +293,17 @@ def _mount(raw: Mapping[str, Any]) -> Mount:
 def _raise_if_unreachable(result: Result) -> None:
     """Turn the CLI's own complaint about its engine into a sentence with a cure."""
     said = result.err
-    if "permission denied" in said and "docker" in said and "socket" in said:
+    if re.search(r"permission denied while trying to connect to the docker", said, re.IGNORECASE):
         raise Unreachable(
             f"The user has no permission on Docker's socket (host {result.host}).\n"
             "Join the group docker (sudo usermod -aG docker $USER, then log in again)."
         )
-    if re.search(r"Cannot connect to the Docker daemon|error during connect|docker.sock", said):
+    if re.search(
+        r"cannot connect to the docker daemon|failed to connect to the docker API|"
+        r"error during connect|docker\.sock",
+        said,
+        re.IGNORECASE,
+    ):
         raise Unreachable(
             f"The Docker Engine does not answer (host {result.host}): {said.strip()}\n"
             "Start it (sudo systemctl start docker), or let ./scripts/bootstrap do it."

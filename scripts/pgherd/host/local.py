@@ -9,6 +9,7 @@ import subprocess
 import threading
 import time
 from collections import deque
+from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from plumbum import CommandNotFound, local
@@ -67,7 +68,7 @@ class LocalHost:
         child = _Child(argv, stdin.text(), on_line)
         try:
             code = child.wait(timeout)
-        except subprocess.TimeoutExpired:
+        except TimeoutError:
             raise DeadlinePassed(
                 f"{' '.join(argv[:3])} … did not end within {timeout:g} s and was ended."
                 f"\n{child.result(self.name, -1, timeout or 0).complaint()}"
@@ -92,6 +93,8 @@ class _Child:
 
     def __init__(self, argv: list[str], stdin: str, on_line: OnLine | None) -> None:
         self.argv = argv
+        self.expired = False
+        self.fault: Exception | None = None
         self.process = _start(
             argv,
             stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
@@ -103,7 +106,7 @@ class _Child:
         self.out: deque[str] = deque(maxlen=kept)
         self.err: deque[str] = deque(maxlen=kept)
         self.threads = [
-            threading.Thread(target=_drain, args=(stream, lines, on_line), daemon=True)
+            threading.Thread(target=self._drain, args=(stream, lines, on_line), daemon=True)
             for stream, lines in ((self.process.stdout, self.out), (self.process.stderr, self.err))
         ]
         if stdin:
@@ -114,23 +117,62 @@ class _Child:
             thread.start()
 
     def wait(self, timeout: float | None) -> int:
-        """Wait for the end; at the timeout, or at Ctrl-C, end the command and its children."""
-        try:
-            code = int(self.process.wait(timeout))
-        except BaseException:
-            self._end()
-            raise
+        """Wait for the end; at the timeout, or at Ctrl-C, end the command and its children.
+
+        The wait itself has no timeout: Popen's would poll, and cost every command up to 50 ms.
+
+        Raises:
+            TimeoutError: the timeout came first.
+        """
+        watch = threading.Timer(timeout, self._expire) if timeout else None
+        with _live(self):
+            if watch:
+                watch.daemon = True
+                watch.start()
+            try:
+                code = int(self.process.wait())
+            except BaseException:
+                self.end()
+                raise
+            finally:
+                if watch:
+                    watch.cancel()
+        if self.expired:
+            raise TimeoutError
+        end = time.monotonic() + GRACE
         for thread in self.threads:  # a grandchild may hold the pipe: do not wait for it long
-            thread.join(GRACE)
+            thread.join(max(0.0, end - time.monotonic()))
+        if self.fault:
+            raise self.fault
         return code
 
-    def _end(self) -> None:
-        for sign in (signal.SIGTERM, signal.SIGKILL):
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.process.pid, sign)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(GRACE)
-                break
+    def _expire(self) -> None:
+        self.expired = True
+        self.end()
+
+    def end(self) -> None:
+        """End the command and its children: TERM, and KILL for what stays."""
+        self._signal(signal.SIGTERM)
+        end = time.monotonic() + GRACE
+        while self.process.poll() is None and time.monotonic() < end:
+            time.sleep(0.02)
+        self._signal(signal.SIGKILL)  # a child of the command may be deaf to TERM
+
+    def _signal(self, sign: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, sign)
+
+    def _drain(self, stream: IO[bytes], lines: deque[str], on_line: OnLine | None) -> None:
+        """Read a stream to its end; a fault of the listener ends the command and is raised there."""
+        try:
+            for raw in stream:
+                line = raw.decode("utf-8", "replace")
+                lines.append(line)
+                if on_line:
+                    on_line(line.rstrip("\r\n"))
+        except Exception as fault:  # noqa: BLE001 (raised again by wait)
+            self.fault = fault
+            self._signal(signal.SIGTERM)
 
     def result(self, host: str, code: int, seconds: float) -> Result:
         """Return what came so far as a result."""
@@ -138,13 +180,22 @@ class _Child:
         return Result(tuple(self.argv), host, code, out, err, seconds)
 
 
-def _drain(stream: IO[bytes], lines: deque[str], on_line: OnLine | None) -> None:
-    with contextlib.suppress(ValueError, OSError):
-        for raw in stream:
-            line = raw.decode("utf-8", "replace")
-            lines.append(line)
-            if on_line:
-                on_line(line.rstrip("\r\n"))
+_running: set[_Child] = set()
+
+
+@contextlib.contextmanager
+def _live(child: _Child) -> Iterator[None]:
+    _running.add(child)
+    try:
+        yield
+    finally:
+        _running.discard(child)
+
+
+def end_all() -> None:
+    """End every command that runs now: Ctrl-C reaches only the main thread's own wait."""
+    for child in list(_running):
+        child.end()
 
 
 def _feed(stream: IO[bytes], text: str) -> None:

@@ -14,7 +14,7 @@ from typing import TypeVar
 from pgherd import config
 from pgherd.docker import GROUP_LABEL, HELPER_LABEL, Container, Engine, Image, docker
 from pgherd.errors import Error, Refused
-from pgherd.host.local import LocalHost
+from pgherd.host.local import LocalHost, end_all
 from pgherd.passwords import Passwords
 from pgherd.postgres.facts import Facts
 from pgherd.postgres.instance import Instance, Places
@@ -238,4 +238,9 @@ def side_by_side(act: Callable[[T], R], things: list[T]) -> list[R]:
     if len(things) < 2:  # noqa: PLR2004
         return [act(thing) for thing in things]
     with ThreadPoolExecutor(WORKERS) as pool:
-        return list(pool.map(act, things))
+        try:
+            return list(pool.map(act, things))
+        except (KeyboardInterrupt, SystemExit):
+            pool.shutdown(wait=False, cancel_futures=True)
+            end_all()
+            raise

@@ -113,7 +113,7 @@ def check_port(instance: Instance, seen: Observation) -> None:
 def _listener(line: str, listen: str, port: int) -> str:
     """Return who has the port, from a line of ss or lsof; empty if at another address."""
     match = re.search(rf"(\S+):{port}\s", f"{line} ")
-    if not match or not _same_address(match[1].strip("[]").split("%")[0], listen):
+    if not match or not _same_address(re.sub(r"[\[\]]|%.*", "", match[1]), listen):
         return ""
     who = re.search(r'users:\(\("([^"]+)",pid=(\d+)', line) or re.match(
         r"([^\s\[]+)\s+(\d+)\s", line

@@ -62,7 +62,9 @@ def check_major(instance: Instance, disk: Disk, image: Image) -> None:
 def make_directories(group: Group, instance: Instance) -> None:
     """Make the node's directories or its volume; the one for secrets is ours alone."""
     places = instance.places
-    group.host.run(Tool("mkdir")["-p", "-m", "700", "--", places.private])
+    made = group.host.run(Tool("mkdir")["-p", "-m", "700", "--", places.private])
+    if not made.ok:
+        raise Refused(f"{instance.name}: its private directory: {made.err.strip()}")
     if volume := instance.node.volume:
         if not group.engine.volume_exists(volume):
             label = f"{GROUP_LABEL}={group.name}"

@@ -13,7 +13,7 @@ from pgherd.postgres import scripts
 from pgherd.postgres.facts import Facts
 from pgherd.postgres.group import Group, Observation
 from pgherd.postgres.instance import PGDATA, Instance, ScriptFailed
-from pgherd.shell import Script, Tool, Trace
+from pgherd.shell import Script, Tool, Trace, assignments
 from pgherd.steps import connect, guards, lifecycle
 from pgherd.steps.node import make_directories, private_fragment
 
@@ -40,10 +40,23 @@ def set_aside(group: Group, instance: Instance, image: Image) -> str | None:
         return _copy_volume(group, instance, image, f"{volume}_bk_{stamp}")
     target = f"{instance.places.data}_bk_{stamp}"
     group.trace.note(f"{instance.name}: setting its data aside as {target}")
-    result = group.host.run(Tool("mv")["--", instance.places.data, target])
-    if not result.ok:
-        raise Error(f"{instance.name}: its data cannot be set aside: {result.err.strip()}")
+    move_aside(group, instance.places.data, target)
     return target
+
+
+def move_aside(group: Group, source: str, target: str) -> None:
+    """Rename a directory; `mv` alone would move it into a target that is there already.
+
+    Raises:
+        Error: it could not be renamed.
+    """
+    script = (
+        assignments(source=source, target=target)
+        + '[ ! -e "$target" ]\nmv -- "$source" "$target"\n'
+    )
+    result = group.host.run(Tool("sh")["-eus"], stdin=Script((script,)))
+    if not result.ok:
+        raise Error(f"{source} cannot be set aside as {target}: {result.err.strip()}")
 
 
 def _copy_volume(group: Group, instance: Instance, image: Image, target: str) -> str:

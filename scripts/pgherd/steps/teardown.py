@@ -13,7 +13,7 @@ from pgherd.shell import Tool
 from pgherd.steps import guards
 from pgherd.steps.image import ensure_image
 from pgherd.steps.lifecycle import stop
-from pgherd.steps.seeding import set_aside
+from pgherd.steps.seeding import move_aside, set_aside
 
 
 def down(group: Group, *, delete: bool = False) -> None:
@@ -97,4 +97,4 @@ def _clear_secrets(group: Group, *, delete: bool) -> None:
         return
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     group.trace.note(f"{group.name}: setting its passwords aside as {secrets}_bk_{stamp}")
-    group.host.run(Tool("mv")["--", secrets, f"{secrets}_bk_{stamp}"])
+    move_aside(group, secrets, f"{secrets}_bk_{stamp}")

@@ -12,15 +12,17 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+import psycopg
+
 from pgherd.docker import docker
-from pgherd.errors import DeadlinePassed
+from pgherd.errors import DeadlinePassed, Error
 from pgherd.postgres import scripts
 from pgherd.postgres.group import Group, side_by_side
 from pgherd.postgres.instance import Instance
 from pgherd.shell import assignments
 from pgherd.verify.checks import EXAMINED, PROBED, CheckResult, not_tried
-from pgherd.verify.client import connected
-from pgherd.verify.examine import examine, standbys_of
+from pgherd.verify.client import Client, connected
+from pgherd.verify.examine import View, examine, standbys_of
 from pgherd.verify.probe import probe
 
 __all__ = ["CheckResult", "Verdict", "as_script", "verify"]
@@ -54,20 +56,28 @@ def verify(group: Group, timeout: float = 15.0) -> Verdict:
     """Check the group from outside; `timeout` is for each single wait, in seconds."""
     started = time.monotonic()
     with connected(group) as clients:
-        view = examine(group, clients, timeout)
-        checks = list(view.checks)
-        if all(check.ok for check in checks) and view.primary:
-            checks += probe(clients, view, timeout)
-        else:
-            checks += [
-                not_tried(name, node, "an examination failed, so nothing was written")
-                for node in standbys_of(group, view.primary)
-                for name in PROBED
-            ]
+        try:
+            view, checks = _checked(group, clients, timeout)
+        except psycopg.Error as fault:
+            raise Error(f"verify was cut short, a server went away: {fault}") from None
     order = [*EXAMINED, *PROBED]
     checks.sort(key=lambda check: order.index(check.name))
     log = _log_lines(group, view.primary) if all(check.ok for check in checks) else {}
     return Verdict(group.name, checks, time.monotonic() - started, log)
+
+
+def _checked(
+    group: Group, clients: dict[str, Client], timeout: float
+) -> tuple[View, list[CheckResult]]:
+    view = examine(group, clients, timeout)
+    if view.primary and all(check.ok for check in view.checks):
+        return view, view.checks + probe(clients, view, timeout)
+    rest = [
+        not_tried(name, node, "an examination failed, so nothing was written")
+        for node in standbys_of(group, view.primary)
+        for name in PROBED
+    ]
+    return view, view.checks + rest
 
 
 def as_script(group: Group) -> str:
