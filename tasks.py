@@ -254,85 +254,38 @@ def image(c: Context) -> None:
 # --- the tutorial's steps, each by itself ---
 
 
-@task(name="run-master")
-@told
-def step_run_master(c: Context) -> None:
-    """1. Run the master on its own data directory."""
-    from pgherd.steps import tutorial
+def _step(name: str, doc: str, *, of_node: bool = False) -> Any:
+    """Make the task of one step, which has a node to work on or works on the group."""
 
-    tutorial.run_master(_group(c))
+    def on_group(c: Context) -> None:
+        from pgherd.steps import single
 
+        getattr(single, name)(_group(c))
 
-@task(name="run-standby", help=NODE)
-@told
-def step_run_standby(c: Context, node: str = "") -> None:
-    """2. Run the standby-to-be with a database of its own, as the tutorial does."""
-    from pgherd.steps import tutorial
+    def on_node(c: Context, node: str = "") -> None:
+        from pgherd.steps import single
 
-    tutorial.run_standby(group := _group(c), _standby(group, node))
+        getattr(single, name)(group := _group(c), _standby(group, node))
 
-
-@task(name="set-aside", help=NODE)
-@told
-def step_set_aside(c: Context, node: str = "") -> None:
-    """4. Set the standby's own data aside."""
-    from pgherd.steps import tutorial
-
-    tutorial.set_aside(group := _group(c), _standby(group, node))
+    body = on_node if of_node else on_group
+    body.__doc__ = doc
+    return task(told(body), name=name.replace("_", "-"), help=NODE if of_node else {})
 
 
-@task(name="copy-data", help=NODE)
-@told
-def step_copy_data(c: Context, node: str = "") -> None:
-    """5. Copy the files of the stopped master."""
-    from pgherd.steps import tutorial
-
-    tutorial.copy_data(group := _group(c), _standby(group, node))
-
-
-@task(name="base-backup", help=NODE)
-@told
-def step_base_backup(c: Context, node: str = "") -> None:
-    """5. Or take a base backup from the running master."""
-    from pgherd.steps import tutorial
-
-    tutorial.base_backup(group := _group(c), _standby(group, node))
-
-
-@task(name="allow-replication")
-@told
-def step_allow_replication(c: Context) -> None:
-    """6. Make the replication role and let it in."""
-    from pgherd.steps import tutorial
-
-    tutorial.allow_replication(_group(c))
-
-
-@task(name="connect-standby", help=NODE)
-@told
-def step_connect_standby(c: Context, node: str = "") -> None:
-    """7. Tell the standby whom to follow."""
-    from pgherd.steps import tutorial
-
-    tutorial.connect_standby(group := _group(c), _standby(group, node))
-
-
-@task(name="mark-standby", help=NODE)
-@told
-def step_mark_standby(c: Context, node: str = "") -> None:
-    """8. Mark it as a standby, so that it is read-only."""
-    from pgherd.steps import tutorial
-
-    tutorial.mark_standby(group := _group(c), _standby(group, node))
-
-
-@task(name="require-sync")
-@told
-def step_require_sync(c: Context) -> None:
-    """10. Make the master wait for the standby, once it streams."""
-    from pgherd.steps import tutorial
-
-    tutorial.require_sync(_group(c))
+step = Collection(
+    "step",
+    _step("run_master", "1. Run the master on its own data directory."),
+    _step("run_standby", "2. Run the standby-to-be with a database of its own.", of_node=True),
+    _step("set_aside", "4. Set the standby's own data aside.", of_node=True),
+    _step("copy_data", "5. Copy the files of the stopped master.", of_node=True),
+    _step("base_backup", "5. Or take a base backup from the running master.", of_node=True),
+    _step("allow_replication", "6. Make the replication role and let it in."),
+    _step("connect_standby", "7. Tell the standby whom to follow.", of_node=True),
+    _step("mark_standby", "8. Mark it as a standby, so that it is read-only.", of_node=True),
+    _step("require_sync", "10. Make the master wait for the standby, once it streams."),
+)
+for known, name in ((stop, "stop"), (start, "start"), (logs, "logs"), (verify, "check")):
+    step.add_task(cast("Task[Any]", known), name=name)
 
 
 # --- for those who work on pgherd ---
@@ -352,21 +305,6 @@ def bench(c: Context, rounds: int = 5) -> None:  # noqa: ARG001
     script = str(Path(__file__).parent / "benchmarks" / "bench.py")
     os.execv(sys.executable, [sys.executable, script, str(rounds)])  # noqa: S606
 
-
-step = Collection(
-    "step",
-    step_run_master,
-    step_run_standby,
-    step_set_aside,
-    step_copy_data,
-    step_base_backup,
-    step_allow_replication,
-    step_connect_standby,
-    step_mark_standby,
-    step_require_sync,
-)
-for known, name in ((stop, "stop"), (start, "start"), (logs, "logs"), (verify, "check")):
-    step.add_task(cast("Task[Any]", known), name=name)
 
 ns = Collection(
     setup_master, seed_standby, verify, demo, steps, logs, psql, uri, stop, start, down, image,

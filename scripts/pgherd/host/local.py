@@ -163,7 +163,7 @@ class _Child:
             os.killpg(self.process.pid, sign)
 
     def _drain(self, stream: IO[bytes], lines: deque[str], on_line: OnLine | None) -> None:
-        """Read a stream to its end; a fault of the listener ends the command and is raised there."""
+        """Read a stream to its end; a fault of the listener ends the command, see wait."""
         try:
             for raw in stream:
                 line = raw.decode("utf-8", "replace")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +13,7 @@ from pgherd import config
 from pgherd.docker import GROUP_LABEL, HELPER_LABEL, Container, Engine, Image, docker
 from pgherd.errors import Error, Refused
 from pgherd.host.local import LocalHost, end_all
+from pgherd.lock import held
 from pgherd.passwords import Passwords
 from pgherd.postgres.facts import Facts
 from pgherd.postgres.instance import Instance, Places
@@ -182,31 +181,14 @@ class Group:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep a second run away from this group; the lock ends with the process, however.
+        """Keep a second run away from this group: see `lock.held`; with `--dry` it is not taken.
 
         While it is held, `observe` clears away what a run that was killed left at work.
-
-        Raises:
-            Refused: another run holds it.
         """
         if self.trace.dry:
             yield
             return
-        path = config.ROOT / "data" / f".{self.name}.lock"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a+") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.seek(0)
-                holder = file.read().strip() or "unknown"
-                raise Refused(
-                    f"Another pgherd run (process {holder}) is at work on {self.name}: "
-                    "wait for it, or end it, then run this again."
-                ) from None
-            file.truncate(0)
-            file.write(f"{os.getpid()}\n")
-            file.flush()
+        with held(config.ROOT / "data" / f".{self.name}.lock", self.name):
             self._locked = True
             try:
                 yield

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pgherd.docker import Image, docker
+from pgherd.docker import docker
 from pgherd.errors import Refused
 from pgherd.postgres.facts import Disk, Facts
 from pgherd.postgres.group import Group
 from pgherd.postgres.instance import Instance
 from pgherd.shell import Tool
-from pgherd.steps import connect, guards, lifecycle, master, seeding, sync
-from pgherd.steps.image import ensure_image
-from pgherd.steps.node import data_on, run_container, wait_serving
+from pgherd.steps import guards
 
 
 @dataclass(frozen=True)
@@ -139,129 +137,3 @@ def first_standby(group: Group) -> Instance:
     if not group.topology.standbys:
         raise Refused(f"Group {group.name} has no standby: add one to {group.topology.source}.")
     return group.instance(group.topology.standbys[0].name)
-
-
-# --- each by itself ---
-
-
-def run_master(group: Group) -> None:
-    """Step 1."""
-    with group.locked():
-        master.run_master(group, group.observe())
-        wait_serving(group.master)
-
-
-def run_standby(group: Group, name: str) -> None:
-    """Step 2: run a node with a database of its own, as the tutorial does; no standby yet."""
-    instance = group.instance(name)
-    with group.locked():
-        seen = group.observe()
-        guards.check_name(group, instance, seen)
-        image = ensure_image(group, seen.containers.values())
-        container = seen.nodes[name].container
-        if container and container.alive:
-            group.trace.note(f"{name}: already runs")
-            return
-        guards.check_data_unused(instance, seen)
-        guards.check_port(instance, seen)
-        disk = data_on(group, instance, image, container)
-        if disk.empty or disk.unfinished:
-            master.make_database(group, instance, image)
-        elif not disk.standby_signal:
-            lifecycle.refuse_two_primaries(group, seen, {name: disk})
-        run_container(group, instance, image, container)
-        wait_serving(instance)
-
-
-def set_aside(group: Group, name: str) -> None:
-    """Step 4."""
-    with group.locked():
-        instance, image = _down(group, name)
-        if seeding.set_aside(group, instance, image) is None:
-            group.trace.note(f"{name}: nothing to set aside")
-
-
-def copy_data(group: Group, name: str) -> None:
-    """Step 5, from a stopped master."""
-    with group.locked():
-        instance, image = _down(group, name)
-        upstream = group.master
-        container = upstream.container()
-        if container and container.alive:
-            raise Refused(f"{upstream.name} runs: its files cannot be copied. `invoke step.stop`.")
-        seeding.copy_data(group, instance, upstream, image)
-
-
-def base_backup(group: Group, name: str) -> None:
-    """Step 5, from a running master; its replication role must be there (step 6)."""
-    with group.locked():
-        instance, image = _down(group, name)
-        seen = group.observe()
-        upstream = group.upstream_of(instance, seen.primaries, seen)
-        options = seeding.slot_option(instance, upstream, seen.nodes[upstream.name].facts)
-        seeding.base_backup(group, instance, upstream, image, [*options, "--checkpoint=fast"])
-
-
-def allow_replication(group: Group) -> None:
-    """Step 6; a master that is down is started for it, since a role is a row in it."""
-    with group.locked():
-        seen = group.observe()
-        if not seen.primaries and not seen.nodes[group.master.name].planned:
-            master.run_master(group, seen)
-            seen = group.observe()
-        master.allow_replication(group, group.primary(seen))
-
-
-def connect_standby(group: Group, name: str) -> None:
-    """Step 7."""
-    with group.locked():
-        instance, image = _down(group, name)
-        _refuse_empty(instance, image)
-        seen = group.observe()
-        others = [n for n in seen.primaries if n != name]
-        upstream = group.upstream_of(instance, others, seen) if others else group.master
-        if seen.nodes[upstream.name].facts:
-            connect.ensure_slot(instance, upstream)
-        connect.connect_stopped(group, instance, upstream, image, mark=False)
-
-
-def mark_standby(group: Group, name: str) -> None:
-    """Step 8."""
-    with group.locked():
-        instance, image = _down(group, name)
-        _refuse_empty(instance, image)
-        connect.mark_standby(group, instance, image)
-
-
-def start(group: Group) -> None:
-    """Step 9, and the slots that the standbys stream from."""
-    lifecycle.start(group)
-
-
-def require_sync(group: Group) -> None:
-    """Step 10.
-
-    Raises:
-        Refused: fewer standbys stream than a commit would wait for.
-    """
-    with group.locked():
-        seen = group.observe()
-        primary = group.primary(seen)
-        sync.require_sync(group, primary, seen.nodes[primary.name].facts, defer=False)
-
-
-def _down(group: Group, name: str) -> tuple[Instance, Image]:
-    """Return a node whose server is down, with the image to work on its files."""
-    instance = group.instance(name)
-    seen = group.observe()
-    guards.check_name(group, instance, seen)
-    container = seen.nodes[name].container
-    if container and container.alive:
-        raise Refused(f"{name} runs, and this step works on its files: `invoke step.stop` first.")
-    guards.check_data_unused(instance, seen)
-    return instance, ensure_image(group, seen.containers.values())
-
-
-def _refuse_empty(instance: Instance, image: Image) -> None:
-    if guards.data_state(instance) != guards.FULL or instance.disk(image).empty:
-        raise Refused(f"{instance.name} has no data yet: step.copy-data or step.base-backup.")

@@ -14,6 +14,8 @@ from pgherd.sync import Sync
 from pgherd.verify.checks import EXAMINED, CheckResult, not_tried
 from pgherd.verify.client import Client
 
+# A check that is made although another failed, since it tells why.
+TELLS_WHY = {"in-recovery": "same-system", "sync": "replay"}
 SETTLE_SECONDS = 5.0  # a standby that was just started is not streaming at once
 LET_GO = (
     "`invoke start` or `invoke seed-standby` bring the standby back; to let the commits go on "
@@ -77,12 +79,11 @@ def _examine_one(
     }
     failed = ""
     for check in EXAMINED:
-        # Replay is looked at even where the standby is not synchronous: it tells why.
-        if failed and not (check == "replay" and failed == "sync"):
+        if failed and TELLS_WHY.get(failed) != check:
             yield not_tried(check, name, f"{failed} failed")
             continue
         ok, evidence, cure = checks[check]()
-        failed = failed if ok else check
+        failed = failed or ("" if ok else check)
         yield CheckResult(check, name, ok, evidence, "" if ok else cure)
 
 

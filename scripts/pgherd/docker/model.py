@@ -1,0 +1,114 @@
+"""Docker's nouns as frozen dataclasses: what `docker inspect` tells, and what `--mount` takes."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+GROUP_LABEL = "pgherd.group"
+NODE_LABEL = "pgherd.node"
+SPEC_LABEL = "pgherd.spec"  # a hash of the arguments that the container was made with
+HELPER_LABEL = "pgherd.helper"
+
+
+@dataclass(frozen=True)
+class Mount:
+    """A bind mount (`source` is an absolute path) or a named volume (`source` is its name)."""
+
+    source: str
+    target: str
+    volume: bool = False
+    readonly: bool = False
+
+    def option(self) -> str:
+        """Return the value of `--mount`: one CSV record, so that any path may stand in it."""
+        fields = [f"type={'volume' if self.volume else 'bind'}", f"source={self.source}"]
+        fields += [f"target={self.target}"] + ["readonly"] * self.readonly
+        record = io.StringIO()
+        csv.writer(record, lineterminator="").writerow(fields)
+        return record.getvalue()
+
+
+@dataclass(frozen=True)
+class Image:
+    """A local image: its id, the volumes that it declares and who it says it is."""
+
+    ref: str
+    id: str
+    volumes: tuple[str, ...]
+    env: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Container:
+    """A container as `docker inspect` tells it."""
+
+    id: str
+    name: str
+    status: str  # created, running, paused, restarting, removing, exited, dead
+    exit_code: int
+    image_ref: str
+    image_id: str
+    labels: Mapping[str, str]
+    mounts: tuple[Mount, ...]
+    ports: tuple[tuple[str, int], ...]  # published: address and port
+    started_at: str
+    planned: bool = False  # with --dry: it will be so once the printed script has run
+
+    @property
+    def running(self) -> bool:
+        """Whether its process runs (a paused one holds its files as well)."""
+        return self.status in {"running", "paused"}
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs or Docker is about to start it again."""
+        return self.running or self.status == "restarting"
+
+
+def no_volumes(image: Image, options: Sequence[str]) -> list[str]:
+    """Cover every volume that the image declares and no mount of ours does.
+
+    Docker would make an anonymous volume for each (18 declares the parent of PGDATA) and leave
+    it behind; an empty tmpfs costs nothing and is gone with the container.
+    """
+    covered = {f.removeprefix("target=") for o in options for f in o.split(",")}
+    bare = [volume for volume in image.volumes if volume not in covered]
+    return [w for v in bare for w in ("--mount", f"type=tmpfs,target={v},tmpfs-mode=1777")]
+
+
+def read_container(raw: Mapping[str, Any]) -> Container:
+    """Read one record of `docker container inspect`."""
+    state, config = raw["State"], raw["Config"]
+    bindings = (raw.get("HostConfig") or {}).get("PortBindings") or {}
+    return Container(
+        id=raw["Id"],
+        name=raw["Name"].lstrip("/"),
+        status=state["Status"],
+        exit_code=state["ExitCode"],
+        image_ref=config["Image"],
+        image_id=raw["Image"],
+        labels=config.get("Labels") or {},
+        mounts=tuple(_mount(m) for m in raw["Mounts"] if m["Type"] in {"bind", "volume"}),
+        ports=tuple(
+            (binding.get("HostIp") or "0.0.0.0", port)  # noqa: S104
+            for published in bindings.values()
+            for binding in published or []
+            for port in _port_range(binding["HostPort"])
+        ),
+        started_at=state["StartedAt"],
+    )
+
+
+def _port_range(text: str) -> range:
+    """Return the host ports of a binding: `8000`, `8000-8010`, or empty for any free one."""
+    first, _, last = (text or "0").partition("-")
+    return range(int(first), int(last or first) + 1)
+
+
+def _mount(raw: Mapping[str, Any]) -> Mount:
+    volume = raw["Type"] == "volume"
+    return Mount(raw["Name" if volume else "Source"], raw["Destination"], volume, not raw["RW"])
