@@ -111,9 +111,10 @@ def seed_standby(  # noqa: PLR0913, PLR0917
 ) -> None:
     """Lay the master's data into a standby that streams, and wait for it (steps 4, 5, 7 to 10)."""
     from pgherd.steps import standby
+    from pgherd.steps.asked import Asked
 
     group = _group(c)
-    asked = standby.Asked(
+    asked = Asked(
         method=method,
         reseed=reseed,
         set_aside=set_aside,

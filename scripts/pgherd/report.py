@@ -25,7 +25,9 @@ def table(rows: Iterable[Sequence[object]]) -> str:
 
 def verdict_text(verdict: Verdict) -> str:
     """Return a line for each check with its evidence, the cures, the log lines and a summary."""
-    rows = [["ok" if c.ok else "FAIL", c.name, c.node, c.evidence] for c in verdict.checks]
+    rows = [
+        ["ok" if c.ok else "FAIL", c.name, c.node, _one_line(c.evidence)] for c in verdict.checks
+    ]
     lines = []
     for line, check in zip(table(rows).splitlines(), verdict.checks, strict=True):
         lines += [line, *([f"      cure: {check.cure}"] if check.cure else [])]
@@ -34,6 +36,10 @@ def verdict_text(verdict: Verdict) -> str:
     failed = sum(not check.ok for check in verdict.checks)
     result = "passed" if verdict.ok else f"FAILED: {failed} of {len(verdict.checks)} checks"
     return "\n".join([*lines, f"verify of {verdict.group}: {result} ({verdict.seconds:.1f} s)"])
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def verdict_json(verdict: Verdict) -> str:

@@ -13,14 +13,11 @@ import re
 import shlex
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 from plumbum.commands.base import BaseCommand, ConcreteCommand
-
-from pgherd.errors import DeadlinePassed
 
 SCRIPT_HEAD = """\
 #!/bin/sh
@@ -168,26 +165,6 @@ def _heredoc(text: str) -> str:
 def assignments(**values: str | int) -> str:
     """Return `NAME='value'` lines for the head of a shell script, quoted for a POSIX shell."""
     return "".join(f"{name}={shlex.quote(str(value))}\n" for name, value in values.items())
-
-
-def wait_until(
-    what: str,
-    timeout: float,
-    answered: Callable[[], bool],
-    *,
-    interval: float = 0.1,
-    diagnose: Callable[[], str] = str,
-) -> None:
-    """Ask until the answer is yes; there is no other sleep in pgherd.
-
-    Raises:
-        DeadlinePassed: after `timeout` seconds, with `what` as a sentence and the diagnosis.
-    """
-    end = time.monotonic() + timeout
-    while not answered():
-        if time.monotonic() >= end:
-            raise DeadlinePassed(f"{what}: not so after {timeout:g} s.\n{diagnose()}".rstrip())
-        time.sleep(interval)
 
 
 def argv_of(command: BaseCommand) -> list[str]:

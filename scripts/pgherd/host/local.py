@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from plumbum.commands.base import BaseCommand
 
 KEPT_LINES = 500  # of each stream, where the lines were handed on
+CHUNK = 65536
 GRACE = 5.0  # seconds between TERM and KILL
 
 
@@ -165,7 +166,7 @@ class _Child:
     def _drain(self, stream: IO[bytes], lines: deque[str], on_line: OnLine | None) -> None:
         """Read a stream to its end; a fault of the listener ends the command, see wait."""
         try:
-            for raw in stream:
+            for raw in _lines(stream.fileno()):
                 line = raw.decode("utf-8", "replace")
                 lines.append(line)
                 if on_line:
@@ -196,6 +197,20 @@ def end_all() -> None:
     """End every command that runs now: Ctrl-C reaches only the main thread's own wait."""
     for child in list(_running):
         child.end()
+
+
+def _lines(descriptor: int) -> Iterator[bytes]:
+    """Yield lines as they come.
+
+    Not through the stream's own buffer: its lock would be held while we wait for more, and Plumbum
+    closes the stream when the command is dropped, which then hangs as long as a grandchild lives.
+    """
+    rest = b""
+    while piece := os.read(descriptor, CHUNK):
+        *whole, rest = (rest + piece).split(b"\n")
+        yield from (line + b"\n" for line in whole)
+    if rest:
+        yield rest
 
 
 def _feed(stream: IO[bytes], text: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pgherd.docker import (
@@ -25,7 +25,7 @@ from pgherd.docker import (
 from pgherd.errors import DeadlinePassed, Error
 from pgherd.postgres import scripts
 from pgherd.postgres.facts import Disk, Facts
-from pgherd.shell import Result, Script
+from pgherd.shell import Result, Script, Tool
 from pgherd.topology import Node
 
 PGDATA = "/var/lib/postgresql/data"  # of every major: 18's own default is another
@@ -81,7 +81,8 @@ class Instance:
     def run_options(self, image: Image) -> list[str]:
         """Return the options of `docker run` for the server, without name and image."""
         listen = f"[{self.node.listen}]" if ":" in self.node.listen else self.node.listen
-        mounts = [self._data_mount(), Mount(self.places.private, PRIVATE, readonly=True)]
+        data, private = self.mounts()
+        mounts = [data, replace(private, readonly=True)]
         options = ["--hostname", self.name, "--network", self.places.network]
         options += ["--publish", f"{listen}:{self.node.port}:5432"]
         options += ["--restart", "unless-stopped", "--stop-timeout", str(STOP_SECONDS)]
@@ -116,7 +117,7 @@ class Instance:
 
     def _as_planned(self, image: Image, labels: dict[str, str]) -> Container:
         return Container(
-            "", self.name, "running", 0, image.ref, image.id, labels, (self._data_mount(),),
+            "", self.name, "running", 0, image.ref, image.id, labels, tuple(self.mounts()),
             ((self.node.listen, self.node.port),), "", planned=True,
         )  # fmt: skip
 
@@ -145,35 +146,30 @@ class Instance:
         script: Script,
         *,
         network: bool = False,
-        mounts: Sequence[Mount] = (),
+        mounts: Sequence[Mount] | None = None,
         readonly: bool = False,
         **options: Any,
     ) -> str:
         """Run a script as root in a container of its own on this node's files; return its output.
 
-        Whoever calls has seen that no server runs on them.
+        Whoever calls has seen that no server runs on them. `mounts` stand in place of both of the
+        node's directories.
 
         Raises:
             ScriptFailed: with the script's exit code.
         """
-        places = [
-            self._data_mount(readonly),
-            Mount(self.places.private, PRIVATE, readonly=readonly),
-        ]
-        words = [
-            "--network",
-            self.places.network if network else "none",
-            "--env",
-            f"PGDATA={PGDATA}",
-        ]
-        words += ["--label", f"{GROUP_LABEL}={self.group}"]
-        words += [w for m in (*places, *mounts) for w in ("--mount", m.option())]
+        chosen = self.mounts(readonly) if mounts is None else mounts
+        words = ["--network", self.places.network if network else "none"]
+        words += ["--env", f"PGDATA={PGDATA}", "--label", f"{GROUP_LABEL}={self.group}"]
+        words += [word for mount in chosen for word in ("--mount", mount.option())]
         result = self.engine.once(self.helper, image, words, script, **options)
         return self._checked(result)
 
-    def _data_mount(self, readonly: bool = False) -> Mount:
+    def mounts(self, readonly: bool = False) -> list[Mount]:
+        """Return the node's data and private directories, as a container has them."""
         volume = self.node.volume
-        return Mount(volume or self.places.data, PGDATA, volume is not None, readonly)
+        data = Mount(volume or self.places.data, PGDATA, volume is not None, readonly)
+        return [data, Mount(self.places.private, PRIVATE, readonly=readonly)]
 
     def _checked(self, result: Result) -> str:
         if result.code == TIMED_OUT:
@@ -206,10 +202,18 @@ class Instance:
         result = self.engine.run(command, stdin=Script((text,)), timeout=timeout, reads=reads)
         return self._checked(result)
 
-    def disk(self, image: Image) -> Disk:
-        """Look at the data directory of a server that is down."""
+    def disk(self, image: Image, *, data: bool = True) -> Disk:
+        """Look at the data directory of a server that is down, and at our marks beside it.
+
+        Without `data` only at the marks: where a directory is not there, nothing is made of it.
+        """
+        there = self.engine.host.run(Tool("test")["-d", self.places.private], reads=True).ok
+        mounts = self.mounts(readonly=True)
+        chosen = [mounts[0]] * data + [mounts[1]] * there
+        if not chosen:
+            return Disk()
         script = scripts.compose("examine")
-        return Disk.parse(self.offline(image, script, readonly=True, reads=True))
+        return Disk.parse(self.offline(image, script, mounts=chosen, reads=True))
 
     # --- waits ---
 

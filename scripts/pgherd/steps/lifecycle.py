@@ -87,7 +87,9 @@ def start(group: Group) -> None:
             guards.check_data_unused(instance, seen)
             guards.check_port(instance, seen)
         if not down:
-            group.trace.note(f"{group.name}: nothing to start")
+            runs = any(_alive(seen, instance) for instance in group.instances.values())
+            nothing = "already started" if runs else "nothing to start: `invoke setup-master`"
+            group.trace.note(f"{group.name}: {nothing}")
         starting = [group.instance(name) for name in down]
         side_by_side(
             lambda i: run_container(group, i, image, seen.nodes[i.name].container), starting

@@ -8,17 +8,18 @@ from pgherd.docker import Image, Mount
 from pgherd.errors import Refused
 from pgherd.postgres import scripts
 from pgherd.postgres.group import Group, Observation, side_by_side
-from pgherd.postgres.instance import PGDATA, READY_SECONDS, Instance, ScriptFailed
+from pgherd.postgres.instance import READY_SECONDS, Instance, ScriptFailed
 from pgherd.steps import guards
 from pgherd.steps.image import ensure_image
 from pgherd.steps.node import (
     data_on,
     gone,
-    hba_rules,
+    keep,
     lay_private,
     make_directories,
     private_fragment,
     run_container,
+    serving_script,
     settings_fragment,
 )
 
@@ -99,8 +100,9 @@ def make_database(group: Group, instance: Instance, image: Image) -> None:
         settings_fragment(instance),
         "initdb-done",
     )
-    own = instance.places.initdb  # the user's scripts for a new database
-    mounts = [Mount(own, "/docker-entrypoint-initdb.d", readonly=True)] if own else []
+    mounts = instance.mounts()
+    if own := instance.places.initdb:  # the user's scripts for a new database
+        mounts.append(Mount(own, "/docker-entrypoint-initdb.d", readonly=True))
     acts: list[Callable[[], object]] = [
         lambda: instance.offline(image, script, mounts=mounts, timeout=None),
         lambda: group.engine.make_network(group.network, group.name),
@@ -120,24 +122,10 @@ def make_database(group: Group, instance: Instance, image: Image) -> None:
 
 def allow_replication(group: Group, instance: Instance) -> None:
     """Step 6: settings, the role replicator and the rule that lets it in, on a running server."""
-    script = scripts.compose(
-        "ready",
-        scripts.password("password", group.passwords.of("replicator")),
-        settings_fragment(instance),
-        "hba",
-        "role",
-        "reload",
-        seconds=READY_SECONDS,
-        PGDATA=PGDATA,
-        rules=hba_rules(),
-    )
-    out = instance.execute(script, READY_SECONDS + 60.0)
-    changed = scripts.changes(out)
-    if changed:
-        group.trace.note(f"{instance.name}: allows replication (changed: {', '.join(changed)})")
-    elif not group.trace.dry:
+    secret = scripts.password("password", group.passwords.of("replicator"))
+    out = instance.execute(serving_script(instance, secret, "role"), READY_SECONDS + 60.0)
+    changed = keep(instance, out)
+    if changed or group.trace.dry:
+        group.trace.note(f"{instance.name}: allows replication")
+    else:
         group.trace.note(f"{instance.name}: already allows replication")
-    for line in out.splitlines():
-        if line.startswith("restart "):
-            names = line.removeprefix("restart ")
-            group.trace.note(f"{instance.name}: a restart is due for {names}: `invoke stop start`")

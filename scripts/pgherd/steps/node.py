@@ -22,7 +22,7 @@ def data_on(group: Group, instance: Instance, image: Image, container: Container
     """
     state = guards.data_state(instance)
     if state in {guards.ABSENT, guards.EMPTY}:
-        if container:
+        if container or instance.disk(image, data=False).was_initialised:
             raise Refused(gone(group, instance))
         return Disk()
     disk = instance.disk(image)
@@ -117,11 +117,35 @@ def run_container(
 
 
 def wait_serving(instance: Instance) -> None:
-    """Wait until a server answers, and fit its rules to the network, which may be a new one."""
-    script = scripts.compose(
-        "ready", "hba", "reload", seconds=READY_SECONDS, PGDATA=PGDATA, rules=hba_rules()
+    """Wait until a server answers; lay in its settings, and the rules for a network that is new."""
+    keep(instance, instance.execute(serving_script(instance), READY_SECONDS + 60.0))
+
+
+def serving_script(instance: Instance, *more: str | Script) -> Script:
+    """Return the script that waits for a server and brings its files up to date, and does more."""
+    return scripts.compose(
+        "ready",
+        settings_fragment(instance),
+        "hba",
+        *more,
+        "reload",
+        seconds=READY_SECONDS,
+        PGDATA=PGDATA,
+        rules=hba_rules(),
     )
-    instance.execute(script, READY_SECONDS + 60.0)
+
+
+def keep(instance: Instance, out: str) -> list[str]:
+    """Say what a script of `serving_script` changed, and what waits for a restart; return both."""
+    note = instance.engine.host.trace.note
+    changed = scripts.changes(out)
+    if changed:
+        note(f"{instance.name}: brought up to date: {', '.join(changed)}")
+    for line in out.splitlines():
+        if line.startswith("restart "):
+            due = line.removeprefix("restart ")
+            note(f"{instance.name}: a restart is due for {due}: `invoke stop start`")
+    return changed
 
 
 def hba_rules() -> str:

@@ -64,7 +64,9 @@ def _copy_volume(group: Group, instance: Instance, image: Image, target: str) ->
     group.engine.must(docker["volume", "create", "--label", f"pgherd.group={group.name}", target])
     lines = f'cp -a "{PGDATA}/." /aside/\nsync\nfind "{PGDATA}" -mindepth 1 -delete\n'
     aside = Mount(target, "/aside", volume=True)
-    instance.offline(image, scripts.compose(lines), mounts=[aside], timeout=None)
+    instance.offline(
+        image, scripts.compose(lines), mounts=[*instance.mounts(), aside], timeout=None
+    )
     return target
 
 
@@ -161,7 +163,7 @@ def copy_data(
     make_directories(group, instance)
     script = scripts.compose(*pieces, "seeded")
     try:
-        _run(group, instance, image, script, mounts=[source])
+        _run(group, instance, image, script, mounts=[*instance.mounts(), source])
     except ScriptFailed as failed:
         if failed.exit_code in {NOT_CLEAN, LINKS}:
             raise Refused(f"The data of {upstream.name} cannot be copied: {failed.said}.") from None

@@ -82,9 +82,13 @@ def allow_replication(group: Group) -> None:
 def connect_standby(group: Group, name: str) -> None:
     """Step 7."""
     with group.locked():
+        seen = group.observe()
+        facts = seen.nodes[name].facts if name in seen.nodes else None
+        if facts and facts.in_recovery and facts.primary_slot == group.instance(name).node.slot:
+            group.trace.note(f"{name}: already connected")
+            return
         instance, image = _down(group, name)
         _refuse_empty(instance, image)
-        seen = group.observe()
         others = [n for n in seen.primaries if n != name]
         upstream = group.upstream_of(instance, others, seen) if others else group.master
         if seen.nodes[upstream.name].facts:
@@ -95,6 +99,10 @@ def connect_standby(group: Group, name: str) -> None:
 def mark_standby(group: Group, name: str) -> None:
     """Step 8."""
     with group.locked():
+        seen = group.observe().nodes.get(name)
+        if seen and seen.facts and seen.facts.in_recovery:
+            group.trace.note(f"{name}: already marked as a standby")
+            return
         instance, image = _down(group, name)
         _refuse_empty(instance, image)
         connect.mark_standby(group, instance, image)

@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from pgherd.postgres.conf import lsn_to_int
 from pgherd.postgres.facts import Facts, ahead
 from pgherd.postgres.group import Group
 from pgherd.steps.sync import counting, read_sync
@@ -181,7 +180,7 @@ def _sync_state(group: Group, facts: Facts, asked: Sync | None, name: str) -> Ou
 
 
 def _replay(clients: dict[str, Client], view: View, name: str, timeout: float) -> Outcome:
-    reseed = f"`invoke seed-standby --node {name} --reseed`"
+    reseed = reseed_cure(name)
     if view.facts[name].replay_paused:
         resume = 'psql --command "SELECT pg_wal_replay_resume()"'
         return False, "replay is paused", f"`invoke {resume} --node {name}`"
@@ -205,6 +204,11 @@ def _replay(clients: dict[str, Client], view: View, name: str, timeout: float) -
     return True, f"replayed to {target}, as far as {view.primary}{alike}", ""
 
 
+def reseed_cure(name: str) -> str:
+    """Return what to do about a standby that is not a copy of its primary any more."""
+    return f"`invoke seed-standby --node {name} --reseed --async-meanwhile`"
+
+
 def replays(standby: Client, target: str, timeout: float) -> bool:
     """Wait until the standby has replayed up to a WAL position of the primary."""
     end = time.monotonic() + timeout
@@ -221,9 +225,10 @@ def _same_wal(primary: Client, standby: Client, target: str) -> bool | None:
     A standby that took writes of its own before it was marked may be at a position of its
     primary and replay on from there: only the bytes before it tell (silent divergence).
     """
-    row = primary.live.execute("SELECT * FROM pg_walfile_name_offset(%s)", [target]).fetchone()
-    if row is None or lsn_to_int(target) == 0 or not row[1]:
+    last_byte = "SELECT * FROM pg_walfile_name_offset(%s::pg_lsn - 1)"
+    row = primary.live.execute(last_byte, [target]).fetchone()
+    if row is None:
         return None
-    query = "SELECT md5(pg_read_binary_file('pg_wal/' || %s, 0, %s, true))"
+    query = "SELECT md5(pg_read_binary_file('pg_wal/' || %s, 0, %s + 1, true))"
     sums = [client.ask(query, *row) for client in (primary, standby)]
     return None if None in sums else sums[0] == sums[1]

@@ -11,7 +11,7 @@ from psycopg import sql
 
 from pgherd.verify.checks import CheckResult, not_tried
 from pgherd.verify.client import Client
-from pgherd.verify.examine import View, replays
+from pgherd.verify.examine import View, replays, reseed_cure
 
 ROWS = 3
 READ_ONLY = "25006"  # read_only_sql_transaction
@@ -115,9 +115,7 @@ def _row_seen(
     evidence = (
         f"diverged: it has replayed {position}, where the rows were written, and has not got them"
     )
-    return CheckResult(
-        "row-seen", node, False, evidence, f"`invoke seed-standby --node {node} --reseed`"
-    )
+    return CheckResult("row-seen", node, False, evidence, reseed_cure(node))
 
 
 def _write_refused(standby: Client, name: str) -> CheckResult:
@@ -135,7 +133,7 @@ def _write_refused(standby: Client, name: str) -> CheckResult:
     else:
         said = ", ".join(f"{verb}: {state}" for verb, state in answers.items())
         evidence = f"not all refused with SQLSTATE {READ_ONLY}: {said}"
-    cure = f"`invoke seed-standby --node {standby.instance.name} --reseed`"
+    cure = reseed_cure(standby.instance.name)
     return CheckResult("write-refused", standby.instance.name, ok, evidence, "" if ok else cure)
 
 
@@ -162,5 +160,5 @@ def _clean(standby: Client, name: str, dropped: str, timeout: float) -> CheckRes
     evidence = (
         f"the table is gone here as well, at {dropped}" if gone else "the table is still here"
     )
-    cure = "" if gone else f"`invoke seed-standby --node {node} --reseed`"
+    cure = "" if gone else reseed_cure(node)
     return CheckResult("clean", node, gone, evidence, cure)
