@@ -1,0 +1,200 @@
+"""Stand-ins for what unit tests must not touch: a host that runs nothing, facts, containers."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from pgherd.docker import Container, Engine, Image, Mount
+from pgherd.errors import Error
+from pgherd.host import NOTHING, OnLine
+from pgherd.postgres.facts import Facts, Sender
+from pgherd.postgres.group import Group, Observation, Seen
+from pgherd.shell import Result, Script, Trace, argv_of
+from pgherd.topology import Topology
+
+if TYPE_CHECKING:
+    from plumbum.commands.base import BaseCommand
+
+    from pgherd.host.local import LocalHost
+
+ROOT = Path(__file__).parents[2]
+SYSTEM = "7438000000000000001"
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command answers: output, complaint, exit code."""
+
+    out: str = ""
+    err: str = ""
+    code: int = 0
+
+
+@dataclass(frozen=True)
+class Call:
+    """A command that was run: its arguments, what it read, how long it might take."""
+
+    argv: tuple[str, ...]
+    stdin: str
+    timeout: float | None
+    reads: bool
+
+
+class FakeHost:
+    """A host that runs nothing: it records commands, and answers only those that are planned.
+
+    A plan's key is the beginning of a command line; the longest that fits answers. A list answers
+    one by one, an error is raised.
+    """
+
+    name = "fake"
+
+    def __init__(
+        self, plan: Mapping[str, Said | Error | list[Said]] | None = None, *, dry: bool = False
+    ) -> None:
+        self.trace = Trace(dry=dry)
+        self.plan = {tuple(shlex.split(words)): answer for words, answer in (plan or {}).items()}
+        self.calls: list[Call] = []
+
+    def path(self, data: str) -> str:
+        """Return the path as it is."""
+        return data
+
+    def interactive(self, command: BaseCommand) -> int:
+        """Run like any other command; return its exit code."""
+        return self.run(command).code
+
+    def run(
+        self,
+        command: BaseCommand,
+        *,
+        stdin: Script = NOTHING,
+        timeout: float | None = 60.0,
+        on_line: OnLine | None = None,
+        reads: bool = False,
+    ) -> Result:
+        """Record the command and give the planned answer."""
+        argv = tuple(argv_of(command))
+        if not self.trace.wants(list(argv), stdin, reads=reads):
+            return Result(argv, self.name, 0, "", "")
+        self.calls.append(Call(argv, stdin.text(), timeout, reads))
+        fitting = [words for words in self.plan if argv[: len(words)] == words]
+        assert fitting, f"unplanned command: {shlex.join(argv)}"
+        answer = self.plan[max(fitting, key=len)]
+        if isinstance(answer, list):
+            answer = answer.pop(0)
+        if isinstance(answer, Error):
+            raise answer
+        for line in answer.out.splitlines() if on_line else ():
+            cast("OnLine", on_line)(line)
+        return Result(argv, self.name, answer.code, answer.out, answer.err)
+
+    @property
+    def ran(self) -> list[str]:
+        """The command lines that were run."""
+        return [shlex.join(call.argv) for call in self.calls]
+
+
+def image(ref: str = "postgres:17", *volumes: str, major: str = "17") -> Image:
+    """An image, by default one that declares no volume."""
+    return Image(ref, "sha256:17", volumes, {"PG_MAJOR": major})
+
+
+def container(name: str, **changes: Any) -> Container:
+    """A running container of the group `g` without mounts and ports."""
+    given: dict[str, Any] = {
+        "id": f"id-{name}",
+        "name": name,
+        "status": "running",
+        "exit_code": 0,
+        "image_ref": "postgres:17",
+        "image_id": "sha256:17",
+        "labels": {"pgherd.group": "g"},
+        "mounts": (),
+        "ports": (),
+        "started_at": "2026-01-01T00:00:00Z",
+    }
+    return Container(**given | changes)
+
+
+def bind(source: str) -> Mount:
+    """A bind mount for a server's data."""
+    return Mount(source, "/var/lib/postgresql/data")
+
+
+def sender(name: str, **changes: Any) -> Sender:
+    """A standby that streams and is synchronous."""
+    given: dict[str, Any] = {
+        "application_name": name,
+        "state": "streaming",
+        "sync_state": "sync",
+        "sent": "0/3000000",
+        "flush": "0/3000000",
+        "replay": "0/3000000",
+        "backend_start": "2026-01-01",
+    }
+    return Sender(**given | changes)
+
+
+ANSWER: dict[str, Any] = {  # what sql/facts.sql returns on a lone primary
+    "in_recovery": False,
+    "system_identifier": SYSTEM,
+    "version_num": 170002,
+    "segment_size": 16777216,
+    "timeline": 1,
+    "lsn": "0/3000000",
+    "replay_paused": False,
+    "sync_names": "",
+    "primary_conninfo": "",
+    "primary_slot": "",
+    "receiver": None,
+    "senders": [],
+    "slots": [],
+    "sync_waiters": [],
+    "clients": [],
+    "tablespaces": [],
+    "replicator": None,
+    "hba_lets_replicator_in": False,
+}
+
+
+def facts(*senders: Sender, **changes: Any) -> Facts:
+    """What a primary says of itself, with these standbys."""
+    return Facts(**{**Facts.of(ANSWER).__dict__, "senders": senders, **changes})
+
+
+def standby_facts(**changes: Any) -> Facts:
+    """What a standby says of itself that streams."""
+    return facts(**{"in_recovery": True, "receiver": {"status": "streaming"}, **changes})
+
+
+def topology(*standbys: str, sync: str = "", **nodes: dict[str, Any]) -> Topology:
+    """A group `g` with the primary `pa` and these standbys of it; `nodes` changes their keys."""
+    tables: dict[str, dict[str, Any]] = {"pa": {"port": 5432, "data": "/d/pa"}}
+    for number, name in enumerate(standbys, 5433):
+        tables[name] = {"port": number, "data": f"/d/{name}", "upstream": "pa"}
+    for name, keys in nodes.items():
+        tables[name] |= keys
+    return Topology.model_validate({"group": {"name": "g", "sync": sync}, "nodes": tables})
+
+
+def group(asked: Topology, host: FakeHost | None = None) -> Group:
+    """A group whose servers live on a fake host."""
+    fake = host or FakeHost()
+    made = Group(asked, fake.trace)
+    made.host = cast("LocalHost", fake)
+    made.engine = Engine(fake)
+    for instance in made.instances.values():
+        instance.engine = made.engine
+    return made
+
+
+def observation(**nodes: Facts | None) -> Observation:
+    """A moment in which these nodes run; one without facts does not answer."""
+    containers = {name: container(name) for name in nodes}
+    seen = {name: Seen(containers[name], found) for name, found in nodes.items()}
+    return Observation(seen, containers)

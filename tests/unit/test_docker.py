@@ -1,0 +1,396 @@
+"""The docker CLI: exact arguments out, inspect records and complaints in."""
+
+from __future__ import annotations
+
+import csv
+import json
+from typing import Any
+
+import pytest
+from fakes import FakeHost, Said, container, image
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pgherd.docker import Container, Engine, Mount, no_volumes
+from pgherd.errors import DeadlinePassed, Error, Refused, Unreachable
+from pgherd.shell import Script, Tool
+
+PATHS = st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"]), min_size=1)
+
+
+def engine(plan: dict[str, Any] | None = None, *, dry: bool = False) -> tuple[Engine, FakeHost]:
+    host = FakeHost(plan, dry=dry)
+    return Engine(host), host
+
+
+def record(name: str, **changes: Any) -> dict[str, Any]:
+    """What `docker container inspect` says of a container without anything special."""
+    return {
+        "Id": f"id-{name}",
+        "Name": f"/{name}",
+        "Image": "sha256:17",
+        "State": {"Status": "running", "ExitCode": 0, "StartedAt": "2026-01-01T00:00:00Z"},
+        "Config": {"Image": "postgres:17", "Labels": {"pgherd.group": "g"}},
+        "HostConfig": {"PortBindings": {}},
+        "Mounts": [],
+        **changes,
+    }
+
+
+def inspected(**changes: Any) -> Container:
+    """The one container of an engine, as it comes out of its record."""
+    plan = {
+        "docker ps": Said("id-x\n"),
+        "docker container inspect": Said(json.dumps([record("x", **changes)])),
+    }
+    return engine(plan)[0].containers()["x"]
+
+
+# --- mounts ---
+
+
+@pytest.mark.parametrize(
+    ("mount", "option"),
+    [
+        (Mount("/d/a b", "/t"), "type=bind,source=/d/a b,target=/t"),
+        (Mount("vol", "/t", volume=True), "type=volume,source=vol,target=/t"),
+        (Mount("/ü", "/t", readonly=True), "type=bind,source=/ü,target=/t,readonly"),
+        (Mount("/a,b", "/t"), 'type=bind,"source=/a,b",target=/t'),
+        (Mount('/a"b', "/t"), 'type=bind,"source=/a""b",target=/t'),
+    ],
+)
+def test_mount_option(mount: Mount, option: str) -> None:
+    assert mount.option() == option
+
+
+@given(PATHS)
+def test_any_path_may_stand_in_a_mount(path: str) -> None:
+    fields = next(csv.reader([Mount(path, "/t").option()], strict=True))
+    assert fields == ["type=bind", f"source={path}", "target=/t"]
+
+
+# --- inspect ---
+
+
+def test_a_plain_container() -> None:
+    assert inspected() == container("x")
+
+
+def test_mounts_and_ports() -> None:
+    found = inspected(
+        HostConfig={
+            "PortBindings": {
+                "5432/tcp": [{"HostIp": "127.0.0.1", "HostPort": "5433"}],
+                "80/tcp": [{"HostIp": "", "HostPort": "8080"}],
+                "81/tcp": [{"HostPort": ""}],
+                "82/tcp": None,
+            }
+        },
+        Mounts=[
+            {"Type": "bind", "Source": "/d/x", "Destination": "/data", "RW": True},
+            {"Type": "volume", "Name": "v", "Source": "/v", "Destination": "/vol", "RW": False},
+            {"Type": "tmpfs", "Source": "", "Destination": "/tmp", "RW": True},  # noqa: S108
+        ],
+    )
+    assert found.mounts == (Mount("/d/x", "/data"), Mount("v", "/vol", volume=True, readonly=True))
+    assert found.ports == (("127.0.0.1", 5433), ("0.0.0.0", 8080), ("0.0.0.0", 0))  # noqa: S104
+
+
+def test_what_other_peoples_containers_lack() -> None:
+    found = inspected(HostConfig=None, Config={"Image": "x", "Labels": None})
+    assert (found.labels, found.ports, found.mounts) == ({}, (), ())
+
+
+def test_port_range_of_a_foreign_container() -> None:
+    """`docker run --publish 8000-8010:80` has one of these ports; which one is not said here."""
+    bindings = {"80/tcp": [{"HostIp": "", "HostPort": "8000-8010"}]}
+    assert inspected(HostConfig={"PortBindings": bindings}).name == "x"
+
+
+@pytest.mark.parametrize(
+    ("status", "running", "alive"),
+    [
+        ("running", True, True),
+        ("paused", True, True),
+        ("restarting", False, True),
+        ("exited", False, False),
+        ("created", False, False),
+    ],
+)
+def test_alive(status: str, running: bool, alive: bool) -> None:
+    found = container("x", status=status)
+    assert (found.running, found.alive) == (running, alive)
+
+
+def test_a_container_that_vanishes_meanwhile_does_no_harm() -> None:
+    made, host = engine(
+        {
+            "docker ps --all --quiet --no-trunc": Said("id-a\nid-b\n"),
+            "docker container inspect id-a id-b": Said(
+                json.dumps([record("a")]), "Error: No such container: id-b", 1
+            ),
+        }
+    )
+    assert list(made.containers()) == ["a"]
+    assert all(call.reads for call in host.calls)
+
+
+def test_without_containers_nothing_is_inspected() -> None:
+    made, host = engine({"docker ps": Said()})
+    assert made.containers() == {}
+    assert len(host.calls) == 1
+
+
+# --- images ---
+
+
+def image_record(tag: str, **changes: Any) -> dict[str, Any]:
+    config = {"Env": ["PG_MAJOR=17", "EMPTY=", "A=b=c"], "Volumes": {"/var/lib/postgresql": {}}}
+    return {"Id": f"sha256:{tag}", "RepoTags": [tag], "Config": config, **changes}
+
+
+def test_the_first_image_that_is_here() -> None:
+    found = json.dumps([image_record("pgherd/postgres:17")])
+    made, host = engine({"docker image inspect": Said(found, "No such image", 1)})
+    seen = made.image("postgres:17", "pgherd/postgres:17")
+    assert seen
+    assert (seen.ref, seen.id) == ("pgherd/postgres:17", "sha256:pgherd/postgres:17")
+    assert seen.volumes == ("/var/lib/postgresql",)
+    assert seen.env == {"PG_MAJOR": "17", "EMPTY": "", "A": "b=c"}
+    assert host.ran == ["docker image inspect postgres:17 pgherd/postgres:17"]
+
+
+def test_no_image() -> None:
+    made, _ = engine({"docker image inspect": Said("[]\n", "No such image", 1)})
+    assert made.image("postgres:17") is None
+
+
+def test_an_image_without_tags_or_configuration() -> None:
+    bare = image_record("x", RepoTags=None, Config={"Env": None, "Volumes": None})
+    made, _ = engine({"docker image inspect": Said(json.dumps([bare]))})
+    seen = made.image("sha256:x")
+    assert seen
+    assert (seen.volumes, seen.env) == ((), {})
+
+
+@pytest.mark.parametrize("ref", ["docker.io/library/postgres:17", "library/postgres:17"])
+def test_full_name_of_an_official_image(ref: str) -> None:
+    """Docker writes the short name into RepoTags, however the image was asked for."""
+    found = json.dumps([image_record("postgres:17")])
+    made, _ = engine({"docker image inspect": Said(found, "No such image", 1)})
+    seen = made.image(ref, "pgherd/postgres:17")
+    assert seen
+    assert seen.id == "sha256:postgres:17"
+
+
+def test_18_declares_the_parent_of_the_data_directory() -> None:
+    mount = Mount("/d/pa", "/var/lib/postgresql/data").option()
+    cover = "type=tmpfs,target=/var/lib/postgresql,tmpfs-mode=1777"
+    assert no_volumes(image("x", "/var/lib/postgresql"), [mount]) == ["--mount", cover]
+    assert no_volumes(image("x", "/var/lib/postgresql/data"), ["--mount", mount]) == []
+    assert no_volumes(image("x"), [mount]) == []
+
+
+# --- pull ---
+
+
+@pytest.mark.parametrize(
+    "err",
+    [
+        (
+            'Get "https://registry-1.docker.io/v2/": dial tcp: lookup registry-1.docker.io: '
+            "no such host"
+        ),
+        'Get "https://registry-1.docker.io/v2/": net/http: TLS handshake timeout',
+        "dial tcp 10.0.0.1:443: connect: connection refused",
+        "net/http: request canceled while waiting for connection (Client.Timeout exceeded)",
+        "proxyconnect tcp: EOF",
+        "Temporary failure in name resolution",
+    ],
+)
+def test_pull_without_a_registry(err: str) -> None:
+    made, _ = engine({"docker pull": Said(err=f"Error response from daemon: {err}", code=1)})
+    assert made.pull("postgres:17", lambda _: None) is False
+
+
+@pytest.mark.parametrize(
+    "err",
+    [
+        "manifest for postgres:99 not found: manifest unknown: manifest unknown",
+        "pull access denied for postgre, repository does not exist or may require 'docker login'",
+    ],
+)
+def test_pull_of_what_the_registry_has_not(err: str) -> None:
+    made, _ = engine({"docker pull": Said(err=f"Error response from daemon: {err}", code=1)})
+    with pytest.raises(Refused, match="The image postgres:99 cannot be had: docker pull"):
+        made.pull("postgres:99", lambda _: None)
+
+
+def test_pull_shows_its_progress_and_may_take_long() -> None:
+    made, host = engine({"docker pull postgres:17": Said("17: Pulling\nDone\n")})
+    lines = list[str]()
+    assert made.pull("postgres:17", lines.append) is True
+    assert lines == ["17: Pulling", "Done"]
+    assert [(call.timeout, call.reads) for call in host.calls] == [(1800.0, False)]
+
+
+# --- acts ---
+
+
+def test_start_stop_and_remove() -> None:
+    made, host = engine({"docker": Said()})
+    made.start(container("x"))
+    made.stop(container("x"), 600)
+    made.remove(container("x"))
+    assert host.ran == ["docker start x", "docker stop --time 600 x", "docker rm --volumes x"]
+    assert [call.timeout for call in host.calls] == [60.0, 630.0, 60.0]
+    assert not any(call.reads for call in host.calls)
+
+
+def test_an_act_that_fails_is_an_error_with_its_words() -> None:
+    made, _ = engine({"docker start": Said(err="driver failed: port is in use", code=1)})
+    with pytest.raises(Error, match="A docker command failed: docker start x") as caught:
+        made.start(container("x"))
+    assert caught.value.code == 1
+    assert caught.value.sentence.endswith("  | driver failed: port is in use")
+
+
+def test_a_script_runs_once_in_a_container_of_its_own() -> None:
+    made, host = engine({"docker run": Said("out")})
+    script = Script(("echo out\n",))
+    assert made.once("h", image(), ["--network", "none"], script, timeout=None).out == "out"
+    assert [(call.argv, call.stdin, call.timeout) for call in host.calls] == [
+        (
+            (
+                "docker", "run", "--rm", "--interactive", "--name", "h",
+                "--label", "pgherd.helper=1", "--network", "none",
+                "--entrypoint", "sh", "postgres:17", "-s",
+            ),
+            "echo out\n",
+            None,
+        )
+    ]  # fmt: skip
+
+
+def test_a_helper_is_removed_when_the_wait_for_it_ends() -> None:
+    made, host = engine({"docker run": DeadlinePassed("late"), "docker rm": Said()})
+    with pytest.raises(DeadlinePassed, match="late"):
+        made.once("h", image(), [], Script())
+    assert host.ran[1] == "docker rm --force --volumes h"
+
+
+def test_a_network_is_made_once() -> None:
+    made, host = engine(
+        {"docker network inspect": Said("[]", "no such network", 1), "docker network": Said()}
+    )
+    made.make_network("n", "g")
+    made.make_network("n", "g")
+    made.remove_network("n")
+    made.make_network("n", "g")
+    create = "docker network create --label pgherd.group=g n"
+    inspect = "docker network inspect n"
+    assert host.ran == [inspect, create, "docker network rm n", inspect, create]
+
+
+def test_a_network_that_is_there_is_taken() -> None:
+    made, host = engine({"docker network inspect": Said('[{"Name": "n"}]')})
+    made.make_network("n", "g")
+    assert host.ran == ["docker network inspect n"]
+    assert made.network("n") == {"Name": "n"}
+
+
+@pytest.mark.parametrize(("code", "there"), [(0, True), (1, False)])
+def test_volume_exists(code: int, there: bool) -> None:
+    made, _ = engine({"docker volume inspect v": Said(code=code)})
+    assert made.volume_exists("v") is there
+
+
+# --- an engine that does not answer ---
+
+NO_PERMISSION = "has no permission on Docker's socket (host fake)"
+NO_ANSWER = "The Docker Engine does not answer (host fake): "
+
+
+@pytest.mark.parametrize(
+    ("err", "sentence"),
+    [
+        (
+            (
+                "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. "
+                "Is the docker daemon running?"
+            ),
+            NO_ANSWER,
+        ),
+        ("error during connect: Get http://x/v1.47: dial tcp: no route to host", NO_ANSWER),
+        # since CLI 28.4
+        (
+            (
+                "failed to connect to the docker API at unix:///run/user/1000/x.sock; check if the "
+                "path is correct and if the daemon is running: connect: no such file or directory"
+            ),
+            NO_ANSWER,
+        ),
+        ("failed to connect to the docker API at tcp://10.0.0.1:2375", NO_ANSWER),
+        (
+            (
+                "permission denied while trying to connect to the Docker daemon socket at "
+                "unix:///var/run/docker.sock: dial unix: connect: permission denied"
+            ),
+            NO_PERMISSION,
+        ),
+        (
+            (
+                "permission denied while trying to connect to the docker API at "
+                "unix:///var/run/docker.sock"
+            ),
+            NO_PERMISSION,
+        ),
+    ],
+)
+def test_unreachable(err: str, sentence: str) -> None:
+    made, _ = engine({"docker ps": Said(err=err, code=1)})
+    with pytest.raises(Unreachable) as caught:
+        made.containers()
+    assert caught.value.code == 3
+    assert sentence in caught.value.sentence
+
+
+def test_other_failures_are_the_callers() -> None:
+    complaint = Said(err="psql: error: permission denied for table x", code=1)
+    made, _ = engine({"docker exec": complaint})
+    assert made.run(Tool("docker")["exec", "x", "psql"]).code == 1
+
+
+# --- dry ---
+
+
+def test_dry_counts_on_what_the_script_will_have_done(capsys: pytest.CaptureFixture[str]) -> None:
+    made, host = engine(
+        {
+            "docker ps": Said("id-a\nid-b\n"),
+            "docker container inspect": Said(json.dumps([record("a"), record("b")])),
+        },
+        dry=True,
+    )
+    made.stop(container("a"), 600)
+    made.remove(container("b"))
+    made.plan("c", container("c", planned=True))
+    found = made.containers()
+    assert {name: (c.status, c.planned) for name, c in found.items()} == {
+        "a": ("exited", True),
+        "c": ("running", True),
+    }
+    made.start(found["a"])
+    assert made.containers()["a"].status == "running"
+    assert capsys.readouterr().out.splitlines()[3:] == [
+        "docker stop --time 600 a",
+        "docker rm --volumes b",
+        "docker start a",
+    ]
+    assert all(call.reads for call in host.calls)
+
+
+def test_nothing_is_planned_without_dry() -> None:
+    made, _ = engine({"docker ps": Said()})
+    made.plan("c", container("c"))
+    assert made.containers() == {}

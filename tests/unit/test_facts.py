@@ -1,0 +1,132 @@
+"""What a server says of itself, and what lies in the directory of one that is down."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from fakes import ANSWER, SYSTEM, facts, sender
+
+from pgherd.errors import Error, Refused
+from pgherd.postgres.facts import Disk, Facts, ahead
+
+CONTROL = f"""\
+pg_control version number:            1700
+Database system identifier:           {SYSTEM}
+Database cluster state:               %s
+pg_control last modified:             Thu Jan  1 12:34:56 2026
+Latest checkpoint location:           0/3000028
+Mock authentication nonce:            a=b
+"""
+
+
+def test_facts_are_read() -> None:
+    row = {
+        "application_name": "s1", "state": "streaming", "sync_state": "sync",
+        "sent": "0/3", "flush": "0/3", "replay": None, "backend_start": "2026-01-01",
+    }  # fmt: skip
+    found = Facts.parse(json.dumps(ANSWER | {"senders": [row], "tablespaces": ["fast"]}))
+    assert found == facts(sender("s1", sent="0/3", flush="0/3", replay=None), tablespaces=("fast",))
+    assert found.major == 17
+
+
+@pytest.mark.parametrize(
+    "text", ["", "psql: error", "[]", '"x"', "{}", json.dumps(ANSWER | {"senders": None}),
+             json.dumps(ANSWER | {"more": 1}), json.dumps(ANSWER | {"senders": [{"state": "x"}]})],
+)  # fmt: skip
+def test_other_answers_are_an_error(text: str) -> None:
+    with pytest.raises(Error, match="A server's answer cannot be read"):
+        Facts.parse(text)
+
+
+def test_of_two_rows_the_one_that_streams_counts() -> None:
+    broken = sender("s1", state="startup", backend_start="2026-03-01")
+    older = sender("s1", backend_start="2026-01-01")
+    newer = sender("S1", backend_start="2026-02-01")
+    assert facts(broken, older, newer, sender("s2")).sender("s1") is newer
+    assert facts(broken, older).sender("S1") is older
+    assert facts(broken).sender("s1") is broken
+    assert facts(broken).sender("s") is None
+
+
+def test_slot() -> None:
+    slot = {"name": "s1", "active": False, "restart": None, "wal_status": "lost"}
+    assert facts(slots=({"name": "s0"}, slot)).slot("s1") == slot
+    assert facts().slot("s1") is None
+
+
+# --- a directory ---
+
+
+@pytest.mark.parametrize(
+    ("state", "clean"),
+    [
+        ("shut down", True),
+        ("shut down in recovery", True),
+        ("in production", False),
+        ("in archive recovery", False),
+        ("shutting down", False),
+    ],
+)
+def test_a_database(state: str, clean: bool) -> None:
+    disk = Disk.parse(f"pg_version=17\ninitdb.done=1\n{CONTROL % state}")
+    assert disk == Disk(
+        pg_version="17",
+        empty=False,
+        was_initialised=True,
+        system_identifier=SYSTEM,
+        state=state,
+        checkpoint="0/3000028",
+    )
+    assert disk.clean is clean
+
+
+def test_a_standbys() -> None:
+    disk = Disk.parse("pg_version=17\nstandby.signal=1\nbackup_label=1\nconnected=1\n")
+    assert (disk.standby_signal, disk.backup_label, disk.connected) == (True, True, True)
+    assert (disk.unfinished, disk.was_initialised) == (False, False)
+
+
+def test_an_empty_one() -> None:
+    assert Disk.parse("empty=1\n") == Disk()
+    assert Disk.parse("empty=1\ninitdb.done=1\n") == Disk(was_initialised=True)
+    assert Disk.parse("").empty is False  # something lies there that is no database
+    assert not Disk().clean
+
+
+@pytest.mark.parametrize(
+    ("marks", "unfinished"),
+    [
+        ("initdb.pending=1\n", True),
+        ("seeding=1\n", True),
+        ("seeding=1\nbackup_label=1\n" + CONTROL % "in production", True),
+        ("seeding=1\n" + CONTROL % "shut down", False),  # copied; only the marker is left
+        ("backup_label=1\n" + CONTROL % "in production", False),  # a user's own backup
+        ("initdb.done=1\n" + CONTROL % "shut down", False),
+    ],
+)
+def test_an_unfinished_one(marks: str, unfinished: bool) -> None:
+    assert Disk.parse(f"pg_version=17\n{marks}").unfinished is unfinished
+
+
+# --- positions ---
+
+
+@pytest.mark.parametrize(
+    ("standby", "primary", "diverged"),
+    [
+        ("0/3000001", "0/3000000", True),
+        ("0/3000000", "0/3000000", False),
+        ("0/FFFFFFFF", "1/0", False),
+        ("A/0", "9/FFFFFFFF", True),
+        (None, "0/1", False),
+        ("0/1", None, False),
+    ],
+)
+def test_ahead(standby: str | None, primary: str | None, diverged: bool) -> None:
+    assert ahead(standby, primary) is diverged
+
+
+def test_ahead_of_what_is_no_position() -> None:
+    with pytest.raises(Refused, match="no WAL position"):
+        ahead("x", "0/1")

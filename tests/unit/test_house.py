@@ -1,0 +1,248 @@
+"""The conventions of the house: what is where, who may import whom, and that all of it is told."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+from fakes import ROOT
+from invoke.collection import Collection
+from invoke.parser import Parser
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+PACKAGE = ROOT / "scripts" / "pgherd"
+FILES = sorted(PACKAGE.rglob("*.py"))
+TREES = {file: ast.parse(file.read_text(encoding="utf-8")) for file in [*FILES, ROOT / "tasks.py"]}
+
+# A room imports only from rooms above it.
+ROOMS = [
+    "errors", "sync", "rules", "node", "contradictions", "topology", "shell", "config", "host",
+    "passwords", "lock", "docker", "postgres", "steps", "verify", "report",
+]  # fmt: skip
+
+
+def module_name(file: object) -> str:
+    """Return a file's name as a module: pgherd.host for pgherd/host/__init__.py."""
+    words = str(file).removeprefix(f"{PACKAGE.parent}/").removesuffix(".py").split("/")
+    return ".".join(words[:-1] if words[-1] == "__init__" else words)
+
+
+MODULES = {module_name(file): TREES[file] for file in FILES}
+
+
+def imports(nodes: Iterator[ast.AST]) -> Iterator[str]:
+    """Yield which modules of the package these nodes import; submodules by their own name."""
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "pgherd":
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                yield inner if inner in MODULES else str(node.module)
+        elif isinstance(node, ast.Import):
+            yield from (a.name for a in node.names if a.name.split(".")[0] == "pgherd")
+
+
+def at_import_time(tree: ast.Module) -> Iterator[ast.AST]:
+    """Yield what runs when a module is imported: no functions, nothing for type checkers only."""
+    for node in tree.body:
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        yield from [node] if not isinstance(node, ast.FunctionDef) else []
+
+
+# --- rooms ---
+
+
+def test_all_rooms_are_known() -> None:
+    found = {name.split(".")[1] for name in MODULES if "." in name}
+    assert found == set(ROOMS)
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if "." in name])
+def test_a_room_imports_only_from_rooms_above(name: str) -> None:
+    room = ROOMS.index(name.split(".")[1])
+    below = [
+        other
+        for other in imports(ast.walk(MODULES[name]))
+        if "." in other and ROOMS.index(other.split(".")[1]) > room
+    ]
+    assert below == []
+
+
+def test_modules_do_not_import_in_circles() -> None:
+    graph = {name: set(imports(at_import_time(tree))) - {name} for name, tree in MODULES.items()}
+    order = list(TopologicalSorter(graph).static_order())  # raises CycleError, with the circle
+    assert set(order) == set(MODULES)
+
+
+# --- who does what ---
+
+
+def found_in(pattern: str) -> set[str]:
+    """Return in which modules of the package a pattern is."""
+    return {module_name(f) for f in FILES if re.search(pattern, f.read_text(encoding="utf-8"))}
+
+
+def test_only_host_starts_processes() -> None:
+    starts = r"\bsubprocess\b|\bpopen\b|\bos\.(exec|spawn|system|fork|posix_spawn)"
+    assert found_in(starts) == {"pgherd.host.local"}
+
+
+def test_only_config_reads_the_environment() -> None:
+    assert found_in(r"\bos\.(environ|getenv)") == {"pgherd.config"}
+
+
+def test_only_the_trace_prints() -> None:
+    printing = {
+        f"{name}.{getattr(top, 'name', '')}"
+        for name, tree in MODULES.items()
+        for top in tree.body
+        for node in ast.walk(top)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in {"print", "sys.stdout.write"}
+    }
+    assert printing == {"pgherd.shell.Trace"}
+
+
+# --- sizes ---
+
+LONGEST = {"tasks.py": 330}  # a table of contents, with an entry for each task
+
+
+@pytest.mark.parametrize("file", TREES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_files_and_functions_are_short(file: Path) -> None:
+    tree = TREES[file]
+    lines = len(file.read_text(encoding="utf-8").splitlines())
+    assert lines <= LONGEST.get(file.name, 250)
+    functions = {
+        node.name: (node.end_lineno or 0) - node.lineno + 1
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef)
+    }
+    assert {name: size for name, size in functions.items() if size > 45} == {}
+
+
+# --- tasks ---
+
+# Parameters whose name says all.
+OBVIOUS = {"tail"}
+
+
+@pytest.fixture
+def tasks() -> Collection:
+    """The tasks as Invoke finds them."""
+    spec = importlib.util.spec_from_file_location("tasks_of_this_project", ROOT / "tasks.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return Collection.from_module(module)
+
+
+@pytest.fixture
+def readme() -> str:
+    return (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_there_are_the_tasks_that_the_users_know(tasks: Collection) -> None:
+    assert set(tasks.task_names) == {
+        "setup-master", "seed-standby", "verify", "demo", "steps", "logs", "psql", "uri", "stop",
+        "start", "down", "image", "test", "bench", "step.run-master", "step.run-standby",
+        "step.stop", "step.set-aside", "step.copy-data", "step.base-backup",
+        "step.allow-replication", "step.connect-standby", "step.mark-standby", "step.start",
+        "step.require-sync", "step.logs", "step.check",
+    }  # fmt: skip
+
+
+def test_every_task_and_parameter_is_explained(tasks: Collection) -> None:
+    bare = [
+        f"{task.name} {name}"
+        for task in tasks.to_contexts()
+        for name, argument in task.args.items()
+        if not argument.help and name not in OBVIOUS
+    ]
+    assert bare == []
+    for name in tasks.task_names:
+        assert re.match(r"[A-Z0-9].*\.(\n|$)", tasks[name].__doc__ or ""), name
+
+
+def test_the_readme_names_every_task(tasks: Collection, readme: str) -> None:
+    lines = [line for line in readme.splitlines() if re.search(r"invoke|bootstrap", line)]
+    named = {word for line in lines for word in re.findall(r"[a-z]+(?:[.-][a-z]+)*", line)}
+    assert set(tasks.task_names) - named == set()
+
+
+def commands(text: str) -> Iterator[str]:
+    """Yield the invoke commands of a Markdown text that are meant to be typed as they are."""
+    for line in text.splitlines():
+        typed = [line.split("  #")[0]] if line.startswith("    ") else re.findall("`([^`]+)`", line)
+        for command in typed:
+            if (found := re.search(r"\binvoke (?!ARGS)([^;|)]+)", command)) and "…" not in command:
+                yield re.sub(r"--(echo|dry) ", "", found[1]).strip()
+
+
+def test_the_readmes_commands_can_be_typed(tasks: Collection, readme: str) -> None:
+    found = set(commands(readme))
+    assert {"setup-master", "down --purge --confirm pair"} <= found
+    for command in found:
+        asked = Parser(contexts=tasks.to_contexts()).parse_argv(shlex.split(command))
+        assert [context.name for context in asked], command
+
+
+def test_the_sentences_name_tasks_that_are_there(tasks: Collection) -> None:
+    named = {
+        word
+        for file in FILES
+        for word in re.findall(r"`invoke ([a-z]+(?:[.-][a-z]+)*)", file.read_text(encoding="utf-8"))
+    }
+    assert {"setup-master", "seed-standby", "start"} <= named
+    assert named - set(tasks.task_names) == set()
+
+
+# --- tools ---
+
+
+@pytest.mark.parametrize(
+    "words", ["ruff check .", "ruff format --check .", "mypy --strict"], ids=lambda words: words
+)
+def test_tools_find_nothing(words: str) -> None:
+    command = [sys.executable, "-m", *words.split()]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+# --- what is locked ---
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8").replace("\\\n", "")
+LOCKED = [line for line in LOCK.splitlines() if line.strip() and not line.startswith("#")]
+WANTED = [
+    *PROJECT["project"]["dependencies"],
+    *PROJECT["dependency-groups"]["dev"],
+    *PROJECT["build-system"]["requires"],
+]
+
+
+@pytest.mark.parametrize("wanted", WANTED)
+def test_what_the_project_wants_is_locked(wanted: str) -> None:
+    requirement = Requirement(wanted)
+    names = [requirement.name, *(f"{requirement.name}-{extra}" for extra in requirement.extras)]
+    for name in map(canonicalize_name, names):
+        versions = [v for v in LOCKED if v.startswith(f"{name}==")]
+        assert len(versions) == 1, name
+        version = versions[0].split("==")[1].split()[0]
+        assert version in requirement.specifier, name
+
+
+def test_everything_locked_has_its_hashes() -> None:
+    assert len(LOCKED) > len(WANTED)
+    for line in LOCKED:
+        assert re.match(r"[a-z0-9.-]+==\S+ (; [^;]+ )? *--hash=sha256:[0-9a-f]{64}", line), line

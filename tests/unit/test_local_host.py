@@ -1,0 +1,222 @@
+"""This machine's commands, with real small programs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pgherd import config
+from pgherd.errors import DeadlinePassed, Unreachable
+from pgherd.host import local
+from pgherd.host.local import LocalHost
+from pgherd.shell import Result, Script, Tool, Trace
+
+MB = 2**20
+LIMIT = 20.0  # for what ends by itself: reached only if something hangs
+
+
+@pytest.fixture
+def host() -> LocalHost:
+    return LocalHost(Trace())
+
+
+@pytest.fixture
+def all_ended(tmp_path: Path) -> Callable[[], bool]:
+    """Tell whether no process has the file `alive` open for writing any more: a FIFO knows."""
+    fifo = tmp_path / "alive"
+    os.mkfifo(fifo)
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+
+    def ended() -> bool:
+        try:
+            return os.read(reader, 1) == b""
+        except BlockingIOError:
+            return False
+
+    return ended
+
+
+def eventually(holds: Callable[[], bool], *, seconds: float) -> bool:
+    """Ask until it holds; processes need a moment to go."""
+    end = time.monotonic() + seconds
+    while not (held := holds()) and time.monotonic() < end:
+        time.sleep(0.01)
+    return held
+
+
+def sh(host: LocalHost, script: str, *words: str, timeout: float = LIMIT) -> Result:
+    return host.run(Tool("sh")["-c", script, "sh", *words], timeout=timeout)
+
+
+def python(code: str) -> list[str]:
+    return [sys.executable, "-c", code]
+
+
+# --- what goes in and comes out ---
+
+
+def test_arguments_reach_the_program_unchanged(host: LocalHost) -> None:
+    words = ["", "a b", "it's", '"', "$HOME; x", "`id`", "\\", "*", "-n", "ü", "a\nb"]
+    assert sh(host, 'printf "%s\\0" "$@"', *words).out.split("\0")[:-1] == words
+
+
+def test_a_program_may_be_named_by_a_path(host: LocalHost, tmp_path: Path) -> None:
+    program = tmp_path / "a program"
+    program.write_text('#!/bin/sh\necho "$0"\n')
+    program.chmod(0o755)
+    assert host.run(Tool(str(program))).out == f"{program}\n"
+
+
+def test_the_exit_code_is_no_error(host: LocalHost) -> None:
+    result = sh(host, "echo out; echo err >&2; exit 37")
+    assert (result.code, result.out, result.err, result.host) == (37, "out\n", "err\n", "local")
+    assert not result.ok
+
+
+def test_three_megabytes_pass_through(host: LocalHost) -> None:
+    text = "0123456789abcdé\n" * (3 * MB // 17)
+    assert host.run(Tool("cat"), stdin=Script((text,)), timeout=LIMIT).out == text
+
+
+def test_both_streams_are_drained(host: LocalHost) -> None:
+    code = f"import sys; t='x'*{6 * MB}; sys.stderr.write(t); sys.stdout.write(t)"
+    name, *words = python(code)
+    result = host.run(Tool(name)[words], timeout=LIMIT)
+    assert (len(result.out), len(result.err)) == (6 * MB, 6 * MB)
+
+
+def test_bytes_that_are_no_text_are_replaced(host: LocalHost) -> None:
+    assert sh(host, r"printf 'a\377ü'").out == "a\N{REPLACEMENT CHARACTER}ü"
+
+
+def test_without_text_stdin_is_empty(host: LocalHost) -> None:
+    assert host.run(Tool("cat"), timeout=LIMIT).out == ""
+
+
+def test_a_program_may_leave_its_stdin_unread(host: LocalHost) -> None:
+    text = "x" * (3 * MB)
+    result = host.run(Tool("sh")["-c", "exit 3"], stdin=Script((text,)), timeout=LIMIT)
+    assert result.code == 3
+
+
+# --- lines as they come ---
+
+
+def test_lines_come_while_the_program_runs(host: LocalHost, tmp_path: Path) -> None:
+    mark, lines = tmp_path / "mark", list[str]()
+
+    def heard(line: str) -> None:
+        lines.append(line)
+        mark.touch()
+
+    script = 'echo first; until [ -e "$1" ]; do sleep 0.01; done; echo second >&2'
+    host.run(Tool("sh")["-c", script, "sh", str(mark)], timeout=LIMIT, on_line=heard)
+    assert lines == ["first", "second"]
+
+
+def test_of_lines_handed_on_the_last_are_kept(host: LocalHost) -> None:
+    lines = list[str]()
+    result = host.run(Tool("seq")["2000"], timeout=LIMIT, on_line=lines.append)
+    assert (len(lines), lines[-1]) == (2000, "2000")
+    assert result.out.splitlines() == [str(n) for n in range(1501, 2001)]
+
+
+@pytest.mark.parametrize("fault", [BrokenPipeError(), RuntimeError("x")])
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_fault_of_the_listener_ends_the_command(host: LocalHost, fault: Exception) -> None:
+    def heard(_: str) -> None:
+        raise fault
+
+    with pytest.raises(type(fault)):
+        host.run(Tool("yes"), timeout=5, on_line=heard)
+
+
+# --- the end ---
+
+
+def test_timeout_ends_the_command_and_its_children(
+    host: LocalHost, tmp_path: Path, all_ended: Callable[[], bool]
+) -> None:
+    script = 'exec 3>"$1"; echo waiting; sleep 60 & sleep 60'
+    with pytest.raises(DeadlinePassed) as caught:
+        sh(host, script, str(tmp_path / "alive"), timeout=0.5)
+    assert eventually(all_ended, seconds=3)
+    said = caught.value.sentence
+    assert said.startswith("sh -c exec 3>")
+    assert "did not end within 0.5 s and was ended." in said
+    assert said.endswith("  | waiting")
+
+
+def test_timeout_ends_stubborn_grandchildren(
+    host: LocalHost,
+    tmp_path: Path,
+    all_ended: Callable[[], bool],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(local, "GRACE", 0.2)
+    script = 'exec 3>"$1"; (trap "" TERM; sleep 5) & sleep 60'
+    with pytest.raises(DeadlinePassed):
+        sh(host, script, str(tmp_path / "alive"), timeout=0.2)
+    assert eventually(all_ended, seconds=2)
+
+
+def test_ctrl_c_ends_the_command(
+    host: LocalHost, tmp_path: Path, all_ended: Callable[[], bool]
+) -> None:
+    main = threading.main_thread().ident
+    assert main is not None
+    ctrl_c = threading.Timer(0.1, signal.pthread_kill, (main, signal.SIGINT))
+    script = 'exec 3>"$1"; echo up; sleep 60'
+    with pytest.raises(KeyboardInterrupt):
+        host.run(
+            Tool("sh")["-c", script, "sh", str(tmp_path / "alive")],
+            timeout=LIMIT,
+            on_line=lambda _: ctrl_c.start(),
+        )
+    assert eventually(all_ended, seconds=3)
+
+
+def test_a_grandchild_that_holds_the_pipes_is_not_waited_for(
+    host: LocalHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "GRACE", 0.2)
+    started = time.monotonic()
+    result = sh(host, "echo done; sleep 6 &")
+    assert (result.code, result.out) == (0, "done\n")
+    assert time.monotonic() - started < 4
+
+
+def test_a_missing_program_is_said(host: LocalHost) -> None:
+    with pytest.raises(Unreachable) as caught:
+        host.run(Tool("no-such-program")["x"])
+    assert caught.value.code == 3
+    assert caught.value.sentence.startswith("The program 'no-such-program' is not on this machine")
+
+
+# --- modes ---
+
+
+def test_dry_runs_what_reads_only(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    host = LocalHost(Trace(dry=True))
+    assert host.run(Tool("touch")[str(tmp_path / "x")]).ok
+    assert host.interactive(Tool("touch")[str(tmp_path / "y")]) == 0
+    assert list(tmp_path.iterdir()) == []
+    assert host.run(Tool("echo")["seen"], reads=True).out == "seen\n"
+    assert capsys.readouterr().out.endswith(f"touch {tmp_path}/x\ntouch {tmp_path}/y\n")
+
+
+def test_interactive_returns_the_exit_code(host: LocalHost) -> None:
+    assert host.interactive(Tool("sh")["-c", "exit 5"]) == 5
+
+
+def test_a_path_is_absolute_with_links_resolved(host: LocalHost, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    assert host.path(str(tmp_path / "link" / "x")) == f"{tmp_path.resolve()}/real/x"
+    assert host.path("data/x") == f"{config.ROOT}/data/x"

@@ -1,0 +1,306 @@
+"""The scripts for inside a container: how they are put together, and what they do to files."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeAlias
+
+import pytest
+from fakes import ROOT
+
+from pgherd.postgres import scripts
+from pgherd.shell import Script, Secret
+
+SH = ROOT / "scripts" / "pgherd" / "postgres" / "sh"
+FRAGMENTS = sorted(path.stem for path in SH.glob("*.sh"))
+
+Run: TypeAlias = Callable[[Script], subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def pgdata(tmp_path: Path) -> Path:
+    path = tmp_path / "a data directory"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def run(tmp_path: Path, pgdata: Path) -> Run:
+    """Run a script as the container would, on a directory of its own and with stubs for root's."""
+    stubs = tmp_path / "bin"
+    stubs.mkdir()
+    for name, body in {
+        "chown": ":",
+        "gosu": 'shift; exec "$@"',
+        "pg_controldata": "echo 'Database cluster state:               shut down'",
+    }.items():
+        (stubs / name).write_text(f"#!/bin/sh\n{body}\n")
+        (stubs / name).chmod(0o755)
+    (tmp_path / "etc").mkdir()
+    env = {"PATH": f"{stubs}:{os.environ['PATH']}", "PGDATA": str(pgdata)}
+
+    def execute(script: Script) -> subprocess.CompletedProcess[str]:
+        text = script.text().replace("/etc/pgherd", str(tmp_path / "etc"))
+        text = text.replace("/proc/net/", f"{tmp_path}/")
+        return subprocess.run(
+            ["sh", "-s"], input=text, env=env, capture_output=True, text=True, check=False
+        )
+
+    return execute
+
+
+# --- composing ---
+
+
+@pytest.mark.parametrize("name", FRAGMENTS)
+def test_fragments_are_shell(name: str) -> None:
+    text = scripts.compose(name).text()
+    done = subprocess.run(["sh", "-n"], input=text, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("name", FRAGMENTS)
+def test_functions_come_along_where_they_are_called(name: str) -> None:
+    needed = {
+        "hba": ["lay", "block"],
+        "mark-standby": ["lay"],
+        "passfile": ["lay"],
+        "streaming": ["until_true"],
+        "sync-names": ["until_true"],
+        "synchronous": ["until_true"],
+    }
+    lines = scripts.compose(name).text().splitlines()
+    defined = [f for f in scripts.FUNCTIONS for line in lines if line == f"{f}() {{"]
+    assert defined == needed.get(name, [])
+
+
+@pytest.mark.parametrize(
+    ("piece", "needed"),
+    [
+        (scripts.lay("f", "x"), ["lay"]),
+        (scripts.block("f", "n", "x"), ["lay", "block"]),
+        (scripts.auto_conf(("a",), "x"), ["lay", "auto_conf"]),
+        ("echo replay blocks\n", []),
+    ],
+)
+def test_functions_of_pieces(piece: str, needed: list[str]) -> None:
+    text = scripts.compose(piece).text()
+    assert [f for f in scripts.FUNCTIONS if f"\n{f}() {{" in text] == needed
+
+
+def test_a_script_is_read_whole_before_it_runs(run: Run) -> None:
+    """Its commands share its stdin: `cat` would else take the lines that follow."""
+    done = run(scripts.compose("cat\necho after\n"))
+    assert (done.returncode, done.stdout) == (0, "after\n")
+
+
+def test_values_are_variables(run: Run) -> None:
+    text = "it's $HOME\n`id` \\"
+    script = scripts.compose('printf "%s|%s" "$one" "$two"\n', one=text, two=5)
+    assert run(script).stdout == f"{text}|5"
+
+
+@pytest.mark.parametrize("value", ["p w", "it's", "$HOME `id`", "a\\nb", ")", '"', "ü"])
+def test_a_password_becomes_a_variable(run: Run, value: str) -> None:
+    piece = scripts.password("password", Secret(value, "/x"))
+    script = scripts.compose(piece, 'printf %s "$password"\n')
+    assert [part for part in script.parts if isinstance(part, Secret)] == [Secret(value, "/x")]
+    assert len(script.parts) == 3
+    assert run(script).stdout == value
+
+
+def test_a_failing_command_ends_the_script(run: Run) -> None:
+    done = run(scripts.compose("false\necho after\n"))
+    assert (done.returncode, done.stdout) == (1, "")
+
+
+def test_changes_are_what_fragments_say() -> None:
+    assert scripts.changes("x\nchanged a.conf\nunchanged\nchanged role r\n") == ["a.conf", "role r"]
+
+
+# --- files ---
+
+
+def test_lay_makes_a_file_and_tells_only_of_changes(run: Run, pgdata: Path) -> None:
+    script = scripts.compose(scripts.lay("$PGDATA/x.conf", "it's $x\n\\"))
+    assert [run(script).stdout for _ in range(2)] == ["changed x.conf\n", ""]
+    assert (pgdata / "x.conf").read_text() == "it's $x\n\\\n"
+    assert (pgdata / "x.conf").stat().st_mode & 0o777 == 0o600
+    assert [path.name for path in pgdata.iterdir()] == ["x.conf"]
+
+
+def block(text: str) -> Script:
+    return scripts.compose(scripts.block("$PGDATA/f", "n", text))
+
+
+BLOCK = "# BEGIN pgherd n\n{}\n# END pgherd n\n"
+
+
+def test_block_is_added_at_the_end_once(run: Run, pgdata: Path) -> None:
+    file = pgdata / "f"
+    file.write_text("user's own\n")
+    assert [run(block("a\nb\n")).stdout for _ in range(2)] == ["changed f\n", ""]
+    assert file.read_text() == "user's own\n\n" + BLOCK.format("a\nb")
+
+
+def test_block_is_replaced_where_it_is(run: Run, pgdata: Path) -> None:
+    file = pgdata / "f"
+    file.write_text("before\n" + BLOCK.format("old\nolder") + "after \\n $x\n")
+    assert run(block("new \\n 'x' $y & /\n")).stdout == "changed f\n"
+    assert file.read_text() == "before\n" + BLOCK.format("new \\n 'x' $y & /") + "after \\n $x\n"
+
+
+def test_blocks_of_other_names_stay(run: Run, pgdata: Path) -> None:
+    other = BLOCK.format("x").replace("pgherd n", "pgherd other")
+    (pgdata / "f").write_text(other)
+    run(block("a\n"))
+    assert (pgdata / "f").read_text() == other + "\n" + BLOCK.format("a")
+
+
+def test_block_after_a_last_line_without_an_end(run: Run, pgdata: Path) -> None:
+    (pgdata / "f").write_text("last")
+    run(block("a\n"))
+    assert (pgdata / "f").read_text() == "last\n" + BLOCK.format("a")
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "BEGIN x",
+        "x END y",
+        "END x BEGIN y",  # taken for a block it would lose the user's last line
+        "BEGIN x END y BEGIN z END",
+    ],
+)
+def test_what_is_no_block_is_left_to_the_user(run: Run, pgdata: Path, lines: str) -> None:
+    marks = {"BEGIN": "# BEGIN pgherd n", "END": "# END pgherd n"}
+    text = "".join(f"{marks.get(word, word)}\n" for word in lines.split())
+    (pgdata / "f").write_text(text)
+    done = run(block("a\n"))
+    assert (done.returncode, done.stdout) == (67, "")
+    assert done.stderr.startswith(f"{pgdata}/f must have the lines '# BEGIN pgherd n' and ")
+    assert (pgdata / "f").read_text() == text
+
+
+def test_auto_conf_drops_and_adds(run: Run, pgdata: Path) -> None:
+    file = pgdata / "postgresql.auto.conf"
+    file.write_text(
+        "# kept\nprimary_conninfo = 'host=old'\n  Recovery_Target_Time='x'\n"
+        "primary_conninfo_x = 1\nwork_mem = '1MB' # primary_conninfo = 2\nrecovery_target on\n"
+    )
+    names = ("primary_conninfo", "recovery_target[a-z_]*")
+    script = scripts.compose(scripts.auto_conf(names, "primary_conninfo = 'it''s $x'"))
+    assert [run(script).stdout for _ in range(2)] == ["changed postgresql.auto.conf\n", ""]
+    assert file.read_text().splitlines() == [
+        "# kept",
+        "primary_conninfo_x = 1",
+        "work_mem = '1MB' # primary_conninfo = 2",
+        "primary_conninfo = 'it''s $x'",
+    ]
+
+
+def test_auto_conf_of_nothing_but_what_is_dropped(run: Run, pgdata: Path) -> None:
+    (pgdata / "postgresql.auto.conf").write_text("a = 1\n")
+    assert run(scripts.compose(scripts.auto_conf(("a",), ""))).returncode == 0
+    assert (pgdata / "postgresql.auto.conf").read_text() == ""
+
+
+# --- fragments that need no server ---
+
+
+def test_hba_names_each_gateway(run: Run, pgdata: Path, tmp_path: Path) -> None:
+    (tmp_path / "route").write_text(
+        "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\n"
+        "eth0\t00000000\t010012AC\t0003\t0\t0\t0\t00000000\n"
+        "eth0\t000012AC\t00000000\t0001\t0\t0\t0\t0000FFFF\n"
+    )
+    none = "0" * 32
+    (tmp_path / "ipv6_route").write_text(
+        f"fd00{none[4:]} 40 {none} 00 {none} 00000100 00000001 00000000 00000001 eth0\n"
+        f"{none} 00 {none} 00 fd00{none[5:]}1 00000400 00000001 00000000 00000003 eth0\n"
+    )
+    (pgdata / "pg_hba.conf").write_text("local all all trust\n")
+    rules = "host replication r $gateway reject\nhost replication r samenet scram-sha-256"
+    done = run(scripts.compose("hba", rules=rules))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "changed pg_hba.conf\n", "")
+    assert (pgdata / "pg_hba.conf").read_text().splitlines() == [
+        "local all all trust",
+        "",
+        "# BEGIN pgherd replication",
+        "host replication r 172.18.0.1/32 reject",
+        "host replication r fd00:0000:0000:0000:0000:0000:0000:0001/128 reject",
+        "host replication r samenet scram-sha-256",
+        "# END pgherd replication",
+    ]
+
+
+def test_a_passfile_line_is_escaped(run: Run, tmp_path: Path) -> None:
+    piece = scripts.password("password", Secret("a:b\\c*", "/x"))
+    assert run(scripts.compose(piece, "passfile")).stdout == "changed passfile\n"
+    path = tmp_path / "etc" / "passfile"
+    assert path.read_text() == "*:*:*:replicator:a\\:b\\\\c*\n"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_standby_is_marked_once(run: Run, pgdata: Path) -> None:
+    script = scripts.compose("mark-standby")
+    assert [run(script).stdout for _ in range(2)] == ["changed standby.signal\n", ""]
+    assert (pgdata / "standby.signal").read_bytes() == b""
+
+
+def test_an_empty_directory_is_examined(run: Run) -> None:
+    done = run(scripts.compose("examine"))
+    assert (done.returncode, done.stdout) == (0, "empty=1\n")
+
+
+def test_a_standbys_directory_is_examined(run: Run, pgdata: Path, tmp_path: Path) -> None:
+    (pgdata / "PG_VERSION").write_text("17\n")
+    (pgdata / "standby.signal").touch()
+    (pgdata / "postgresql.auto.conf").write_text("# x\nPrimary_Conninfo = 'host=pa'\n")
+    (pgdata / "global").mkdir()
+    (pgdata / "global" / "pg_control").touch()
+    (tmp_path / "etc" / "initdb.done").touch()
+    assert run(scripts.compose("examine")).stdout.splitlines() == [
+        "pg_version=17",
+        "standby.signal=1",
+        "initdb.done=1",
+        "connected=1",
+        "Database cluster state:               shut down",
+    ]
+
+
+def test_an_unfinished_copy_is_cleared(run: Run, pgdata: Path, tmp_path: Path) -> None:
+    (tmp_path / "etc" / "seeding").touch()
+    (pgdata / "base").mkdir()
+    (pgdata / "base" / "1").touch()
+    done = run(scripts.compose("clear-unfinished"))
+    assert done.stdout == "changed an unfinished copy was removed\n"
+    assert list(pgdata.iterdir()) == []
+
+
+def test_what_is_no_unfinished_copy_stays(run: Run, pgdata: Path) -> None:
+    (pgdata / "mine").touch()
+    done = run(scripts.compose("clear-unfinished"))
+    assert (done.returncode, done.stderr) == (65, "mine \n")
+    assert [path.name for path in pgdata.iterdir()] == ["mine"]
+
+
+def test_a_copy_leaves_out_what_is_not_to_be_copied(run: Run, pgdata: Path, tmp_path: Path) -> None:
+    source = tmp_path / "from"
+    emptied = ["replslot", "dynshmem", "notify", "serial", "snapshots", "stat_tmp", "subtrans"]
+    for name in ["global", "base", "pg_wal", "pg_tblspc", *(f"pg_{n}" for n in emptied)]:
+        (source / name).mkdir(parents=True)
+    for name in ["PG_VERSION", "postmaster.pid", "standby.signal", "base/pg_internal.init",
+                 "base/1", "global/pg_control", "pg_wal/0001", "pg_notify/x"]:  # fmt: skip
+        (source / name).write_text(name)
+    (source / "pg_replslot" / "s1").mkdir()
+    script = Script((scripts.compose("copy").text().replace("/from", str(source)),))
+    done = run(script)
+    assert (done.returncode, done.stderr) == (0, "")
+    found = sorted(str(path.relative_to(pgdata)) for path in pgdata.rglob("*") if path.is_file())
+    assert found == ["PG_VERSION", "base/1", "global/pg_control", "pg_wal/0001"]
+    assert not any((pgdata / "pg_replslot").iterdir())
