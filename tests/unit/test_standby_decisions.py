@@ -31,6 +31,7 @@ from pgherd.steps import lifecycle, sync
 from pgherd.sync import Sync
 from pgherd.verify.client import Client
 from pgherd.verify.examine import View, examine
+from pgherd.verify.wal import compare_wal
 
 if TYPE_CHECKING:
     from pgherd.verify.client import Connection
@@ -229,18 +230,27 @@ def test_an_unmarked_copy_is_not_started(
 class Server:
     """A connection that answers the few questions of verify from facts."""
 
-    def __init__(self, found: Facts) -> None:
+    def __init__(self, found: Facts, wal: str = "the same bytes") -> None:
         self.found = found
+        self.wal = wal
 
     def execute(self, query: bytes, values: object = None) -> SimpleNamespace:
-        """Answer: positions are equal everywhere, and no WAL file can be compared."""
+        """Answer: positions are equal everywhere, and there is one WAL file."""
         answers: dict[str, object] = {
             "SELECT pg_last_wal_replay_lsn()": self.found.lsn,
             "SELECT pg_current_wal_flush_lsn()": self.found.lsn,
             "SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn": True,
         }
         text = query if isinstance(query, str) else query.decode()
-        row = None if "walfile" in text else (answers[text],)
+        row: tuple[object, ...] | None
+        if "walfile" in text:
+            row = ("000000010000000000000003", 4096)
+        elif "pg_ls_waldir" in text:
+            row = ([],)
+        elif "wal_segment_size" in text:
+            row = (16777216,)
+        else:
+            row = (self.wal if "md5" in text else answers[text],)
         return SimpleNamespace(fetchone=lambda: row, values=values)
 
 
@@ -318,7 +328,7 @@ def test_after_the_first_failure_the_rest_is_not_tried(monkeypatch: pytest.Monke
             ),
             standby_facts(),
             "sync",
-            "1 commits hang on pa, the longest for 60 s",
+            "1 commit hangs on pa, for 60 s",
         ),
         (
             facts(S1, sync_names="s1"),
@@ -392,3 +402,13 @@ def test_a_foreign_container_is_not_asked() -> None:
     made = group(topology(), host)
     assert made._look(made.master, foreign) == Seen(foreign, None)
     assert host.calls == []
+
+
+def test_other_bytes_in_the_wal_are_a_divergence() -> None:
+    made = group(topology("s1"), FakeHost({}))
+    one, other = (
+        Client(made.instance(name), cast("Connection", Server(facts(), wal=wal)))
+        for name, wal in (("pa", "these bytes"), ("s1", "those bytes"))
+    )
+    same, extent = compare_wal(one, other, "0/3001000")
+    assert (same, extent) == (False, "its WAL file 000000010000000000000003 is not that of pa")

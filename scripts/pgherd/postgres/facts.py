@@ -100,7 +100,8 @@ class Disk:
     standby_signal: bool = False
     backup_label: bool = False
     connected: bool = False
-    unfinished: bool = False  # an initialisation or a copy of ours was killed here
+    half_made: bool = False  # an initialisation of ours was killed here
+    half_copied: bool = False  # a copy of ours was
     was_initialised: bool = False
     system_identifier: str | None = None
     state: str | None = None
@@ -119,13 +120,18 @@ class Disk:
             standby_signal="standby.signal" in marks,
             backup_label="backup_label" in marks,
             connected="connected" in marks,
-            unfinished="initdb.pending" in marks
-            or ("seeding" in marks and ("backup_label" in marks or not control)),
+            half_made="initdb.pending" in marks,
+            half_copied="seeding" in marks and ("backup_label" in marks or not control),
             was_initialised="initdb.done" in marks,
             system_identifier=control.get("Database system identifier"),
             state=control.get("Database cluster state"),
             checkpoint=control.get("Latest checkpoint location"),
         )
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether what lies here is nothing that a server could run on, and ours."""
+        return self.half_made or self.half_copied
 
     @property
     def clean(self) -> bool:

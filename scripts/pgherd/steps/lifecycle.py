@@ -34,16 +34,19 @@ def _alive(seen: Observation, instance: Instance) -> bool:
     return bool(container and container.alive)
 
 
-def stop_instances(group: Group, instances: list[Instance]) -> None:
+def stop_instances(group: Group, instances: list[Instance], *, clean: bool = True) -> None:
     """Stop some servers side by side.
 
+    Without `clean`, one that cannot come down in order is stopped all the same: for one whose data
+    is not needed any more.
+
     Raises:
-        Error: one did not come down in order: its control data says so, or its exit code.
+        Error: one did not come down in order: its control data says so.
     """
-    side_by_side(lambda instance: _stop(group, instance), instances)
+    side_by_side(lambda instance: _stop(group, instance, clean=clean), instances)
 
 
-def _stop(group: Group, instance: Instance) -> None:
+def _stop(group: Group, instance: Instance, *, clean: bool) -> None:
     container = instance.container()
     if container is None or not container.alive:
         return
@@ -52,7 +55,7 @@ def _stop(group: Group, instance: Instance) -> None:
     group.trace.note(f"{instance.name}: stopping it (a clean stop, up to {STOP_SECONDS} s)")
     group.engine.stop(container, STOP_SECONDS)
     image = group.find_image([container])
-    if image is None or group.trace.dry:
+    if image is None or group.trace.dry or not clean:
         return
     if guards.data_state(instance) != guards.FULL:
         group.trace.note(f"{instance.name}: stopped, and its data is gone")
@@ -80,7 +83,10 @@ def start(group: Group) -> None:
         image = ensure_image(group, seen.containers.values())
         for instance in group.instances.values():
             guards.check_name(group, instance, seen)
-        down = {i.name: d for i, d in _down(group, seen, image) if d.pg_version}
+        found = _down(group, seen, image)
+        for instance, disk in found:
+            refuse_half_copied(instance, disk)
+        down = {i.name: d for i, d in found if d.pg_version and not d.half_made}
         refuse_two_primaries(group, seen, down)
         for name in down:
             instance = group.instance(name)
@@ -103,6 +109,15 @@ def _down(group: Group, seen: Observation, image: Image) -> list[tuple[Instance,
     down = [i for i in group.instances.values() if not _alive(seen, i)]
     disks = side_by_side(lambda i: data_on(group, i, image, seen.nodes[i.name].container), down)
     return list(zip(down, disks, strict=True))
+
+
+def refuse_half_copied(instance: Instance, disk: Disk) -> None:
+    """Refuse to start a server on a copy that was cut short."""
+    if disk.half_copied:
+        raise Refused(
+            f"The data of {instance.name} is an unfinished copy, left by a run that was cut short: "
+            f"`invoke seed-standby --node {instance.name}` makes it anew."
+        )
 
 
 def refuse_two_primaries(group: Group, seen: Observation, down: dict[str, Disk]) -> None:

@@ -11,6 +11,7 @@ from pgherd.postgres.group import Group, Observation, side_by_side
 from pgherd.postgres.instance import READY_SECONDS, Instance, ScriptFailed
 from pgherd.steps import guards
 from pgherd.steps.image import ensure_image
+from pgherd.steps.lifecycle import refuse_half_copied
 from pgherd.steps.node import (
     data_on,
     gone,
@@ -56,6 +57,7 @@ def run_master(group: Group, seen: Observation) -> None:
     guards.check_data_unused(master, seen)
     guards.check_port(master, seen)
     disk = data_on(group, master, image, container)
+    refuse_half_copied(master, disk)
     if disk.standby_signal:
         raise Refused(
             f"The data of {master.name} is a standby's (standby.signal): setup-master never "

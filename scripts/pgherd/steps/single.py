@@ -32,6 +32,7 @@ def run_standby(group: Group, name: str) -> None:
         guards.check_data_unused(instance, seen)
         guards.check_port(instance, seen)
         disk = data_on(group, instance, image, container)
+        lifecycle.refuse_half_copied(instance, disk)
         if disk.empty or disk.unfinished:
             master.make_database(group, instance, image)
         elif not disk.standby_signal:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pgherd.errors import Error, Refused
+from pgherd.postgres.conf import sql_literal
 from pgherd.postgres.facts import Facts
 from pgherd.postgres.group import Group, Observation
 from pgherd.postgres.instance import Instance
@@ -94,13 +95,25 @@ def _made_to_follow(pair: Pair) -> Facts | None:
         facts = connect.wait_streaming(pair.standby, pair.upstream, FOLLOW_SECONDS)
     except Error as fault:
         pair.note(f"it does not stream, so it is seeded anew ({fault.sentence.splitlines()[0]})")
-        lifecycle.stop_instances(pair.group, [pair.standby])
+        lifecycle.stop_instances(pair.group, [pair.standby], clean=False)
         made = pair.standby.container()
         if made and pair.container is None:
             pair.group.engine.remove(made)
         return None
     pair.note(f"streams from {pair.upstream.name}")
+    _drop_former_slot(pair)
     return facts or pair.theirs
+
+
+def _drop_former_slot(pair: Pair) -> None:
+    """Drop the slot that the node had under another application name: it would only keep WAL."""
+    former = pair.mine.primary_slot if pair.mine else ""
+    if former and former not in {node.slot for node in pair.group.topology.nodes.values()}:
+        pair.group.trace.note(f"{pair.upstream.name}: dropping the slot {former}, used no more")
+        pair.upstream.psql(
+            "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots "  # noqa: S608
+            f"WHERE slot_name = {sql_literal(former)} AND NOT active;\n"
+        )
 
 
 # --- seeding ---
@@ -159,7 +172,7 @@ def _seed(pair: Pair, asked: Asked) -> Facts | None:
     """Stop what runs, set aside what lies there, copy, connect, mark, start, wait."""
     group, standby, upstream, image = pair.group, pair.standby, pair.upstream, pair.image
     if pair.runs:
-        lifecycle.stop_instances(group, [standby])
+        lifecycle.stop_instances(group, [standby], clean=False)
     seeding.set_aside(group, standby, image)
     rest = [connect.fragments(standby, upstream), "mark-standby"]
     if asked.method == "copy":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from pgherd.postgres.facts import Facts, ahead
 from pgherd.postgres.group import Group
@@ -12,6 +13,7 @@ from pgherd.steps.sync import counting, read_sync
 from pgherd.sync import Sync
 from pgherd.verify.checks import EXAMINED, CheckResult, not_tried
 from pgherd.verify.client import Client
+from pgherd.verify.wal import compare_wal
 
 # A check that is made although another failed, since it tells why.
 TELLS_WHY = {"in-recovery": "same-system", "sync": "replay"}
@@ -44,10 +46,23 @@ def examine(group: Group, clients: dict[str, Client], timeout: float) -> View:
     end = time.monotonic() + SETTLE_SECONDS
     while True:
         view = _once(group, clients, timeout)
-        failed = {check.name for check in view.checks if not check.ok and check.cure}
-        if not failed or failed - {"streaming", "sync"} or time.monotonic() > end:
+        if time.monotonic() > end or not _settling(group, view):
             return view
         time.sleep(0.2)
+
+
+def _settling(group: Group, view: View) -> bool:
+    """Tell whether what failed may pass by itself in a moment: only a standby that connects."""
+    failed = {check.name for check in view.checks if not check.ok and check.cure}
+    if not failed or failed - {"streaming", "sync"} or view.primary is None:
+        return False
+    facts = view.facts[view.primary]
+    asked = group.topology.sync_for(group.instance(view.primary).node)
+    return read_sync(facts.sync_names) == asked and not _hung(facts)
+
+
+def _hung(facts: Facts) -> list[dict[str, Any]]:
+    return [w for w in facts.sync_waiters if float(w["seconds"]) > HUNG_SECONDS]
 
 
 def _once(group: Group, clients: dict[str, Client], timeout: float) -> View:
@@ -78,6 +93,9 @@ def _examine_one(
     }
     failed = ""
     for check in EXAMINED:
+        if check == "sync" and failed and (hanging := _hanging(view)):
+            yield CheckResult(check, name, *hanging)  # told even where the standby is down
+            continue
         if failed and TELLS_WHY.get(failed) != check:
             yield not_tried(check, name, f"{failed} failed")
             continue
@@ -151,19 +169,28 @@ def _sync(group: Group, view: View, name: str) -> Outcome:
     facts = view.facts[view.primary or ""]
     asked = group.topology.sync_for(group.instance(view.primary or "").node)
     names = facts.sync_names
-    hung = [w for w in facts.sync_waiters if float(w["seconds"]) > HUNG_SECONDS]
-    if hung:
-        longest = max(float(w["seconds"]) for w in hung)
-        evidence = (
-            f"{len(hung)} commits hang on {view.primary}, the longest for {longest:.0f} s: too few "
-            f"standbys of {names} stream (process {hung[0]['pid']}: {hung[0]['query']})"
-        )
-        return False, evidence, LET_GO
+    if hanging := _hanging(view):
+        return hanging
     if read_sync(names) != asked:
         wanted = f"'{asked.render()}'" if asked else "asynchronous"
         evidence = f"synchronous_standby_names is '{names}', and the topology asks {wanted}"
         return False, evidence, "`invoke step.require-sync`"
     return _sync_state(group, facts, asked, name)
+
+
+def _hanging(view: View) -> Outcome | None:
+    """Return what is to be said of commits that wait for a standby for long; None if none does."""
+    facts = view.facts.get(view.primary or "")
+    hung = _hung(facts) if facts else []
+    if not facts or not hung:
+        return None
+    longest = max(float(w["seconds"]) for w in hung)
+    what = "1 commit hangs" if len(hung) == 1 else f"{len(hung)} commits hang"
+    evidence = (
+        f"{what} on {view.primary}, for {longest:.0f} s: too few standbys of {facts.sync_names} "
+        f"stream (process {hung[0]['pid']}: {hung[0]['query']})"
+    )
+    return False, evidence, LET_GO
 
 
 def _sync_state(group: Group, facts: Facts, asked: Sync | None, name: str) -> Outcome:
@@ -197,11 +224,9 @@ def _replay(clients: dict[str, Client], view: View, name: str, timeout: float) -
         at = standby.ask("SELECT pg_last_wal_replay_lsn()")
         evidence = f"replay is at {at} after {timeout:g} s, and {view.primary} was at {target}"
         return False, evidence, f"`invoke logs --node {name}` tells why; {reseed}"
-    compared = _same_wal(primary, standby, target)
-    if compared is False:
-        return False, f"diverged: its WAL before {target} is not that of {view.primary}", reseed
-    alike = ", and its WAL is the same, byte for byte" if compared else ""
-    return True, f"replayed to {target}, as far as {view.primary}{alike}", ""
+    same, extent = compare_wal(primary, standby, target)
+    evidence = f"replayed to {target}, as far as {view.primary}; {extent}"
+    return same, evidence if same else f"diverged: {extent}", reseed
 
 
 def reseed_cure(name: str) -> str:
@@ -217,18 +242,3 @@ def replays(standby: Client, target: str, timeout: float) -> bool:
             return False
         time.sleep(0.005)
     return True
-
-
-def _same_wal(primary: Client, standby: Client, target: str) -> bool | None:
-    """Compare the WAL segment that ends at `target`; None where one has it no more.
-
-    A standby that took writes of its own before it was marked may be at a position of its
-    primary and replay on from there: only the bytes before it tell (silent divergence).
-    """
-    last_byte = "SELECT * FROM pg_walfile_name_offset(%s::pg_lsn - 1)"
-    row = primary.live.execute(last_byte, [target]).fetchone()
-    if row is None:
-        return None
-    query = "SELECT md5(pg_read_binary_file('pg_wal/' || %s, 0, %s + 1, true))"
-    sums = [client.ask(query, *row) for client in (primary, standby)]
-    return None if None in sums else sums[0] == sums[1]
