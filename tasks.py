@@ -43,7 +43,7 @@ def told(body: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(body)
     def run(*args: Any, **options: Any) -> None:
-        from pgherd.errors import Refused
+        from pgherd.errors import Error
 
         for sign in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(sign, lambda number, _frame: sys.exit(128 + number))
@@ -55,7 +55,7 @@ def told(body: Callable[..., None]) -> Callable[..., None]:
         except KeyboardInterrupt:
             sys.exit(130)
         except OSError as fault:
-            raise Refused(f"{fault.strerror}: {fault.filename}") from None
+            raise Error(f"{fault.strerror}: {fault.filename or fault}") from None
 
     return run
 

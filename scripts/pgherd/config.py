@@ -71,6 +71,15 @@ def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
         raise Refused(_faults(source, error)) from None
 
 
+def forget_libpq_variables() -> None:
+    """Take libpq's variables out of this process: PGHOSTADDR would lead to another server.
+
+    What is connected to, and how, is said in the topology and nowhere else.
+    """
+    for name in [name for name in os.environ if name.startswith("PG")]:
+        del os.environ[name]
+
+
 def local_path(data: str) -> Path:
     """Make a data path of this machine absolute: ~ is the home, other paths begin at the project.
 

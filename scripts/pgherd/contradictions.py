@@ -16,6 +16,15 @@ from pgherd.rules import Fault, meant
 from pgherd.sync import WILDCARD, same_name
 
 LOCAL = "local"
+# A standby with less than its primary does not start (xlog.c, CheckRequiredParameterValues).
+SAME_EVERYWHERE = (
+    "max_connections",
+    "max_worker_processes",
+    "max_wal_senders",
+    "max_prepared_transactions",
+    "max_locks_per_transaction",
+)
+SAME = "must be the same on every node: a standby with less than its primary does not start"
 
 
 class Parts(NamedTuple):
@@ -45,6 +54,7 @@ def contradictions(parts: Parts, locate: Callable[[str], object]) -> Iterator[Fa
                 yield fault
     if parts.group:
         yield from _sync_faults(parts, parts.group)
+    yield from _settings_faults(parts)
     yield from _host_faults(parts)
 
 
@@ -180,6 +190,16 @@ def _cannot_be_sync(name: str, parts: Parts) -> str:
 def _follows_the_primary(node: Node, nodes: Mapping[str, Node]) -> bool:
     upstream = nodes.get(node.upstream or "")
     return upstream is not None and upstream.upstream is None
+
+
+def _settings_faults(parts: Parts) -> Iterator[Fault]:
+    """Find settings that a standby may not have lower than its primary: any node may be either."""
+    for name in SAME_EVERYWHERE:
+        said = {n.name: n.settings.get(name) for n in parts.nodes.values()}
+        if len({str(value) for value in said.values()}) > 1:
+            for node, value in said.items():
+                if value is not None:
+                    yield Fault(("nodes", node, "settings", name), SAME, value)
 
 
 def _host_faults(parts: Parts) -> Iterator[Fault]:

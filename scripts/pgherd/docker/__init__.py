@@ -8,6 +8,7 @@ from pgherd.docker.engine import Engine, docker
 from pgherd.docker.model import (
     GROUP_LABEL,
     HELPER_LABEL,
+    HOME_LABEL,
     NODE_LABEL,
     SPEC_LABEL,
     Container,
@@ -19,6 +20,7 @@ from pgherd.docker.model import (
 __all__ = [
     "GROUP_LABEL",
     "HELPER_LABEL",
+    "HOME_LABEL",
     "NODE_LABEL",
     "SPEC_LABEL",
     "Container",

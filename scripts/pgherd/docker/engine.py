@@ -154,10 +154,13 @@ class Engine:
             *no_volumes(image, options), *options, "--entrypoint", "sh", image.ref, "-s",
         ]  # fmt: skip
         try:
-            return self.run(command, stdin=script, **run_options)
+            result = self.run(command, stdin=script, **run_options)
         except BaseException:
             self.host.run(docker["rm", "--force", "--volumes", name])
             raise
+        if result.code < 0:  # the CLI was ended, by Ctrl-C in another thread; the container was not
+            self.host.run(docker["rm", "--force", "--volumes", name])
+        return result
 
     # --- networks and volumes ---
 
@@ -167,14 +170,29 @@ class Engine:
         Docker's names of networks are not unique: two calls at once would make two of them.
         """
         with self._making_network:
-            if name in self._networks or self.network(name):
+            if name in self._networks:
+                return
+            if record := self.network(name):
+                if (record.get("Labels") or {}).get(GROUP_LABEL) != group:
+                    raise Refused(
+                        f"There is a network {name} that is not of group {group}: remove it "
+                        f"(docker network rm {name}), or give the group another name."
+                    )
                 return
             self.must(docker["network", "create", "--label", f"{GROUP_LABEL}={group}", name])
             self._networks.add(name)
 
     def remove_network(self, name: str) -> None:
-        """Remove a network that no container uses any more."""
-        self.must(docker["network", "rm", name])
+        """Remove a network.
+
+        Raises:
+            Refused: somebody else's containers are on it.
+        """
+        result = self.run(docker["network", "rm", name])
+        if not result.ok:
+            attached = ((self.network(name) or {}).get("Containers") or {}).values()
+            names = ", ".join(sorted(c["Name"] for c in attached)) or result.err.strip()
+            raise Refused(f"The network {name} stays, {names} is on it: stop that, then again.")
         self._networks.discard(name)
 
     def network(self, name: str) -> dict[str, Any] | None:

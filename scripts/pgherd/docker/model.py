@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 GROUP_LABEL = "pgherd.group"
+HOME_LABEL = "pgherd.home"  # whose group: the data/ of the checkout that made it
 NODE_LABEL = "pgherd.node"
 SPEC_LABEL = "pgherd.spec"  # a hash of the arguments that the container was made with
 HELPER_LABEL = "pgherd.helper"

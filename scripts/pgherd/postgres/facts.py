@@ -10,6 +10,9 @@ from typing import Any
 from pgherd.errors import Error
 from pgherd.postgres.conf import lsn_to_int, parse_controldata
 
+# In pg_controldata's output; a standby that was promoted has the second first.
+TIMELINES = ("Latest checkpoint's TimeLineID", "Min recovery ending loc's timeline")
+
 
 @dataclass(frozen=True)
 class Sender:
@@ -73,9 +76,9 @@ class Facts:
         return cls(**raw)
 
     @property
-    def major(self) -> int:
-        """The server's major version."""
-        return self.version_num // 10000
+    def position(self) -> tuple[int, int]:
+        """How far its history has come: timeline and WAL position; the greater is the newer."""
+        return self.timeline, lsn_to_int(self.lsn or "0/0")
 
     def sender(self, application_name: str) -> Sender | None:
         """Return the standby of that name; one that streams is preferred to one that does not.
@@ -98,14 +101,15 @@ class Disk:
     pg_version: str | None = None
     empty: bool = True
     standby_signal: bool = False
-    backup_label: bool = False
     connected: bool = False
     half_made: bool = False  # an initialisation of ours was killed here
     half_copied: bool = False  # a copy of ours was
     was_initialised: bool = False
     system_identifier: str | None = None
     state: str | None = None
-    checkpoint: str | None = None
+    timeline: int = 0
+    checkpoint: str = "0/0"
+    settings: str = ""  # the SHA-256 of its pgherd.conf
 
     @classmethod
     def parse(cls, text: str) -> Disk:
@@ -118,15 +122,21 @@ class Disk:
             pg_version=marks.get("pg_version"),
             empty="empty" in marks,
             standby_signal="standby.signal" in marks,
-            backup_label="backup_label" in marks,
             connected="connected" in marks,
             half_made="initdb.pending" in marks,
-            half_copied="seeding" in marks and ("backup_label" in marks or not control),
+            half_copied="seeding" in marks,
             was_initialised="initdb.done" in marks,
             system_identifier=control.get("Database system identifier"),
             state=control.get("Database cluster state"),
-            checkpoint=control.get("Latest checkpoint location"),
+            timeline=max(int(control.get(key, "0")) for key in TIMELINES),
+            checkpoint=control.get("Latest checkpoint location", "0/0"),
+            settings=marks.get("settings", ""),
         )
+
+    @property
+    def position(self) -> tuple[int, int]:
+        """How far its history has come: timeline and WAL position; the greater is the newer."""
+        return self.timeline, lsn_to_int(self.checkpoint)
 
     @property
     def unfinished(self) -> bool:

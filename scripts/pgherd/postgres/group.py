@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from pgherd import config
-from pgherd.docker import GROUP_LABEL, HELPER_LABEL, Container, Engine, Image, docker
+from pgherd.docker import GROUP_LABEL, HELPER_LABEL, HOME_LABEL, Container, Engine, Image, docker
 from pgherd.errors import Error, Refused
 from pgherd.host.local import LocalHost, end_all
 from pgherd.lock import held
@@ -62,12 +62,14 @@ class Group:
         self.trace = trace
         self.name = topology.group.name
         self.network = f"pgherd-{self.name}"
+        self.home = str(config.ROOT / "data")
         self.host = LocalHost(trace)
         self.engine = Engine(self.host)
         self.secrets = config.secrets_dir(self.name)
         self.passwords = Passwords(self.secrets, trace)
         self.instances = {n: self._instance(node) for n, node in topology.nodes.items()}
         self._image: Image | None = None
+        self.image_told = False  # once in a run is enough
         self._locked = False
 
     def _instance(self, node: Node) -> Instance:
@@ -76,6 +78,7 @@ class Group:
             data="" if node.volume else self.host.path(node.data),
             private=self.host.path(str(self.secrets / node.name)),
             network=self.network,
+            home=self.home,
             initdb=self.host.path(initdb) if initdb else None,
         )
         return Instance(self.name, node, self.engine, places)
@@ -158,8 +161,9 @@ class Group:
             return Seen(container, None, fault.sentence)
 
     def owns(self, container: Container) -> bool:
-        """Tell whether a container is this group's, by its label."""
-        return container.labels.get(GROUP_LABEL) == self.name
+        """Tell whether a container is this group's, of this checkout, by its labels."""
+        whose = (container.labels.get(GROUP_LABEL), container.labels.get(HOME_LABEL))
+        return whose == (self.name, self.home)
 
     @property
     def image_names(self) -> list[str]:
@@ -174,7 +178,9 @@ class Group:
             names = self.image_names
             used = [c for c in containers if self.owns(c) and c.name in self.instances]
             ids = [c.image_id for c in used if c.image_ref in names or c.image_ref == c.image_id]
-            self._image = (self.engine.image(ids[0]) if ids else None) or self.engine.image(*names)
+            self._image = self.engine.image(*names)
+            if ids and (self._image is None or self._image.id != ids[0]):  # the tag has moved on
+                self._image = self.engine.image(ids[0])
         return self._image
 
     # --- one run at a time ---
@@ -199,7 +205,7 @@ class Group:
         """Remove what a killed run of ours left at work; the lock tells that it is gone itself."""
         for instance in self.instances.values():
             left = containers.get(instance.helper)
-            if left and HELPER_LABEL in left.labels and self._locked:
+            if left and HELPER_LABEL in left.labels and self.owns(left) and self._locked:
                 self.trace.note(f"{left.name}: left behind by a run that was killed; removing it")
                 self.engine.run(docker["rm", "--force", "--volumes", left.name])
                 del containers[left.name]

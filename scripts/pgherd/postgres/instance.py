@@ -9,10 +9,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from secrets import token_hex
 from typing import Any
 
 from pgherd.docker import (
     GROUP_LABEL,
+    HOME_LABEL,
     NODE_LABEL,
     SPEC_LABEL,
     Container,
@@ -43,6 +45,7 @@ class Places:
     data: str
     private: str
     network: str
+    home: str
     initdb: str | None = None
 
 
@@ -71,6 +74,10 @@ class Instance:
     def helper(self) -> str:
         """The name of the container that works on this node's files while the server is down."""
         return f"pgherd-{self.group}-{self.name}"
+
+    def labels(self) -> dict[str, str]:
+        """Return the labels that tell whose a container is."""
+        return {GROUP_LABEL: self.group, HOME_LABEL: self.places.home}
 
     # --- the container ---
 
@@ -102,10 +109,10 @@ class Instance:
             Error: Docker refused; a container that could not start is removed again.
         """
         spec, options = self.spec(image), self.run_options(image)
-        labels = {GROUP_LABEL: self.group, NODE_LABEL: self.name, SPEC_LABEL: spec}
+        labels = {**self.labels(), NODE_LABEL: self.name, SPEC_LABEL: spec}
         command = docker[
             "run", "--detach", "--name", self.name,
-            *[w for key, value in labels.items() for w in ("--label", f"{key}={value}")],
+            *label_options(labels),
             *options, image.ref, "postgres",
         ]  # fmt: skip
         result = self.engine.run(command)
@@ -160,9 +167,11 @@ class Instance:
         """
         chosen = self.mounts(readonly) if mounts is None else mounts
         words = ["--network", self.places.network if network else "none"]
-        words += ["--env", f"PGDATA={PGDATA}", "--label", f"{GROUP_LABEL}={self.group}"]
+        words += ["--env", f"PGDATA={PGDATA}", *label_options(self.labels())]
         words += [word for mount in chosen for word in ("--mount", mount.option())]
-        result = self.engine.once(self.helper, image, words, script, **options)
+        # One that only looks may do so beside another run, and keeps nobody from working.
+        name = f"{self.helper}-look-{token_hex(4)}" if readonly else self.helper
+        result = self.engine.once(name, image, words, script, **options)
         return self._checked(result)
 
     def mounts(self, readonly: bool = False) -> list[Mount]:
@@ -220,6 +229,11 @@ class Instance:
     def wait_ready(self, seconds: int = READY_SECONDS) -> None:
         """Wait until the server answers over TCP."""
         self.execute(scripts.compose("ready", seconds=seconds), seconds + 30.0)
+
+
+def label_options(labels: dict[str, str]) -> list[str]:
+    """Return labels as options of `docker run`."""
+    return [word for item in labels.items() for word in ("--label", "=".join(item))]
 
 
 class ScriptFailed(Error):

@@ -12,7 +12,14 @@ from importlib import resources
 
 from pgherd.shell import Script, Secret, assignments
 
-FUNCTIONS = ("until_true", "lay", "block", "auto_conf")  # each before those that call it
+FUNCTIONS = (
+    "until_true",
+    "unfinished",
+    "begin",
+    "lay",
+    "block",
+    "auto_conf",
+)  # each before those that call it
 CHANGED = "changed "  # what a fragment says of something that was not so before
 
 

@@ -21,13 +21,13 @@ INHERITED = (
 )  # fmt: skip
 
 
-def conninfo(instance: Instance, upstream: Instance) -> str:
+def conninfo(instance: Instance, upstream: Instance, application_name: str = "") -> str:
     """Return how this node reaches its upstream; the password is in the passfile, never here."""
     return conf.conninfo(
         host=upstream.name,
         port=5432,
         user="replicator",
-        application_name=instance.node.application_name,
+        application_name=application_name or instance.node.application_name,
         passfile=f"{PRIVATE}/passfile",
     )
 
@@ -37,6 +37,8 @@ def fragments(instance: Instance, upstream: Instance) -> str:
     lines = (
         f"primary_conninfo = {conf.quote_value(conninfo(instance, upstream))}\n"
         f"primary_slot_name = {conf.quote_value(instance.node.slot)}\n"
+        # Said, not only left out: it may stand in the upstream's postgresql.conf as well.
+        "synchronous_standby_names = ''\n"
     )
     return settings_fragment(instance) + scripts.auto_conf(INHERITED, lines)
 
@@ -60,7 +62,8 @@ def mark_standby(group: Group, instance: Instance, image: Image) -> None:
 def connect_running(group: Group, instance: Instance, upstream: Instance, image: Image) -> None:
     """Step 7 on a standby that runs: PostgreSQL takes the change at a reload."""
     group.trace.note(f"{instance.name}: connecting it to {upstream.name}")
-    instance.offline(image, scripts.compose(private_fragment(group)))
+    private = [mount for mount in instance.mounts() if mount.target == PRIVATE]
+    instance.offline(image, scripts.compose(private_fragment(group)), mounts=private)
     info = conf.sql_literal(conninfo(instance, upstream))
     slot = conf.sql_literal(instance.node.slot)
     instance.psql(

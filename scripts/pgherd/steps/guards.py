@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import PurePosixPath
 
-from pgherd.docker import Container, Image
+from pgherd.docker import GROUP_LABEL, HOME_LABEL, SPEC_LABEL, Container, Image
 from pgherd.errors import Refused
 from pgherd.postgres.group import Group, Observation
 from pgherd.postgres.instance import Instance
@@ -45,6 +45,12 @@ def data_state(instance: Instance) -> str:
 def check_name(group: Group, instance: Instance, seen: Observation) -> None:
     """Refuse a container that has the node's name and is not this group's."""
     container = seen.containers.get(instance.name)
+    if container and container.labels.get(GROUP_LABEL) == group.name and not group.owns(container):
+        raise Refused(
+            f"The container {instance.name} is of a group {group.name} too, of another checkout "
+            f"({container.labels.get(HOME_LABEL)}): work on it there, or give this group and its "
+            "nodes other names."
+        )
     if container and not group.owns(container):
         raise Refused(
             f"There is a container named {instance.name} that is not of group {group.name} "
@@ -55,7 +61,7 @@ def check_name(group: Group, instance: Instance, seen: Observation) -> None:
 
 def check_spec(instance: Instance, container: Container, image: Image) -> bool:
     """Tell whether a container is what the topology asks for; refuse a running one that is not."""
-    if container.planned or container.labels.get("pgherd.spec") == instance.spec(image):
+    if container.planned or container.labels.get(SPEC_LABEL) == instance.spec(image):
         return True
     if container.alive:
         raise Refused(
@@ -71,12 +77,15 @@ def check_data_unused(instance: Instance, seen: Observation) -> None:
     PostgreSQL's own lock cannot see it: in every container the server is process 1.
     """
     source = instance.node.volume or instance.places.data
+    host = instance.engine.host
     for other in seen.containers.values():
         if other.name == instance.name or not other.alive:
             continue
         for mount in other.mounts:
             same_kind = mount.volume == (instance.node.volume is not None)
-            if same_kind and _overlap(mount.source, source, mount.volume):
+            # Docker keeps a path as it was typed, and links lead elsewhere.
+            theirs = mount.source if mount.volume else host.path(mount.source)
+            if same_kind and _overlap(theirs, source, mount.volume):
                 raise Refused(
                     f"{instance.name}: {source} is in use by the container {other.name} "
                     f"(it has {mount.source}). Two servers on one directory destroy it: stop that "

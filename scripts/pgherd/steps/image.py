@@ -24,7 +24,8 @@ def ensure_image(group: Group, containers: Iterable[Container] = ()) -> Image:
     note = group.trace.note
     asked = group.topology.group.image
     if image := group.find_image(containers):
-        if image.ref not in {asked, image.id}:
+        if image.ref not in {asked, image.id} and not group.image_told:
+            group.image_told = True
             note(f"image: {image.ref}, built here when no registry answered for {asked}")
         return image
     if group.trace.dry:

@@ -7,9 +7,9 @@ from pgherd.errors import Error, Refused
 from pgherd.postgres.facts import Disk
 from pgherd.postgres.group import Group, Observation, side_by_side
 from pgherd.postgres.instance import STOP_SECONDS, Instance
-from pgherd.steps import guards, sync
+from pgherd.steps import connect, guards, sync
 from pgherd.steps.image import ensure_image
-from pgherd.steps.node import data_on, run_container, wait_serving
+from pgherd.steps.node import bring_up, data_on, wait_serving
 
 # --- step 3 ---
 
@@ -32,6 +32,11 @@ def stop(group: Group) -> None:
 def _alive(seen: Observation, instance: Instance) -> bool:
     container = seen.nodes[instance.name].container
     return bool(container and container.alive)
+
+
+def _restarting(seen: Observation, instance: Instance) -> bool:
+    container = seen.nodes[instance.name].container
+    return bool(container and container.status == "restarting")
 
 
 def stop_instances(group: Group, instances: list[Instance], *, clean: bool = True) -> None:
@@ -80,28 +85,37 @@ def start(group: Group) -> None:
     """
     with group.locked():
         seen = group.observe()
-        image = ensure_image(group, seen.containers.values())
         for instance in group.instances.values():
             guards.check_name(group, instance, seen)
-        found = _down(group, seen, image)
-        for instance, disk in found:
-            refuse_half_copied(instance, disk)
-        down = {i.name: d for i, d in found if d.pg_version and not d.half_made}
-        refuse_two_primaries(group, seen, down)
-        for name in down:
-            instance = group.instance(name)
-            guards.check_data_unused(instance, seen)
-            guards.check_port(instance, seen)
+        if failing := [i for i in group.instances.values() if _restarting(seen, i)]:
+            stop_instances(group, failing, clean=False)  # to look at its data, and lay settings
+            seen = group.observe()
+        image = ensure_image(group, seen.containers.values())
+        down = _startable(group, seen, image)
         if not down:
             runs = any(_alive(seen, instance) for instance in group.instances.values())
             nothing = "already started" if runs else "nothing to start: `invoke setup-master`"
             group.trace.note(f"{group.name}: {nothing}")
         starting = [group.instance(name) for name in down]
         side_by_side(
-            lambda i: run_container(group, i, image, seen.nodes[i.name].container), starting
+            lambda i: bring_up(group, i, image, seen.nodes[i.name].container, down[i.name]),
+            starting,
         )
         side_by_side(wait_serving, starting)
-        _show(group)
+        _settle(group)
+
+
+def _startable(group: Group, seen: Observation, image: Image) -> dict[str, Disk]:
+    """Return the nodes that are down and have a database, by name; refuse what must not run."""
+    found = _down(group, seen, image)
+    for instance, disk in found:
+        refuse_half_copied(instance, disk)
+    down = {i.name: d for i, d in found if d.pg_version and not d.half_made}
+    refuse_two_primaries(group, seen, image, down)
+    for name in down:
+        guards.check_data_unused(group.instance(name), seen)
+        guards.check_port(group.instance(name), seen)
+    return down
 
 
 def _down(group: Group, seen: Observation, image: Image) -> list[tuple[Instance, Disk]]:
@@ -120,28 +134,76 @@ def refuse_half_copied(instance: Instance, disk: Disk) -> None:
         )
 
 
-def refuse_two_primaries(group: Group, seen: Observation, down: dict[str, Disk]) -> None:
-    """Refuse to start two servers of one system that are both no standby."""
-    leaders = {
-        name: disk.system_identifier for name, disk in down.items() if not disk.standby_signal
-    }
-    for name in seen.primaries:
-        facts = seen.nodes[name].facts
-        leaders[name] = facts.system_identifier if facts else None
-    for name, system in leaders.items():
-        twins = [other for other, its in leaders.items() if its == system and other != name]
-        if twins and name in down and group.instance(name).node.upstream:
+def refuse_two_primaries(
+    group: Group, seen: Observation, image: Image, starting: dict[str, Disk]
+) -> None:
+    """Refuse to start a server as primary where another node of its system is, or may be, one.
+
+    Of two that are no standbys the one with the newer history is the primary: a greater timeline,
+    and on one timeline the one that others may follow. The other is a former primary, or a copy
+    that was not marked.
+
+    Raises:
+        Refused: with which is which, and what to do.
+    """
+    leaders = {n: (d.system_identifier, d.position) for n, d in starting.items() if _leads(d)}
+    if not leaders:
+        return
+    known = {**_others(group, seen, image, starting), **leaders}
+    for name, (system, position) in leaders.items():
+        for other, (theirs, newest) in known.items():
+            if other != name and theirs == system:
+                raise Refused(_twins(group, name, other, newer=newest[0] > position[0]))
+    for name, node in seen.nodes.items():
+        if name not in starting and node.container and node.container.alive and node.silence:
             raise Refused(
-                f"The data of {name} is a copy of {twins[0]}'s and not marked as a standby: "
-                "started like this it would be a second primary, take writes of its own, and never "
-                "be the same again. Connect and mark it first (`invoke step.connect-standby "
-                f"--node {name} step.mark-standby --node {name}`), or seed it anew "
-                f"(`invoke seed-standby --node {name}`)."
+                f"{name} runs and does not answer yet, so it is not known who is primary: "
+                f"`invoke logs --node {name}`, then again.\n{node.silence}"
             )
 
 
-def _show(group: Group) -> None:
-    """Say what came up, as what; wait for the standbys that commits wait for."""
+def _leads(disk: Disk) -> bool:
+    return bool(disk.pg_version) and not disk.standby_signal and not disk.unfinished
+
+
+def _others(
+    group: Group, seen: Observation, image: Image, starting: dict[str, Disk]
+) -> dict[str, tuple[str | None, tuple[int, int]]]:
+    """Return what the nodes that are not to be started are, if they are no standbys."""
+    found: dict[str, tuple[str | None, tuple[int, int]]] = {}
+    for name, node in seen.nodes.items():
+        instance = group.instance(name)
+        if node.facts:
+            if not node.facts.in_recovery:
+                found[name] = (node.facts.system_identifier, node.facts.position)
+        elif name not in starting and not _alive(seen, instance):
+            disk = Disk()
+            if guards.data_state(instance) == guards.FULL:
+                disk = instance.disk(image)
+            if _leads(disk):
+                found[name] = (disk.system_identifier, disk.position)
+    return found
+
+
+def _twins(group: Group, name: str, other: str, *, newer: bool) -> str:
+    """Return the sentence for two nodes of one system of which neither is marked as a standby."""
+    if not newer and group.instance(other).node.upstream and not group.instance(name).node.upstream:
+        name, other = other, name
+    if newer:
+        return (
+            f"{name} was primary before {other} was promoted: started now it would be a second "
+            f"primary. `invoke seed-standby --node {name}` makes it a standby of {other}."
+        )
+    return (
+        f"The data of {name} is a copy of {other}'s and not marked as a standby: started like "
+        "this it would be a second primary, take writes of its own, and never be the same again. "
+        f"Connect and mark it first (`invoke step.connect-standby --node {name} "
+        f"step.mark-standby --node {name}`), or seed it anew (`invoke seed-standby --node {name}`)."
+    )
+
+
+def _settle(group: Group) -> None:
+    """Say what came up, as what; make slots that are missing; wait for synchronous standbys."""
     if group.trace.dry:
         return
     seen = group.observe()
@@ -153,5 +215,10 @@ def _show(group: Group) -> None:
             group.trace.note(f"{name}: does not answer. {node.silence}")
     for name in seen.primaries:
         facts = seen.nodes[name].facts
+        for standby in group.topology.standbys:
+            theirs = seen.nodes[standby.name].facts
+            follows = theirs and theirs.in_recovery and theirs.primary_slot == standby.slot
+            if facts and follows and not facts.slot(standby.slot):
+                connect.ensure_slot(group.instance(standby.name), group.instance(name))
         if facts and facts.sync_names:
             sync.wait_counting(group.instance(name), facts.sync_names)

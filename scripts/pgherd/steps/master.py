@@ -8,20 +8,21 @@ from pgherd.docker import Image, Mount
 from pgherd.errors import Refused
 from pgherd.postgres import scripts
 from pgherd.postgres.group import Group, Observation, side_by_side
-from pgherd.postgres.instance import READY_SECONDS, Instance, ScriptFailed
-from pgherd.steps import guards
+from pgherd.postgres.instance import Instance, ScriptFailed
+from pgherd.steps import guards, lifecycle, seeding
 from pgherd.steps.image import ensure_image
-from pgherd.steps.lifecycle import refuse_half_copied
 from pgherd.steps.node import (
+    CHECK,
+    bring_up,
     data_on,
     gone,
     keep,
-    lay_private,
     make_directories,
     private_fragment,
     run_container,
-    serving_script,
+    serve,
     settings_fragment,
+    with_settings,
 )
 
 NOT_EMPTY, VANISHED = 65, 66  # exit codes of sh/initdb.sh
@@ -50,6 +51,9 @@ def run_master(group: Group, seen: Observation) -> None:
     _refuse_other_primary(group, seen)
     image = ensure_image(group, seen.containers.values())
     container = seen.nodes[master.name].container
+    if container and container.status == "restarting":  # it fails again and again: see its data
+        lifecycle.stop_instances(group, [master], clean=False)
+        container = master.container()
     if container and container.alive:
         guards.check_spec(master, container, image)
         group.trace.note(f"{master.name}: already runs")
@@ -57,7 +61,7 @@ def run_master(group: Group, seen: Observation) -> None:
     guards.check_data_unused(master, seen)
     guards.check_port(master, seen)
     disk = data_on(group, master, image, container)
-    refuse_half_copied(master, disk)
+    lifecycle.refuse_half_copied(master, disk)
     if disk.standby_signal:
         raise Refused(
             f"The data of {master.name} is a standby's (standby.signal): setup-master never "
@@ -66,8 +70,10 @@ def run_master(group: Group, seen: Observation) -> None:
     if disk.empty or disk.unfinished:
         make_database(group, master, image)
     else:
+        lifecycle.refuse_two_primaries(group, seen, image, {master.name: disk})
         group.trace.note(f"{master.name}: its data is here already; running it")
-        lay_private(group, master, image)
+        bring_up(group, master, image, container, disk)
+        return
     run_container(group, master, image, container)
 
 
@@ -91,6 +97,8 @@ def _same_group(group: Group, seen: Observation, name: str) -> bool:
 def make_database(group: Group, instance: Instance, image: Image) -> None:
     """Make a new database in the node's empty data directory, with its settings laid in."""
     data = instance.node.data
+    if guards.data_state(instance) == guards.FULL:  # half made, by a run that was killed
+        seeding.set_aside(group, instance, image)
     group.trace.note(f"{instance.name}: making a database in {data} (image {image.ref})")
     superuser = group.passwords.of("postgres")
     private = private_fragment(group)
@@ -99,8 +107,9 @@ def make_database(group: Group, instance: Instance, image: Image) -> None:
         private,
         scripts.password("superuser_password", superuser),
         "initdb",
-        settings_fragment(instance),
         "initdb-done",
+        settings_fragment(instance),
+        CHECK,
     )
     mounts = instance.mounts()
     if own := instance.places.initdb:  # the user's scripts for a new database
@@ -110,7 +119,7 @@ def make_database(group: Group, instance: Instance, image: Image) -> None:
         lambda: group.engine.make_network(group.network, group.name),
     ]
     try:
-        side_by_side(lambda act: act(), acts)
+        with_settings(instance, lambda: side_by_side(lambda act: act(), acts))
     except ScriptFailed as failed:
         if failed.exit_code == VANISHED:
             raise Refused(gone(group, instance)) from None
@@ -125,8 +134,7 @@ def make_database(group: Group, instance: Instance, image: Image) -> None:
 def allow_replication(group: Group, instance: Instance) -> None:
     """Step 6: settings, the role replicator and the rule that lets it in, on a running server."""
     secret = scripts.password("password", group.passwords.of("replicator"))
-    out = instance.execute(serving_script(instance, secret, "role"), READY_SECONDS + 60.0)
-    changed = keep(instance, out)
+    changed = keep(instance, serve(instance, secret, "role"))
     if changed or group.trace.dry:
         group.trace.note(f"{instance.name}: allows replication")
     else:

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable
+from typing import TypeVar
+
 from pgherd import config
 from pgherd.docker import GROUP_LABEL, Container, Image, docker
 from pgherd.errors import Refused
 from pgherd.postgres import conf, scripts
 from pgherd.postgres.facts import Disk
 from pgherd.postgres.group import Group
-from pgherd.postgres.instance import PGDATA, READY_SECONDS, Instance
+from pgherd.postgres.instance import PGDATA, READY_SECONDS, Instance, ScriptFailed
 from pgherd.shell import Script, Tool
 from pgherd.steps import guards
+
+T = TypeVar("T")
+
+BAD_SETTINGS = 72  # the exit code of sh/check-settings.sh and sh/reload.sh
+CHECK = "check-settings"
 
 
 def data_on(group: Group, instance: Instance, image: Image, container: Container | None) -> Disk:
@@ -75,10 +84,28 @@ def make_directories(group: Group, instance: Instance) -> None:
         raise Refused(f"{instance.name}: its directory cannot be made: {result.err.strip()}")
 
 
-def lay_private(group: Group, instance: Instance, image: Image) -> None:
-    """Lay the passfile for an existing database into the node's private directory."""
+def adopt(group: Group, instance: Instance, image: Image) -> None:
+    """Make an existing database ready to be run: passfile, settings, the mark that it is here."""
     make_directories(group, instance)
-    instance.offline(image, scripts.compose(private_fragment(group)))
+    pieces: list[Script | str] = [private_fragment(group), "adopted", settings_fragment(instance)]
+    with_settings(instance, lambda: instance.offline(image, scripts.compose(*pieces, CHECK)))
+
+
+def with_settings(instance: Instance, act: Callable[[], T]) -> T:
+    """Do what lays the node's settings; where PostgreSQL does not take them, say which.
+
+    Raises:
+        Refused: a setting is unknown or has no such value.
+    """
+    try:
+        return act()
+    except ScriptFailed as failed:
+        if failed.exit_code != BAD_SETTINGS:
+            raise
+        raise Refused(
+            f"PostgreSQL does not take the settings of {instance.name}: {failed.said}\n"
+            f"They come from conf/postgresql.conf and nodes.{instance.name}.settings."
+        ) from None
 
 
 def private_fragment(group: Group) -> Script:
@@ -89,12 +116,28 @@ def private_fragment(group: Group) -> Script:
 
 def settings_fragment(instance: Instance) -> str:
     """Return the fragment that lays the node's settings into its data directory."""
-    extra = {"cluster_name": instance.name, **instance.node.settings}
-    text = conf.render_settings(config.conf_file("postgresql.conf"), extra)
     include = "include 'pgherd.conf'\n"
-    return scripts.lay("$PGDATA/pgherd.conf", text) + scripts.block(
-        "$PGDATA/postgresql.conf", "settings", include
+    return (
+        'cp "$PGDATA/pgherd.conf" "$PGDATA/pgherd.conf.before" 2>/dev/null || :\n'
+        + scripts.lay("$PGDATA/pgherd.conf", settings(instance))
+        + scripts.block("$PGDATA/postgresql.conf", "settings", include)
     )
+
+
+def settings(instance: Instance) -> str:
+    """Return the text of the node's pgherd.conf."""
+    extra = {"cluster_name": instance.name, **instance.node.settings}
+    return conf.render_settings(config.conf_file("postgresql.conf"), extra)
+
+
+def bring_up(
+    group: Group, instance: Instance, image: Image, container: Container | None, disk: Disk
+) -> None:
+    """Run a server on the data that it has, with the settings that are asked for now."""
+    wanted = hashlib.sha256(settings(instance).encode()).hexdigest()
+    if disk.settings != wanted or not disk.was_initialised:
+        adopt(group, instance, image)
+    run_container(group, instance, image, container)
 
 
 def run_container(
@@ -118,7 +161,13 @@ def run_container(
 
 def wait_serving(instance: Instance) -> None:
     """Wait until a server answers; lay in its settings, and the rules for a network that is new."""
-    keep(instance, instance.execute(serving_script(instance), READY_SECONDS + 60.0))
+    keep(instance, serve(instance))
+
+
+def serve(instance: Instance, *more: str | Script) -> str:
+    """Run the script of `serving_script`; a setting that PostgreSQL does not take is refused."""
+    script = serving_script(instance, *more)
+    return with_settings(instance, lambda: instance.execute(script, READY_SECONDS + 60.0))
 
 
 def serving_script(instance: Instance, *more: str | Script) -> Script:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from pgherd.docker import Image, Mount, docker
+from pgherd.docker import GROUP_LABEL, Image, Mount, docker
 from pgherd.errors import Error, Refused
 from pgherd.postgres import scripts
 from pgherd.postgres.facts import Facts
@@ -16,24 +16,30 @@ from pgherd.postgres.instance import PGDATA, Instance, ScriptFailed
 from pgherd.shell import Script, Tool, Trace, assignments
 from pgherd.steps import connect, guards, lifecycle
 from pgherd.steps.node import make_directories, private_fragment
+from pgherd.steps.sync import read_sync
 
-NOT_EMPTY, NOT_CLEAN, LINKS = 65, 70, 71  # exit codes of sh/clear-unfinished.sh and sh/copy.sh
+NOT_EMPTY, NOT_CLEAN, LINKS = 65, 70, 71  # exit codes of begin and sh/copy.sh
 PROGRESS_SECONDS = 2.0
+# Of the base backup: under the standby's own name it would be acknowledged as that standby.
+BACKUP_NAME = "pgherd-basebackup"
 
 
 # --- step 4 ---
 
 
-def set_aside(group: Group, instance: Instance, image: Image) -> str | None:
+def set_aside(
+    group: Group, instance: Instance, image: Image, *, unfinished: bool = False
+) -> str | None:
     """Step 4: move a node's data beside itself, `…_bk_<UTC time>`; return where to.
 
-    A named volume cannot be renamed: its contents are copied to a new one and then removed.
-    Whoever calls has seen that no server runs on it.
+    A copy that was cut short is only moved if `unfinished` says so: seeding clears it. A named
+    volume cannot be renamed: its contents are copied to a new one and then removed. Whoever calls
+    has seen that no server runs on it.
     """
     if guards.data_state(instance) != guards.FULL:
         return None
     disk = instance.disk(image)
-    if disk.empty or disk.unfinished:
+    if disk.empty or (disk.half_copied and not unfinished):
         return None
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     if volume := instance.node.volume:
@@ -61,7 +67,7 @@ def move_aside(group: Group, source: str, target: str) -> None:
 
 def _copy_volume(group: Group, instance: Instance, image: Image, target: str) -> str:
     group.trace.note(f"{instance.name}: copying its volume aside as {target}")
-    group.engine.must(docker["volume", "create", "--label", f"pgherd.group={group.name}", target])
+    group.engine.must(docker["volume", "create", "--label", f"{GROUP_LABEL}={group.name}", target])
     lines = f'cp -a "{PGDATA}/." /aside/\nsync\nfind "{PGDATA}" -mindepth 1 -delete\n'
     aside = Mount(target, "/aside", volume=True)
     instance.offline(
@@ -92,28 +98,33 @@ def base_backup(
         Error: pg_basebackup or pg_verifybackup failed; a second try clears what it left.
     """
     group.trace.note(f"{instance.name}: base backup from {upstream.name}")
-    pieces: list[str | Script] = [private_fragment(group), "clear-unfinished", "base-backup"]
+    pieces: list[str | Script] = [private_fragment(group), "begin-copy", "base-backup"]
     script = scripts.compose(
         *pieces,
         *(["verify-backup"] * verify),
         *rest,
         "seeded",
-        conninfo=connect.conninfo(instance, upstream),
-        slot=instance.node.slot,
+        conninfo=connect.conninfo(instance, upstream, BACKUP_NAME),
         options=" ".join(options),
     )
     make_directories(group, instance)
     _run(group, instance, image, script, network=True)
 
 
-def slot_option(instance: Instance, upstream: Instance, facts: Facts | None) -> list[str]:
-    """Have the slot made by the base backup; one that an earlier try left is used again."""
-    slot = facts.slot(instance.node.slot) if facts else None
-    if slot is None:
-        return ["--create-slot"]
-    if slot["wal_status"] == "lost":
+def slot_options(instance: Instance, upstream: Instance, facts: Facts | None) -> list[str]:
+    """Return the options for the slot: made by the base backup, or used again from an earlier try.
+
+    With a slot, pg_basebackup reports what it has flushed, and counts as a standby for `*` in
+    synchronous_standby_names (receivelog.c): there the slot is made before and only keeps the WAL.
+    """
+    sync = read_sync(facts.sync_names) if facts else None
+    if sync and sync.matches(BACKUP_NAME):
         connect.ensure_slot(instance, upstream)
-    return []
+        return []
+    slot = facts.slot(instance.node.slot) if facts else None
+    if slot and slot["wal_status"] == "lost":
+        connect.ensure_slot(instance, upstream)
+    return [f"--slot={instance.node.slot}", *(["--create-slot"] if slot is None else [])]
 
 
 def check_copy(
@@ -153,7 +164,7 @@ def copy_data(
         Refused: the upstream's data is not that of a clean stop, or lies partly elsewhere.
     """
     group.trace.note(f"{instance.name}: copying the files of {upstream.name}")
-    pieces: list[str | Script] = [private_fragment(group), "clear-unfinished", "copy", *rest]
+    pieces: list[str | Script] = [private_fragment(group), "begin-copy", "copy", *rest]
     source = Mount(
         upstream.node.volume or upstream.places.data,
         "/from",
@@ -193,13 +204,16 @@ def copy_from_running(
 ) -> None:
     """Stop the upstream, copy, and start it again, whatever came of the copy."""
     container = upstream.container()
-    if container and container.alive:
-        lifecycle.stop_instances(group, [upstream])
+    runs = bool(container and container.alive)
     try:
+        if runs:
+            connect.ensure_slot(instance, upstream)
+            lifecycle.stop_instances(group, [upstream])
         copy_data(group, instance, upstream, image, rest)
     finally:
-        if stopped := upstream.container():
+        if (stopped := upstream.container()) and not stopped.running:
             group.trace.note(f"{upstream.name}: starting it again")
             group.engine.start(stopped)
             upstream.wait_ready()
-    connect.ensure_slot(instance, upstream)
+    if not runs:
+        connect.ensure_slot(instance, upstream)

@@ -8,7 +8,7 @@ from pgherd.postgres.group import Group
 from pgherd.postgres.instance import Instance
 from pgherd.steps import connect, guards, lifecycle, master, seeding, sync
 from pgherd.steps.image import ensure_image
-from pgherd.steps.node import data_on, run_container, wait_serving
+from pgherd.steps.node import bring_up, data_on, run_container, wait_serving
 
 
 def run_master(group: Group) -> None:
@@ -35,9 +35,10 @@ def run_standby(group: Group, name: str) -> None:
         lifecycle.refuse_half_copied(instance, disk)
         if disk.empty or disk.unfinished:
             master.make_database(group, instance, image)
-        elif not disk.standby_signal:
-            lifecycle.refuse_two_primaries(group, seen, {name: disk})
-        run_container(group, instance, image, container)
+            run_container(group, instance, image, container)
+        else:
+            lifecycle.refuse_two_primaries(group, seen, image, {name: disk})
+            bring_up(group, instance, image, container, disk)
         wait_serving(instance)
 
 
@@ -66,7 +67,7 @@ def base_backup(group: Group, name: str) -> None:
         instance, image = _down(group, name)
         seen = group.observe()
         upstream = group.upstream_of(instance, seen.primaries, seen)
-        options = seeding.slot_option(instance, upstream, seen.nodes[upstream.name].facts)
+        options = seeding.slot_options(instance, upstream, seen.nodes[upstream.name].facts)
         seeding.base_backup(group, instance, upstream, image, [*options, "--checkpoint=fast"])
 
 
@@ -107,11 +108,6 @@ def mark_standby(group: Group, name: str) -> None:
         instance, image = _down(group, name)
         _refuse_empty(instance, image)
         connect.mark_standby(group, instance, image)
-
-
-def start(group: Group) -> None:
-    """Step 9, and the slots that the standbys stream from."""
-    lifecycle.start(group)
 
 
 def require_sync(group: Group) -> None:

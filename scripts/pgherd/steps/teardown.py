@@ -65,7 +65,10 @@ def purge(group: Group, *, confirm: str, delete: bool) -> None:
         )
     stop_all(group)
     with group.locked():
-        image = ensure_image(group, group.engine.containers().values())
+        seen = group.observe()
+        image = ensure_image(group, seen.containers.values())
+        for instance in group.instances.values():
+            guards.check_data_unused(instance, seen)
         _remove(group)
         for instance in group.instances.values():
             _clear(group, instance, image, delete=delete)
@@ -74,26 +77,41 @@ def purge(group: Group, *, confirm: str, delete: bool) -> None:
 
 
 def _clear(group: Group, instance: Instance, image: Image, *, delete: bool) -> None:
+    """Set aside or delete what a node has; what this group did not make there stays."""
     state = guards.data_state(instance)
-    private = group.host.run(Tool("test")["-d", instance.places.private], reads=True).ok
-    if delete and private:
+    disk = instance.disk(image, data=state == guards.FULL)
+    if state == guards.FULL and not (disk.empty or disk.unfinished or disk.was_initialised):
+        group.trace.note(f"{instance.name}: {instance.node.data} is not this group's; left alone")
+        return
+    if state == guards.FULL and not delete:
+        set_aside(group, instance, image, unfinished=True)
+    elif state != guards.ABSENT and delete:
         group.trace.note(f"{instance.name}: deleting {instance.node.data}")
-        lines = f"find {PRIVATE} -mindepth 1 -delete\nfind {PGDATA} -mindepth 1 -delete\n"
-        if state != guards.ABSENT:
-            instance.offline(image, scripts.compose(lines), timeout=None)
-    elif state == guards.FULL:
-        set_aside(group, instance, image)
-    if volume := instance.node.volume:
-        if state != guards.ABSENT:
-            group.engine.must(docker["volume", "rm", volume])
+        data = [mount for mount in instance.mounts() if mount.target == PGDATA]
+        lines = f"find {PGDATA} -mindepth 1 -delete\n"
+        instance.offline(image, scripts.compose(lines), mounts=data, timeout=None)
+    if (volume := instance.node.volume) and state != guards.ABSENT:
+        group.engine.must(docker["volume", "rm", volume])
     elif delete and state != guards.ABSENT:
         group.host.run(Tool("rmdir")["--", instance.places.data])
+    if delete:
+        _clear_private(group, instance, image)
+
+
+def _clear_private(group: Group, instance: Instance, image: Image) -> None:
+    """Empty the private directory, which belongs to the container's user."""
+    if group.host.run(Tool("test")["-d", instance.places.private], reads=True).ok:
+        private = [mount for mount in instance.mounts() if mount.target == PRIVATE]
+        lines = f"find {PRIVATE} -mindepth 1 -delete\nchmod 0777 {PRIVATE}\n"
+        instance.offline(image, scripts.compose(lines), mounts=private)
 
 
 def _clear_secrets(group: Group, *, delete: bool) -> None:
     secrets = str(group.secrets)
     if delete:
-        group.host.run(Tool("rm")["-rf", "--", secrets])
+        result = group.host.run(Tool("rm")["-rf", "--", secrets])
+        if not result.ok:
+            raise Error(f"{secrets} could not be deleted: {result.err.strip()}")
         return
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     group.trace.note(f"{group.name}: setting its passwords aside as {secrets}_bk_{stamp}")

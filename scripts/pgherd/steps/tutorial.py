@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pgherd.docker import docker
 from pgherd.errors import Refused
 from pgherd.postgres.facts import Disk, Facts
-from pgherd.postgres.group import Group
+from pgherd.postgres.group import Group, Observation
 from pgherd.postgres.instance import Instance
 from pgherd.shell import Tool
 from pgherd.steps import guards
@@ -65,7 +65,7 @@ def look(group: Group) -> list[Step]:
     first, second = group.master, first_standby(group)
     a, b = seen.nodes[first.name], seen.nodes[second.name]
     ca, cb = a.container, b.container
-    mine, theirs = _state(group, second), _state(group, first)
+    mine, theirs = _state(group, second, seen), _state(group, first, seen)
     done = {
         "run-master": bool(ca),
         "run-standby": bool(cb),
@@ -97,13 +97,14 @@ class _State:
     standby: bool = False
 
 
-def _state(group: Group, instance: Instance) -> _State:
+def _state(group: Group, instance: Instance, seen: Observation) -> _State:
     """Look at a node's data through its server, or in its directory if that is down."""
-    container = instance.container()
-    if container and container.running and group.owns(container):
-        facts = instance.facts()
-        return _of_facts(facts)
-    image = group.find_image([container] if container else [])
+    node = seen.nodes[instance.name]
+    if node.facts:
+        return _of_facts(node.facts)
+    if node.container and node.container.alive:
+        return _State()  # it does not answer now
+    image = group.find_image(seen.containers.values())
     if image is None or guards.data_state(instance) != guards.FULL:
         return _State()
     return _of_disk(instance.disk(image))

@@ -12,10 +12,8 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-import psycopg
-
 from pgherd.docker import docker
-from pgherd.errors import DeadlinePassed, Error
+from pgherd.errors import DeadlinePassed
 from pgherd.postgres import scripts
 from pgherd.postgres.group import Group, side_by_side
 from pgherd.postgres.instance import Instance
@@ -56,10 +54,7 @@ def verify(group: Group, timeout: float = 15.0) -> Verdict:
     """Check the group from outside; `timeout` is for each single wait, in seconds."""
     started = time.monotonic()
     with connected(group) as clients:
-        try:
-            view, checks = _checked(group, clients, timeout)
-        except psycopg.Error as fault:
-            raise Error(f"verify was cut short, a server went away: {fault}") from None
+        view, checks = _checked(group, clients, timeout)
     order = [*EXAMINED, *PROBED]
     checks.sort(key=lambda check: order.index(check.name))
     log = _log_lines(group, view.primary) if all(check.ok for check in checks) else {}

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import threading
+import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 
 import psycopg
 
-from pgherd.errors import Unreachable
+from pgherd import config
+from pgherd.errors import DeadlinePassed, Unreachable
 from pgherd.postgres import scripts
 from pgherd.postgres.facts import Facts
 from pgherd.postgres.group import Group, side_by_side
 from pgherd.postgres.instance import Instance
 
 CONNECT_SECONDS = 5
+STARTING_SECONDS = 5.0
+WATCH_SECONDS = 180.0  # longer than all single waits of a verify that goes badly
 # Ends a query that a lock holds up. It does not end a COMMIT that waits for a standby: PostgreSQL
 # switches it off before (postgres.c, finish_xact_command); the probe has a watch for that.
 STATEMENT_TIMEOUT = "10s"
@@ -68,6 +75,7 @@ def connect(group: Group, instance: Instance) -> Connection:
     secret = group.passwords.known("postgres")
     return psycopg.connect(
         host=address(instance.node.listen),
+        sslmode="prefer",
         port=instance.node.port,
         user="postgres",
         password=secret.value if secret else "",
@@ -83,20 +91,53 @@ def connect(group: Group, instance: Instance) -> Connection:
 
 @contextmanager
 def connected(group: Group) -> Iterator[dict[str, Client]]:
-    """Connect to every node of the group at once; one that does not answer has its fault said."""
+    """Connect to every node of the group at once; one that does not answer has its fault said.
 
-    def attempt(instance: Instance) -> Client:
+    After `WATCH_SECONDS` in all the connections are cut, so that a server that stands still (a
+    paused container, a stalled disk) holds up nobody: `statement_timeout` is the server's own.
+
+    Raises:
+        DeadlinePassed: the connections were cut.
+    """
+    config.forget_libpq_variables()
+    with ExitStack() as stack:
+        made = side_by_side(lambda i: _attempt(group, i), list(group.instances.values()))
+        live = [client.connection for client in made if client.connection]
+        for connection in live:
+            stack.callback(connection.close)
+        watch = threading.Timer(WATCH_SECONDS, _cut, [live])
+        watch.daemon = True
+        watch.start()
+        stack.callback(watch.cancel)
+        try:
+            yield {client.instance.name: client for client in made}
+        except psycopg.Error as fault:
+            if watch.finished.is_set():
+                raise DeadlinePassed(
+                    f"verify took more than {WATCH_SECONDS:g} s: {fault}"
+                ) from None
+            raise Unreachable(f"verify was cut short: {fault}") from None
+
+
+def _attempt(group: Group, instance: Instance) -> Client:
+    """Connect; a server that is just starting gets a moment."""
+    end = time.monotonic() + STARTING_SECONDS
+    while True:
         try:
             return Client(instance, connect(group, instance))
         except psycopg.OperationalError as fault:
-            return Client(instance, None, _sentence(instance, fault))
+            # Servers say "the database system is starting up", "… not yet accepting connections".
+            if "the database system is" not in str(fault) or time.monotonic() > end:
+                return Client(instance, None, _sentence(instance, fault))
+        time.sleep(0.1)
 
-    with ExitStack() as stack:
-        made = side_by_side(attempt, list(group.instances.values()))
-        for client in made:
-            if client.connection:
-                stack.callback(client.connection.close)
-        yield {client.instance.name: client for client in made}
+
+def _cut(connections: list[Connection]) -> None:
+    for connection in connections:
+        with suppress(OSError, psycopg.Error):
+            end = socket.socket(fileno=os.dup(connection.fileno()))
+            end.shutdown(socket.SHUT_RDWR)
+            end.close()
 
 
 def _sentence(instance: Instance, fault: psycopg.OperationalError) -> str:

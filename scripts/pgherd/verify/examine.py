@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+import psycopg
 
 from pgherd.postgres.facts import Facts, ahead
 from pgherd.postgres.group import Group
@@ -58,20 +60,39 @@ def _settling(group: Group, view: View) -> bool:
         return False
     facts = view.facts[view.primary]
     asked = group.topology.sync_for(group.instance(view.primary).node)
-    return read_sync(facts.sync_names) == asked and not _hung(facts)
+    return read_sync(facts.sync_names) == asked and not _long(facts)
 
 
-def _hung(facts: Facts) -> list[dict[str, Any]]:
+def _long(facts: Facts) -> list[dict[str, Any]]:
+    """Return the commits that wait for a standby, of statements that began long ago."""
     return [w for w in facts.sync_waiters if float(w["seconds"]) > HUNG_SECONDS]
+
+
+def _seen_twice(clients: dict[str, Client], view: View) -> View:
+    """Look again after a while: a long statement may have come to its commit just now."""
+    time.sleep(HUNG_SECONDS)
+    again = {name: clients[name].facts() for name in view.facts}
+    for name, facts in again.items():
+        known = {(w["pid"], w["since"]) for w in view.facts[name].sync_waiters}
+        still = tuple(w for w in _long(facts) if (w["pid"], w["since"]) in known)
+        again[name] = replace(facts, sync_waiters=still)
+    return View(again)
 
 
 def _once(group: Group, clients: dict[str, Client], timeout: float) -> View:
     view = View({name: c.facts() for name, c in clients.items() if c.connection})
+    if any(_long(facts) for facts in view.facts.values()):
+        view = _seen_twice(clients, view)
     leaders = [name for name, facts in view.facts.items() if not facts.in_recovery]
-    # Of two primaries the one that standbys follow is meant, then the one that was asked for.
+    # Of two primaries the one that was promoted last is meant, then the one that has standbys,
+    # then the one that was asked for.
     view.primary = max(
         leaders,
-        key=lambda name: (len(view.facts[name].senders), name == group.master.name),
+        key=lambda name: (
+            view.facts[name].timeline,
+            len(view.facts[name].senders),
+            name == group.master.name,
+        ),
         default=None,
     )
     for name in standbys_of(group, view.primary):
@@ -99,7 +120,10 @@ def _examine_one(
         if failed and TELLS_WHY.get(failed) != check:
             yield not_tried(check, name, f"{failed} failed")
             continue
-        ok, evidence, cure = checks[check]()
+        try:
+            ok, evidence, cure = checks[check]()
+        except psycopg.Error as fault:
+            ok, evidence, cure = False, f"a query failed: {fault}", ""
         failed = failed or ("" if ok else check)
         yield CheckResult(check, name, ok, evidence, "" if ok else cure)
 
@@ -181,7 +205,7 @@ def _sync(group: Group, view: View, name: str) -> Outcome:
 def _hanging(view: View) -> Outcome | None:
     """Return what is to be said of commits that wait for a standby for long; None if none does."""
     facts = view.facts.get(view.primary or "")
-    hung = _hung(facts) if facts else []
+    hung = _long(facts) if facts else []
     if not facts or not hung:
         return None
     longest = max(float(w["seconds"]) for w in hung)

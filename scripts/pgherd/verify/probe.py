@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 import psycopg
 from psycopg import sql
@@ -34,19 +35,35 @@ def probe(clients: dict[str, Client], view: View, timeout: float) -> list[CheckR
     standbys = [c for name, c in clients.items() if name != view.primary]
     name = str(primary.ask(OWN_NAME))
     checks: list[CheckResult] = []
+    dropped = ""
     try:
         written = _write(primary, name, timeout)
         for standby in standbys:
-            seen = _row_seen(standby, name, written, timeout)
-            checks.append(seen)
-            checks.append(
-                _write_refused(standby, name)
-                if seen.ok
-                else not_tried("write-refused", standby.instance.name, "row-seen failed")
-            )
+            checks += _on_standby(standby, name, written, timeout)
+    except psycopg.Error as fault:
+        checks = [_failed("row-seen", standby, fault) for standby in standbys]
+        checks += [
+            not_tried("write-refused", standby.instance.name, "row-seen failed")
+            for standby in standbys
+        ]
     finally:
-        dropped = _drop(primary, name)
+        with suppress(psycopg.Error):
+            dropped = _drop(primary, name)
     return checks + [_clean(standby, name, dropped, timeout) for standby in standbys]
+
+
+def _on_standby(
+    standby: Client, name: str, written: tuple[str, float, str], timeout: float
+) -> list[CheckResult]:
+    seen = _row_seen(standby, name, written, timeout)
+    if not seen.ok:
+        return [seen, not_tried("write-refused", standby.instance.name, "row-seen failed")]
+    return [seen, _write_refused(standby, name)]
+
+
+def _failed(check: str, standby: Client, fault: psycopg.Error) -> CheckResult:
+    evidence = f"a query failed (SQLSTATE {fault.sqlstate}): {fault}"
+    return CheckResult(check, standby.instance.name, ok=False, evidence=evidence)
 
 
 def _write(primary: Client, name: str, timeout: float) -> tuple[str, float, str]:

@@ -11,13 +11,14 @@ from pgherd.postgres.group import side_by_side
 from pgherd.verify.client import Client
 
 SEGMENTS = 4  # compared at the most, the newest; an md5 of 16 MB takes about 30 ms
+WINDOW = 16 * 1024 * 1024  # of each, its end: a segment may have up to 1 GB
 
 # Names greater than the current file's are files put by for later, with old contents.
 _COMPLETE = """
 SELECT coalesce(array_agg(name), '{}') FROM pg_ls_waldir()
 WHERE name ~ '^[0-9A-F]{24}$' AND name < %s
 """
-_SUM = "SELECT md5(pg_read_binary_file('pg_wal/' || %s, 0, %s, true))"
+_SUM = "SELECT md5(pg_read_binary_file('pg_wal/' || %s, %s, %s, true))"
 
 
 def compare_wal(primary: Client, standby: Client, target: str) -> tuple[bool, str]:
@@ -29,7 +30,7 @@ def compare_wal(primary: Client, standby: Client, target: str) -> tuple[bool, st
     name, length = _last_file(primary, target)
     both = side_by_side(lambda client: _complete(client, name), [primary, standby])
     older = sorted(both[0] & both[1], reverse=True)[: SEGMENTS - 1]
-    size = primary.ask("SELECT setting::int FROM pg_settings WHERE name = 'wal_segment_size'")
+    size = int(str(primary.ask("SELECT setting FROM pg_settings WHERE name = 'wal_segment_size'")))
     compared = []
     for file, bytes_of_it in [(name, length), *((file, size) for file in older)]:
         same = _same(primary, standby, file, bytes_of_it)
@@ -56,7 +57,9 @@ def _complete(client: Client, before: str) -> set[str]:
     return set(names) if isinstance(names, list) else set()
 
 
-def _same(primary: Client, standby: Client, file: str, length: object) -> bool | None:
-    """Compare one file; None where one of the two has removed it meanwhile."""
-    one, other = side_by_side(lambda client: client.ask(_SUM, file, length), [primary, standby])
+def _same(primary: Client, standby: Client, file: str, length: int) -> bool | None:
+    """Compare the end of one file; None where one of the two has removed it meanwhile."""
+    start = max(0, length - WINDOW)
+    both = [primary, standby]
+    one, other = side_by_side(lambda c: c.ask(_SUM, file, start, length - start), both)
     return None if one is None or other is None else one == other

@@ -1,13 +1,7 @@
 # A new database, made by the image's own script, that leaves no server behind.
-# The marker initdb.pending tells a run that was killed; initdb.done, that a database was here.
-if [ -e /etc/pgherd/initdb.pending ]; then
-  find "$PGDATA" -mindepth 1 -delete # half-made by us, never served
-fi
-[ -z "$(ls -A "$PGDATA")" ] || fail 65 "$(ls -A "$PGDATA" | head -n 3 | tr '\n' ' ')"
-[ ! -e /etc/pgherd/initdb.done ] || fail 66 "the database is gone"
-touch /etc/pgherd/initdb.pending
-chown postgres:postgres "$PGDATA"
-chmod 0700 "$PGDATA"
+# The mark initdb.pending tells a run that was killed; initdb.done, that a database was here.
+[ ! -e /etc/pgherd/initdb.done ] || [ -n "$(ls -A "$PGDATA")" ] || fail 66 "the database is gone"
+begin initdb.pending
 printf '%s\n' "$superuser_password" >/run/superuser.password
 export POSTGRES_PASSWORD_FILE=/run/superuser.password
 export POSTGRES_INITDB_ARGS='--data-checksums --auth-host=scram-sha-256 --auth-local=trust'

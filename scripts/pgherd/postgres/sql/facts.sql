@@ -5,7 +5,11 @@ SELECT json_build_object(
   'system_identifier', (SELECT system_identifier::text FROM pg_control_system()),
   'version_num', current_setting('server_version_num')::int,
   'segment_size', (SELECT setting::int FROM pg_settings WHERE name = 'wal_segment_size'),
-  'timeline', (SELECT timeline_id FROM pg_control_checkpoint()),
+  -- after a promotion the checkpoint with the new timeline may be minutes away: the WAL has it now
+  'timeline', CASE WHEN pg_is_in_recovery()
+    THEN greatest((SELECT timeline_id FROM pg_control_checkpoint()),
+                  (SELECT received_tli FROM pg_stat_wal_receiver))
+    ELSE ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int END,
   -- flushed, not only inserted: what a standby may have
   'lsn', CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_flush_lsn() END,
   'replay_paused', pg_is_in_recovery() AND pg_is_wal_replay_paused(),
@@ -27,7 +31,7 @@ SELECT json_build_object(
     FROM pg_replication_slots WHERE slot_type = 'physical'),
   'sync_waiters', (
     SELECT coalesce(json_agg(json_build_object(
-      'pid', pid, 'seconds', extract(epoch FROM clock_timestamp() - state_change), 'query', left(query, 60))), '[]')
+      'pid', pid, 'since', state_change, 'seconds', extract(epoch FROM clock_timestamp() - state_change), 'query', left(query, 60))), '[]')
     FROM pg_stat_activity WHERE wait_event = 'SyncRep'),
   'clients', (
     SELECT coalesce(json_agg(json_build_object(

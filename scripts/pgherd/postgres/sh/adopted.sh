@@ -1,0 +1,1 @@
+touch /etc/pgherd/initdb.done

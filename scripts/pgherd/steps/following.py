@@ -1,0 +1,102 @@
+"""A standby that is there already: connected again where it can follow, told apart where not."""
+
+from __future__ import annotations
+
+import re
+
+from pgherd.errors import DeadlinePassed, Error
+from pgherd.postgres.conf import sql_literal
+from pgherd.postgres.facts import Facts
+from pgherd.steps import connect, guards, lifecycle
+from pgherd.steps.asked import Pair
+from pgherd.steps.node import run_container, wait_serving
+
+FOLLOW_SECONDS = 20  # for a standby to stream again before its log is looked at
+HOPELESS_LINES = 40
+# What a standby's log says, again and again, when its upstream has no WAL for it any more.
+HOPELESS = (
+    r"has already been removed|is not in this server's history|is not a child of this server|"
+    r"forked off current database system|is behind recovery timeline|"
+    r"can no longer (?:get changes from|access) replication slot|ahead of the WAL flush position|"
+    r"system identifier differs|invalid record length|incorrect prev-link"
+)
+
+
+def following(pair: Pair) -> Facts | None:
+    """Return the upstream's facts if the node streams from it already or can be made to."""
+    if pair.runs and pair.container:
+        guards.check_spec(pair.standby, pair.container, pair.image)
+    if pair.theirs is None:
+        return None
+    if pair.mine:
+        return _following_live(pair, pair.mine, pair.theirs)
+    if pair.runs or guards.data_state(pair.standby) != guards.FULL:
+        return None
+    guards.check_data_unused(pair.standby, pair.seen)
+    disk = pair.standby.disk(pair.image)
+    usable = disk.standby_signal and not disk.unfinished
+    if usable and disk.system_identifier == pair.theirs.system_identifier:
+        return _made_to_follow(pair)
+    return None
+
+
+def _following_live(pair: Pair, mine: Facts, theirs: Facts) -> Facts | None:
+    if not mine.in_recovery or mine.system_identifier != theirs.system_identifier:
+        return None
+    sender = theirs.sender(pair.standby.node.application_name)
+    if sender and sender.streaming and mine.primary_slot == pair.standby.node.slot:
+        pair.note(f"already streams from {pair.upstream.name}")
+        wait_serving(pair.standby)
+        return theirs
+    return _made_to_follow(pair)
+
+
+def _made_to_follow(pair: Pair) -> Facts | None:
+    """Connect a standby of this system and see whether it streams; None if it does not."""
+    connect.ensure_slot(pair.standby, pair.upstream)
+    if pair.runs:
+        connect.connect_running(pair.group, pair.standby, pair.upstream, pair.image)
+    else:
+        connect.connect_stopped(pair.group, pair.standby, pair.upstream, pair.image)
+        run_container(pair.group, pair.standby, pair.image, pair.container)
+    if hopeless := _hopeless(pair):
+        pair.note(f"it cannot follow any more, so it is seeded anew: {hopeless}")
+        lifecycle.stop_instances(pair.group, [pair.standby], clean=False)
+        made = pair.standby.container()
+        if made and pair.container is None:
+            pair.group.engine.remove(made)
+        return None
+    facts = connect.wait_streaming(pair.standby, pair.upstream, connect.STREAMING_SECONDS)
+    pair.standby.wait_ready()
+    pair.note(f"streams from {pair.upstream.name}")
+    _drop_former_slot(pair)
+    return facts or pair.theirs
+
+
+def _drop_former_slot(pair: Pair) -> None:
+    """Drop the slot that the node had under another application name: it would only keep WAL."""
+    former = pair.mine.primary_slot if pair.mine else ""
+    if former and former not in {node.slot for node in pair.group.topology.nodes.values()}:
+        pair.group.trace.note(f"{pair.upstream.name}: dropping the slot {former}, used no more")
+        pair.upstream.psql(
+            "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots "  # noqa: S608
+            f"WHERE slot_name = {sql_literal(former)} AND NOT active;\n"
+        )
+
+
+def _hopeless(pair: Pair) -> str:
+    """Wait a moment for the standby to stream; return why it never will, if its log says so.
+
+    One that is merely far behind, or still replays what it has, is no reason for a new copy.
+    """
+    if pair.group.trace.dry:
+        return ""
+    try:
+        connect.wait_streaming(pair.standby, pair.upstream, FOLLOW_SECONDS)
+    except DeadlinePassed:
+        tail = pair.standby.log_tail(HOPELESS_LINES)
+    except Error as stopped:
+        return stopped.sentence
+    else:
+        return ""
+    return next((line.strip(" |") for line in tail.splitlines() if re.search(HOPELESS, line)), "")
