@@ -18,9 +18,9 @@ from pgherd.postgres import scripts
 from pgherd.postgres.group import Group, side_by_side
 from pgherd.postgres.instance import Instance
 from pgherd.shell import assignments
-from pgherd.verify.checks import EXAMINED, PROBED, CheckResult, not_tried
+from pgherd.verify.checks import EXAMINED, PROBED, CheckResult, View, not_tried
 from pgherd.verify.client import Client, connected
-from pgherd.verify.examine import View, examine, standbys_of
+from pgherd.verify.examine import examine, standbys_of
 from pgherd.verify.probe import probe
 
 __all__ = ["CheckResult", "Verdict", "as_script", "verify"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from pgherd.postgres.facts import Facts
 
 EXAMINED = ("standby-up", "in-recovery", "same-system", "streaming", "sync", "replay")
 PROBED = ("row-seen", "write-refused", "clean")
@@ -22,3 +24,15 @@ class CheckResult:
 def not_tried(name: str, node: str, reason: str) -> CheckResult:
     """Return a check that counts as failed, since it was not made."""
     return CheckResult(name, node, ok=False, evidence=f"not tried: {reason}")
+
+
+Outcome = tuple[bool, str, str]  # whether it holds, the evidence, the cure
+
+
+@dataclass
+class View:
+    """What was seen of the group: facts by node, who is primary, and the checks made of it."""
+
+    facts: dict[str, Facts] = field(default_factory=dict)
+    primary: str | None = None
+    checks: list[CheckResult] = field(default_factory=list)

@@ -4,37 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import replace
 
 import psycopg
 
 from pgherd.postgres.facts import Facts, ahead
 from pgherd.postgres.group import Group
-from pgherd.steps.sync import counting, read_sync
-from pgherd.sync import Sync
-from pgherd.verify.checks import EXAMINED, CheckResult, not_tried
+from pgherd.steps.sync import read_sync
+from pgherd.verify.checks import EXAMINED, CheckResult, Outcome, View, not_tried
 from pgherd.verify.client import Client
+from pgherd.verify.synchronous import HUNG_SECONDS, hung_long, sync_check
+from pgherd.verify.synchronous import hanging as hung
 from pgherd.verify.wal import compare_wal
 
 # A check that is made although another failed, since it tells why.
 TELLS_WHY = {"in-recovery": "same-system", "sync": "replay"}
 SETTLE_SECONDS = 5.0  # a standby that was just started is not streaming at once
-LET_GO = (
-    "`invoke start` or `invoke seed-standby` bring the standby back; to let the commits go on "
-    "without it: `invoke psql --command \"ALTER SYSTEM SET synchronous_standby_names = ''\"` and "
-    '`invoke psql --command "SELECT pg_reload_conf()"`'
-)
-HUNG_SECONDS = 3.0  # a commit that waits longer than this for a standby hangs
-
-
-@dataclass
-class View:
-    """What was seen of the group: facts by node, who is primary, and the checks made of it."""
-
-    facts: dict[str, Facts] = field(default_factory=dict)
-    primary: str | None = None
-    checks: list[CheckResult] = field(default_factory=list)
 
 
 def standbys_of(group: Group, primary: str | None) -> list[str]:
@@ -60,12 +45,7 @@ def _settling(group: Group, view: View) -> bool:
         return False
     facts = view.facts[view.primary]
     asked = group.topology.sync_for(group.instance(view.primary).node)
-    return read_sync(facts.sync_names) == asked and not _long(facts)
-
-
-def _long(facts: Facts) -> list[dict[str, Any]]:
-    """Return the commits that wait for a standby, of statements that began long ago."""
-    return [w for w in facts.sync_waiters if float(w["seconds"]) > HUNG_SECONDS]
+    return read_sync(facts.sync_names) == asked and not hung_long(facts)
 
 
 def _seen_twice(clients: dict[str, Client], view: View) -> View:
@@ -74,14 +54,14 @@ def _seen_twice(clients: dict[str, Client], view: View) -> View:
     again = {name: clients[name].facts() for name in view.facts}
     for name, facts in again.items():
         known = {(w["pid"], w["since"]) for w in view.facts[name].sync_waiters}
-        still = tuple(w for w in _long(facts) if (w["pid"], w["since"]) in known)
+        still = tuple(w for w in hung_long(facts) if (w["pid"], w["since"]) in known)
         again[name] = replace(facts, sync_waiters=still)
     return View(again)
 
 
 def _once(group: Group, clients: dict[str, Client], timeout: float) -> View:
     view = View({name: c.facts() for name, c in clients.items() if c.connection})
-    if any(_long(facts) for facts in view.facts.values()):
+    if any(hung_long(facts) for facts in view.facts.values()):
         view = _seen_twice(clients, view)
     leaders = [name for name, facts in view.facts.items() if not facts.in_recovery]
     # Of two primaries the one that was promoted last is meant, then the one that has standbys,
@@ -109,12 +89,12 @@ def _examine_one(
         "in-recovery": lambda: _in_recovery(view, name),
         "same-system": lambda: _same_system(group, clients, view, name),
         "streaming": lambda: _streaming(group, view, name),
-        "sync": lambda: _sync(group, view, name),
+        "sync": lambda: sync_check(group, view, name),
         "replay": lambda: _replay(clients, view, name, timeout),
     }
     failed = ""
     for check in EXAMINED:
-        if check == "sync" and failed and (hanging := _hanging(view)):
+        if check == "sync" and failed and (hanging := hung(view)):
             yield CheckResult(check, name, *hanging)  # told even where the standby is down
             continue
         if failed and TELLS_WHY.get(failed) != check:
@@ -126,9 +106,6 @@ def _examine_one(
             ok, evidence, cure = False, f"a query failed: {fault}", ""
         failed = failed or ("" if ok else check)
         yield CheckResult(check, name, ok, evidence, "" if ok else cure)
-
-
-Outcome = tuple[bool, str, str]  # whether it holds, the evidence, the cure
 
 
 def _standby_up(client: Client, facts: Facts | None) -> Outcome:
@@ -187,47 +164,6 @@ def _streaming(group: Group, view: View, name: str) -> Outcome:
     if sender.streaming and not receiver:
         return False, f"{evidence}, but {name} itself receives nothing", cure
     return sender.streaming, evidence, cure
-
-
-def _sync(group: Group, view: View, name: str) -> Outcome:
-    facts = view.facts[view.primary or ""]
-    asked = group.topology.sync_for(group.instance(view.primary or "").node)
-    names = facts.sync_names
-    if hanging := _hanging(view):
-        return hanging
-    if read_sync(names) != asked:
-        wanted = f"'{asked.render()}'" if asked else "asynchronous"
-        evidence = f"synchronous_standby_names is '{names}', and the topology asks {wanted}"
-        return False, evidence, "`invoke step.require-sync`"
-    return _sync_state(group, facts, asked, name)
-
-
-def _hanging(view: View) -> Outcome | None:
-    """Return what is to be said of commits that wait for a standby for long; None if none does."""
-    facts = view.facts.get(view.primary or "")
-    hung = _long(facts) if facts else []
-    if not facts or not hung:
-        return None
-    longest = max(float(w["seconds"]) for w in hung)
-    what = "1 commit hangs" if len(hung) == 1 else f"{len(hung)} commits hang"
-    evidence = (
-        f"{what} on {view.primary}, for {longest:.0f} s: too few standbys of {facts.sync_names} "
-        f"stream (process {hung[0]['pid']}: {hung[0]['query']})"
-    )
-    return False, evidence, LET_GO
-
-
-def _sync_state(group: Group, facts: Facts, asked: Sync | None, name: str) -> Outcome:
-    application = group.instance(name).node.application_name
-    sender = facts.sender(application)
-    if asked is None or not asked.matches(application):
-        return True, "asynchronous, as the topology asks", ""
-    state = sender.sync_state if sender else "not there"
-    evidence = f"sync_state is {state}, with {asked.render()}"
-    counted = state in {"sync", "quorum"} or (
-        state == "potential" and counting(asked, facts) >= asked.count
-    )
-    return counted, evidence, "`invoke step.require-sync`"
 
 
 def _replay(clients: dict[str, Client], view: View, name: str, timeout: float) -> Outcome:

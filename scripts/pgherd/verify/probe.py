@@ -10,9 +10,9 @@ from contextlib import suppress
 import psycopg
 from psycopg import sql
 
-from pgherd.verify.checks import CheckResult, not_tried
+from pgherd.verify.checks import CheckResult, View, not_tried
 from pgherd.verify.client import Client
-from pgherd.verify.examine import View, replays, reseed_cure
+from pgherd.verify.examine import replays, reseed_cure
 
 ROWS = 3
 READ_ONLY = "25006"  # read_only_sql_transaction
