@@ -18,8 +18,15 @@ def held(path: Path, what: str) -> Iterator[None]:
     Raises:
         Refused: another process holds it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as file:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a+")
+    except OSError as fault:
+        raise Refused(
+            f"{path} cannot be written ({fault.strerror}): run this as the owner of the checkout, "
+            "or use a copy of your own."
+        ) from None
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -48,7 +48,7 @@ class Passwords:
     def known(self, role: str) -> Secret | None:
         """Return the role's password if its file is there; make nothing."""
         path = self.directory / f"{role}.password"
-        return Secret(self._read(path), str(path)) if path.exists() else None
+        return Secret(self._read(path), str(path)) if os.path.lexists(path) else None
 
     def _read(self, path: Path) -> str:
         try:
@@ -60,7 +60,10 @@ class Passwords:
         return value
 
     def _make(self, path: Path) -> None:
-        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as fault:
+            raise Refused(f"{self.directory} cannot be made: {fault.strerror}") from None
         value = "".join(secrets.choice(ALPHABET) for _ in range(LENGTH))
         handle, name = tempfile.mkstemp(dir=self.directory, prefix=f".{path.name}")  # mode 0600
         with os.fdopen(handle, "w", encoding="utf-8") as file:

@@ -152,7 +152,7 @@ def refuse_two_primaries(
     known = {**_others(group, seen, image, starting), **leaders}
     for name, (system, position) in leaders.items():
         for other, (theirs, newest) in known.items():
-            # A copy that is down and not marked yet keeps nobody from being what it was copied from.
+            # A copy that is down and not marked yet does not stop what it was copied from.
             copied = group.topology.primary.name == name and newest[0] <= position[0]
             if other != name and theirs == system and not (copied and other not in seen.primaries):
                 raise Refused(_twins(group, name, other, newer=newest[0] > position[0]))

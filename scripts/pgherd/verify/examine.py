@@ -88,7 +88,7 @@ def _examine_one(
         "standby-up": lambda: _standby_up(clients[name], view.facts.get(name)),
         "in-recovery": lambda: _in_recovery(view, name),
         "same-system": lambda: _same_system(group, clients, view, name),
-        "streaming": lambda: _streaming(group, view, name),
+        "streaming": lambda: _streaming(group, clients, view, name),
         "sync": lambda: sync_check(group, view, name),
         "replay": lambda: _replay(clients, view, name, timeout),
     }
@@ -151,19 +151,35 @@ def _upstream(group: Group, view: View, name: str) -> str:
     return asked
 
 
-def _streaming(group: Group, view: View, name: str) -> Outcome:
+def _streaming(group: Group, clients: dict[str, Client], view: View, name: str) -> Outcome:
     upstream = _upstream(group, view, name)
     application = group.instance(name).node.application_name
-    cure = f"`invoke seed-standby --node {name}`; `invoke logs --node {name}` tells why"
     facts = view.facts.get(upstream)
     sender = facts.sender(application) if facts else None
-    if sender is None:
-        return False, f"pg_stat_replication of {upstream} has no row for {application}", cure
-    evidence = f"{upstream} has {application}, {sender.state}, sent to {sender.sent}"
-    receiver = view.facts[name].receiver
-    if sender.streaming and not receiver:
-        return False, f"{evidence}, but {name} itself receives nothing", cure
-    return sender.streaming, evidence, cure
+    receives = view.facts[name].receiver is not None
+    evidence = f"pg_stat_replication of {upstream} has no row for {application}"
+    if sender:
+        evidence = f"{upstream} has {application}, {sender.state}, sent to {sender.sent}"
+        evidence += "" if receives else f", but {name} itself receives nothing"
+    if sender and sender.streaming and receives:
+        return True, evidence, ""
+    if diverged := _divergence(clients, view, name):
+        return False, f"{evidence}; diverged: {diverged}", reseed_cure(name)
+    return (
+        False,
+        evidence,
+        f"`invoke seed-standby --node {name}`; `invoke logs --node {name}` tells why",
+    )
+
+
+def _divergence(clients: dict[str, Client], view: View, name: str) -> str:
+    """Return how a standby that does not stream has gone its own way; empty if nothing tells so."""
+    standby, primary = clients[name], clients[view.primary or ""]
+    replayed = str(standby.ask("SELECT pg_last_wal_replay_lsn()"))
+    if ahead(replayed, str(primary.ask("SELECT pg_current_wal_flush_lsn()"))):
+        return f"it has replayed to {replayed}, where {view.primary} has not come yet"
+    same, extent = compare_wal(primary, standby, replayed)
+    return "" if same else extent
 
 
 def _replay(clients: dict[str, Client], view: View, name: str, timeout: float) -> Outcome:
