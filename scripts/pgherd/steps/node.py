@@ -18,7 +18,7 @@ from pgherd.steps import guards
 
 T = TypeVar("T")
 
-BAD_SETTINGS = 72  # the exit code of sh/check-settings.sh and sh/reload.sh
+BAD_SETTINGS = 72  # the exit code of sh/check-settings.sh
 CHECK = "check-settings"
 
 
@@ -175,6 +175,7 @@ def serving_script(instance: Instance, *more: str | Script) -> Script:
     return scripts.compose(
         "ready",
         settings_fragment(instance),
+        CHECK,
         "hba",
         *more,
         "reload",

@@ -1,2 +1,6 @@
-# The server reads all its files to tell one setting, and says what it does not take.
-bad=$(as_postgres postgres -D "$PGDATA" -C port 2>&1 >/dev/null) || fail 72 "$bad"
+# `postgres -C` reads all files as a start would, and says what it does not take; then those before
+# go back. (pg_file_settings cannot tell a bad value from one that only wants a restart.)
+if ! said=$(as_postgres postgres -D "$PGDATA" -C port 2>&1 >/dev/null); then
+  [ ! -e "$PGDATA/pgherd.conf.before" ] || mv "$PGDATA/pgherd.conf.before" "$PGDATA/pgherd.conf"
+  fail 72 "$(echo "$said" | sed -n 's/^.*LOG: *//p' | tr '\n' ';')"
+fi

@@ -3,7 +3,8 @@
 [ -z "$(ls -A "$PGDATA" 2>/dev/null)" ] && echo empty=1
 [ -e "$PGDATA/standby.signal" ] && echo standby.signal=1
 [ -e /etc/pgherd/initdb.done ] && echo initdb.done=1
-for mark in seeding initdb.pending; do unfinished $mark && echo "$mark=1"; done
+unfinished seeding && echo seeding=1
+[ -s /etc/pgherd/initdb.pending ] && [ "$(cat /etc/pgherd/initdb.pending)" = "$(this_directory 2>/dev/null)" ] && echo initdb.pending=1
 grep -qiE '^[[:space:]]*primary_conninfo' "$PGDATA/postgresql.auto.conf" 2>/dev/null && echo connected=1
 [ -e "$PGDATA/pgherd.conf" ] && echo "settings=$(sha256sum <"$PGDATA/pgherd.conf" | cut -d ' ' -f 1)"
 if [ -e "$PGDATA/global/pg_control" ]; then LC_ALL=C pg_controldata "$PGDATA" 2>/dev/null || :; fi

@@ -1,0 +1,125 @@
+"""With --dry the acts are printed as a shell script that does the job; --echo shows them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, Herd, MakeHerd, docker
+
+READS = ("set -eu", "#!/bin/sh")
+
+
+def printed(herd: Herd, *words: str) -> str:
+    """Return the script that invoke prints; it is sound shell, and nothing was done."""
+    before = things(herd)
+    script = herd.invoke("--dry", *words).stdout
+    assert things(herd) == before
+    checked = subprocess.run(
+        ["sh", "-n"], input=script, capture_output=True, text=True, check=False
+    )
+    assert (checked.returncode, checked.stderr) == (0, "")
+    return script
+
+
+def things(herd: Herd) -> list[object]:
+    """Return the group's containers, networks, files and passwords."""
+    known = ["--no-trunc", "--filter", f"name={herd.name}", "--format"]
+    return [
+        docker("ps", "--all", *known, "{{.ID}} {{.Names}} {{.State}}"),
+        docker("network", "ls", *known, "{{.ID}}"),
+        sorted(path.name for path in herd.directory.iterdir()),
+        sorted(herd.secrets().rglob("*")),
+    ]
+
+
+def run(script: str, directory: Path, name: str = "script.sh") -> str:
+    """Run a printed script as a user would, from anywhere."""
+    file = directory / name
+    file.write_text(script, encoding="utf-8")
+    done = subprocess.run(
+        ["sh", str(file)], cwd="/", capture_output=True, text=True, timeout=120, check=False,
+        stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def passwords(herd: Herd) -> list[str]:
+    return [file.read_text().strip() for file in herd.secrets().glob("*.password")]
+
+
+def acts(script: str) -> list[str]:
+    """Return the docker commands of a script."""
+    return [line for line in script.splitlines() if line.startswith("docker ")]
+
+
+@pytest.mark.parametrize(
+    ("major", "words"), [("17", ["setup-master", "seed-standby", "verify"]), ("18", ["demo"])]
+)
+def test_from_an_empty_folder_the_script_does_the_job(
+    make_herd: MakeHerd, tmp_path: Path, major: str, words: list[str]
+) -> None:
+    herd = make_herd(major)
+    script = printed(herd, *words)
+    assert script.startswith("#!/bin/sh\n")
+    said = run(script, tmp_path)
+    assert not [secret for secret in passwords(herd) if secret in said + script]
+    assert len(passwords(herd)) == 2
+    herd.checks()
+    for task in ("setup-master", "seed-standby"):
+        assert "already" in herd.invoke(task).stderr
+
+
+@pytest.fixture(scope="module")
+def live(make_herd: MakeHerd) -> Herd:
+    """A pair that streams."""
+    herd = make_herd("17")
+    herd.invoke("setup-master", "seed-standby")
+    return herd
+
+
+def test_where_all_is_done_the_script_does_nothing(live: Herd, tmp_path: Path) -> None:
+    before = things(live)
+    script = printed(live, "setup-master", "seed-standby", "verify")
+    assert not [act for act in acts(script) if " run " in act or " start " in act or " rm " in act]
+    assert not [secret for secret in passwords(live) if secret in script]
+    run(script, tmp_path)
+    assert things(live) == before
+    live.checks()
+
+
+def test_the_script_of_a_stop_and_of_a_start(live: Herd, tmp_path: Path) -> None:
+    master, standby = live.container("master"), live.container("standby")
+    stops = printed(live, "stop")
+    assert [act.split()[-1] for act in acts(stops)] == [master, standby]
+    run(stops, tmp_path)
+    run(printed(live, "start"), tmp_path)
+    live.checks()
+
+
+def test_the_script_of_a_new_seed(live: Herd, tmp_path: Path) -> None:
+    script = printed(live, "seed-standby", "--reseed", "--async-meanwhile", "--method", "copy")
+    assert not [secret for secret in passwords(live) if secret in script]
+    run(script, tmp_path)
+    assert len(list(live.directory.glob("standby_data_bk_*"))) == 1
+    live.checks()
+
+
+def test_the_script_of_a_down(live: Herd) -> None:
+    script = printed(live, "down")
+    removed = [act.split()[-1] for act in acts(script) if act.startswith("docker rm")]
+    assert sorted(removed) == sorted([live.container("master"), live.container("standby")])
+    assert f"docker network rm pgherd-{live.name}" in script
+
+
+def test_echo_shows_the_commands_beside_the_answer(live: Herd) -> None:
+    done = live.invoke("--echo", "setup-master", "verify", "--json")
+    assert json.loads(done.stdout)["ok"]
+    shown = [line for line in done.stderr.splitlines() if line.startswith("+ docker ")]
+    assert any("exec --interactive" in line for line in shown)
+    assert any("psql" in line for line in shown)
+    assert not [secret for secret in passwords(live) if secret in done.stderr]
+    assert str(ROOT) in done.stderr  # a secret stands there as a read of its file

@@ -1,0 +1,359 @@
+"""Seeding a standby: both methods, volumes and odd paths, kinds of sync, and what goes wrong."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pytest
+from conftest import INVOKE, MAJORS, ROOT, Herd, MakeHerd, docker
+
+PGDATA = "/var/lib/postgresql/data"
+BACKING_UP = "SELECT count(*) FROM pg_stat_progress_basebackup WHERE backup_streamed > 65536"
+
+
+def until(holds: Callable[[], bool], seconds: float = 60.0) -> bool:
+    """Ask until the answer is yes, or the time is over."""
+    end = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def passes(herd: Herd) -> bool:
+    """Run verify, which has to pass."""
+    return all(check["ok"] for check in herd.checks().values())
+
+
+def slots(herd: Herd, role: str = "master") -> list[str]:
+    """Return the names of a server's replication slots."""
+    names = "SELECT coalesce(array_agg(slot_name::text ORDER BY slot_name::text), '{}') FROM pg_replication_slots"
+    found: list[str] = herd.sql(role, names)
+    return found
+
+
+def psql(herd: Herd, role: str, statement: str) -> str:
+    """Run SQL in a node's container for 10 seconds at most: a commit that hangs is a failure."""
+    words = ["timeout", "10", "psql", "-XAtqU", "postgres", "-c", statement]
+    return docker("exec", herd.container(role), *words)
+
+
+def in_data(herd: Herd, role: str, script: str) -> str:
+    """Run a shell script in the data directory of a server that is down."""
+    image = docker("inspect", "--format", "{{.Image}}", herd.container("master"))
+    mount = f"type=bind,source={herd.data(role)},target=/seen,readonly"
+    words = ["--mount", mount, "--workdir", "/seen", "--entrypoint", "sh", image, "-c", script]
+    return docker("run", "--rm", *words)
+
+
+def started(herd: Herd, role: str) -> str:
+    """Return when a container was started."""
+    return docker("inspect", "--format", "{{.State.StartedAt}}", herd.container(role))
+
+
+def anonymous_volumes() -> set[str]:
+    """Return the engine's volumes that have no name of their own."""
+    return {
+        name
+        for name in docker("volume", "ls", "--quiet").split()
+        if re.fullmatch("[0-9a-f]{64}", name)
+    }
+
+
+# --- the method copy, the tutorial's ---
+
+
+def test_a_copy_leaves_out_what_must_not_be_copied(make_herd: MakeHerd) -> None:
+    herd = make_herd("17")
+    herd.invoke("setup-master")
+    herd.sql("master", "SELECT pg_create_physical_replication_slot('of_the_master', true)")
+    herd.invoke("step.stop", "step.copy-data")
+    assert in_data(herd, "master", "ls pg_replslot") == "of_the_master"
+    assert in_data(herd, "standby", "ls pg_replslot pg_dynshmem pg_notify pg_stat_tmp").split() == [
+        "pg_dynshmem:", "pg_notify:", "pg_replslot:", "pg_stat_tmp:",
+    ]  # fmt: skip
+    assert in_data(herd, "standby", "find . -name postmaster.* -o -name pg_internal.init") == ""
+    assert in_data(herd, "standby", "stat -c %a:%U . global/pg_control") == (
+        "700:postgres\n600:postgres"
+    )
+
+
+@pytest.mark.parametrize("major", ["17", "18"])
+def test_a_copy_asks_before_it_stops_the_master(make_herd: MakeHerd, major: str) -> None:
+    herd = make_herd(major)
+    herd.invoke("setup-master", "step.run-standby")
+    herd.sql("master", "SELECT pg_create_physical_replication_slot('of_the_master', true)")
+    before = started(herd, "master"), started(herd, "standby")
+    with herd.connect("master", application_name="shop") as shop:
+        said = herd.invoke("seed-standby", "--method", "copy", code=2).stderr
+        assert "1 clients are connected" in said
+        assert "--yes" in said
+        assert (started(herd, "master"), started(herd, "standby")) == before
+        assert shop.execute("SELECT 'still served'").fetchone() == ("still served",)
+        said = herd.invoke("seed-standby", "--method", "copy", "--yes").stderr
+        with pytest.raises(psycopg.OperationalError):
+            shop.execute("SELECT 'cut off'")
+    master = herd.container("master")
+    assert f"{master}: will be stopped while its files are copied" in said
+    assert f"{master}: shut down\n" in said
+    (aside,) = herd.directory.glob("standby_data_bk_*")
+    assert f"setting its data aside as {aside}" in said
+    assert passes(herd)
+    assert slots(herd, "standby") == []
+    assert slots(herd) == ["of_the_master", "standby1"]
+
+
+def test_a_killed_copy_is_done_by_a_second_try(make_herd: MakeHerd) -> None:
+    herd = make_herd("17")
+    herd.invoke("setup-master")
+    words = [*INVOKE, "seed-standby", "--method", "copy"]
+    with subprocess.Popen(
+        words, cwd=ROOT, env=herd.environment(), stderr=subprocess.PIPE, text=True
+    ) as copying:
+        assert copying.stderr
+        assert any("copying the files of" in line for line in copying.stderr)
+        copying.kill()
+    with pytest.raises(psycopg.OperationalError):
+        herd.sql("master", "SELECT 1")
+    herd.invoke("seed-standby", "--method", "copy")
+    assert passes(herd)
+
+
+# --- base backup ---
+
+
+@pytest.fixture(scope="module")
+def filled(make_herd: MakeHerd) -> Herd:
+    """A pair whose master had tables before its standby was seeded."""
+    herd = make_herd("17")
+    herd.invoke("setup-master")
+    herd.sql("master", "CREATE TABLE numbers AS SELECT n FROM generate_series(1, 12345) n")
+    herd.sql("master", "CREATE TABLE words AS SELECT 'ä' || n AS w FROM generate_series(1, 77) n")
+    herd.invoke("seed-standby")
+    return herd
+
+
+def test_a_base_backup_brings_every_row(filled: Herd) -> None:
+    assert filled.sql("standby", "SELECT count(*) FROM numbers") == 12345
+    assert filled.sql("standby", "SELECT count(*) FROM words") == 77
+    total = "SELECT md5(string_agg(w, ',' ORDER BY w)) FROM words"
+    assert filled.sql("standby", total) == filled.sql("master", total)
+    assert passes(filled)
+
+
+def test_the_only_synchronous_standby_is_not_reseeded_unasked(filled: Herd) -> None:
+    before = started(filled, "standby")
+    said = filled.invoke("seed-standby", "--reseed", code=2).stderr
+    assert "is the synchronous standby" in said
+    assert "--async-meanwhile" in said
+    assert started(filled, "standby") == before
+    assert passes(filled)
+
+
+def test_it_is_reseeded_while_commits_go_on(filled: Herd) -> None:
+    filled.invoke("seed-standby", "--reseed", "--async-meanwhile")
+    assert len(list(filled.directory.glob("standby_data_bk_*"))) == 1
+    assert passes(filled)
+    assert filled.sql("master", "SHOW synchronous_standby_names") == "FIRST 1 (standby1)"
+    assert filled.sql("standby", "SELECT count(*) FROM numbers") == 12345
+
+
+def test_the_copy_does_not_bring_the_list_of_synchronous_standbys(filled: Herd) -> None:
+    filled.invoke("seed-standby", "--reseed", "--async-meanwhile", "--method", "copy", "--yes")
+    assert passes(filled)
+    assert filled.sql("standby", "SHOW synchronous_standby_names") == ""
+
+
+def test_an_interrupted_base_backup_is_done_by_a_second_try(make_herd: MakeHerd) -> None:
+    herd = make_herd("17")
+    herd.invoke("setup-master")
+    helper = f"pgherd-{herd.name}-{herd.container('standby')}"
+    words = [*INVOKE, "seed-standby", "--max-rate", "32k"]
+    with subprocess.Popen(
+        words, cwd=ROOT, env=herd.environment(), stderr=subprocess.DEVNULL
+    ) as seeding:
+        assert until(lambda: herd.sql("master", BACKING_UP) == 1)
+        seeding.kill()
+    assert docker("ps", "--quiet", "--filter", f"name={helper}") != ""
+    assert slots(herd) == ["standby1"]
+    said = herd.invoke("seed-standby").stderr
+    assert f"{helper}: left behind by a run that was killed" in said
+    assert passes(herd)
+    assert docker("ps", "--all", "--quiet", "--filter", f"name={helper}") == ""
+    assert slots(herd) == ["standby1"]
+    assert list(herd.directory.glob("*_bk_*")) == []  # an unfinished copy is nobody's data
+
+
+@pytest.mark.parametrize("end", ["helper", "ctrl-c"])
+def test_a_base_backup_that_ended_early_is_no_obstacle(make_herd: MakeHerd, end: str) -> None:
+    herd = make_herd("17")
+    herd.invoke("setup-master")
+    helper = f"pgherd-{herd.name}-{herd.container('standby')}"
+    with subprocess.Popen(
+        [*INVOKE, "seed-standby", "--max-rate", "32k"], cwd=ROOT, env=herd.environment(),
+        stderr=subprocess.PIPE, text=True,
+    ) as seeding:  # fmt: skip
+        assert until(lambda: herd.sql("master", BACKING_UP) == 1)
+        if end == "helper":
+            docker("kill", helper)
+        else:
+            seeding.send_signal(signal.SIGINT)
+        _, said = seeding.communicate(timeout=60)
+    assert seeding.returncode == {"helper": 1, "ctrl-c": 130}[end]
+    assert "Traceback" not in said
+    assert until(lambda: docker("ps", "-aq", "--filter", f"name={helper}") == "", 15)
+    herd.invoke("seed-standby")
+    assert passes(herd)
+    assert slots(herd) == ["standby1"]
+
+
+def test_an_unfinished_copy_is_not_started(make_herd: MakeHerd) -> None:
+    herd = make_herd("17")
+    herd.invoke("step.run-master", "step.stop", "step.copy-data")
+    image = docker("inspect", "--format", "{{.Image}}", herd.container("master"))
+    private = herd.secrets() / herd.container("standby")
+    mounts = [f"type=bind,source={herd.data('standby')},target=/copy"]
+    mounts += [f"type=bind,source={private},target=/private"]
+    options = [word for mount in mounts for word in ("--mount", mount)]
+    killed = "rm /copy/global/pg_control && touch /private/seeding"  # what goes last is not there
+    docker("run", "--rm", *options, "--entrypoint", "sh", image, "-c", killed)
+    said = herd.invoke("start", code=2).stderr
+    assert f"invoke seed-standby --node {herd.container('standby')}" in said
+    assert docker("ps", "--all", "--quiet", "--filter", f"name={herd.container('standby')}") == ""
+    herd.invoke("setup-master", "seed-standby")
+    assert passes(herd)
+
+
+def test_a_standby_that_cannot_start_is_seeded_anew(make_herd: MakeHerd) -> None:
+    herd = make_herd("17")
+    herd.invoke("setup-master", "seed-standby")
+    standby = herd.container("standby")
+    docker("exec", "--user", "postgres", standby, "rm", f"{PGDATA}/global/pg_control")
+    docker("restart", "--time", "0", standby)
+    restarts = ["inspect", "--format", "{{.RestartCount}}", standby]
+    assert until(lambda: int(docker(*restarts)) > 0)
+    herd.invoke("seed-standby")
+    assert passes(herd)
+    assert len(list(herd.directory.glob("standby_data_bk_*"))) == 1
+
+
+# --- where the data lies ---
+
+
+@pytest.mark.parametrize("major", MAJORS)
+def test_named_volumes_on_every_major(make_herd: MakeHerd, major: str) -> None:
+    herd = make_herd(major)
+    before = anonymous_volumes()
+    for role, node in herd.nodes.items():
+        node["data"] = f"volume:{herd.name}-{role}-data"
+    herd.write()
+    herd.invoke("setup-master", "step.run-standby")
+    own = herd.sql("standby", "SELECT system_identifier::text FROM pg_control_system()")
+    herd.invoke("seed-standby")
+    assert passes(herd)
+    herd.invoke("down")
+    mine = docker("volume", "ls", "--quiet", "--filter", f"name={herd.name}").split()
+    _, _, aside = sorted(mine)
+    assert re.fullmatch(rf"{herd.name}-standby-data_bk_\d{{8}}T\d{{6}}Z", aside)
+    herd.invoke("start")
+    assert passes(herd)
+    assert anonymous_volumes() == before
+    image = docker("inspect", "--format", "{{.Image}}", herd.container("master"))
+    mount = f"type=volume,source={aside},target=/seen,readonly"
+    words = ["run", "--rm", "--mount", mount, "--entrypoint", "pg_controldata", image, "/seen"]
+    assert own in docker(*words)
+
+
+@pytest.mark.parametrize("method", ["basebackup", "copy"])
+def test_any_path_will_do(make_herd: MakeHerd, method: str) -> None:
+    herd = make_herd("17")
+    odd = herd.directory / 'a space, a "quote", it\'s ü'
+    for role, node in herd.nodes.items():
+        node["data"] = str(odd / role)
+    herd.write()
+    herd.invoke("setup-master", "step.run-standby", "seed-standby", "--method", method)
+    assert passes(herd)
+    kept = sorted(path.name.partition("_bk_")[0] for path in odd.iterdir())
+    assert kept == ["master", "standby", "standby"]
+
+
+# --- who waits for whom ---
+
+
+@pytest.fixture(scope="module")
+def dashed(make_herd: MakeHerd) -> Herd:
+    """A pair whose standby has a name that needs quotes."""
+    herd = make_herd("17")
+    herd.nodes["standby"]["application_name"] = "Standby-1"
+    herd.group["sync"] = 'FIRST 1 ("Standby-1")'
+    herd.write()
+    herd.invoke("setup-master", "seed-standby")
+    return herd
+
+
+def ask_for(herd: Herd, sync: str) -> dict[tuple[str, str], dict[str, Any]]:
+    """Change the topology's sync, let seed-standby see to it, and verify."""
+    herd.group["sync"] = sync
+    herd.write()
+    herd.invoke("seed-standby")
+    return herd.checks()
+
+
+def test_a_name_that_needs_quotes(dashed: Herd) -> None:
+    checks = ask_for(dashed, 'FIRST 1 ("Standby-1")')
+    wanted = 'sync_state is sync, with FIRST 1 ("Standby-1")'
+    assert checks["sync", "standby"]["evidence"] == wanted
+    with dashed.connect("master") as master:
+        rows = master.execute("SELECT application_name, sync_state FROM pg_stat_replication")
+        assert rows.fetchall() == [("Standby-1", "sync")]
+    assert slots(dashed) == ["standby_1"]
+
+
+def test_any_one_is_a_quorum(dashed: Herd) -> None:
+    checks = ask_for(dashed, 'ANY 1 ("Standby-1")')
+    wanted = 'sync_state is quorum, with ANY 1 ("Standby-1")'
+    assert checks["sync", "standby"]["evidence"] == wanted
+
+
+def test_asynchronous_by_topology(dashed: Herd) -> None:
+    checks = ask_for(dashed, "")
+    assert checks["sync", "standby"]["evidence"] == "asynchronous, as the topology asks"
+    assert dashed.sql("master", "SELECT sync_state FROM pg_stat_replication") == "async"
+
+
+def test_two_standbys_are_waited_for_when_both_stream(make_herd: MakeHerd) -> None:
+    herd = make_herd("17", standbys=2, sync="FIRST 2 (standby1, standby2)")
+    said = herd.invoke("setup-master", "seed-standby").stderr
+    assert "needs 2 standbys that stream, and 1 do" in said
+    assert herd.sql("master", "SHOW synchronous_standby_names") == ""
+    psql(herd, "master", "CREATE TABLE commits_at_once ()")
+    herd.invoke("seed-standby", "--node", herd.container("standby2"))
+    checks = herd.checks()
+    evidence = {role: checks["sync", role]["evidence"] for role in ("standby", "standby2")}
+    assert set(evidence.values()) == {"sync_state is sync, with FIRST 2 (standby1, standby2)"}
+    assert slots(herd) == ["standby1", "standby2"]
+    checks = ask_for(herd, "ANY 1 (standby1, standby2)")
+    assert "quorum" in checks["sync", "standby2"]["evidence"]
+
+
+# --- after a promotion ---
+
+
+@pytest.mark.parametrize("major", MAJORS)
+def test_nothing_inherited_hangs_after_a_promotion(make_herd: MakeHerd, major: str) -> None:
+    herd = make_herd(major)
+    herd.invoke("setup-master", "seed-standby")
+    herd.invoke("seed-standby", "--reseed", "--async-meanwhile")  # from a synchronous master
+    docker("stop", "--time", "60", herd.container("master"))
+    assert psql(herd, "standby", "SELECT pg_promote(true, 30)") == "t"
+    psql(herd, "standby", "CREATE TABLE commits AS SELECT 'at once' AS how")
+    assert psql(herd, "standby", "SELECT how FROM commits") == "at once"
+    assert psql(herd, "standby", "SHOW synchronous_standby_names") == ""
+    assert slots(herd, "standby") == []

@@ -1,0 +1,354 @@
+"""Verify fails, says why and how to mend it; the mending that it names works."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from conftest import INVOKE, ROOT, Herd, MakeHerd, docker
+
+PGDATA = "/var/lib/postgresql/data"
+MAKE_TABLE = """
+DROP TABLE IF EXISTS written;
+CREATE TABLE written AS SELECT 'both'::text AS who;
+"""
+SYNCHRONOUS = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'"
+PROBES = "SELECT count(*) FROM pg_class WHERE relname LIKE 'pgherd_probe%'"
+
+
+def until(so: Callable[[], object], what: str, seconds: float = 30) -> None:
+    """Ask again and again until it is so; fail at the deadline."""
+    end = time.monotonic() + seconds
+    while not so():
+        assert time.monotonic() < end, f"not so after {seconds} s: {what}"
+        time.sleep(0.02)
+
+
+def verdict(herd: Herd) -> dict[str, Any]:
+    """Run verify, whatever it comes to, and return what it says."""
+    done = subprocess.run(
+        [*INVOKE, "verify", "--json"], cwd=ROOT, env=herd.environment(), capture_output=True,
+        text=True, timeout=120, check=False,
+    )  # fmt: skip
+    answer: dict[str, Any] = json.loads(done.stdout)
+    assert answer["ok"] is (done.returncode == 0)
+    return answer
+
+
+def mended(herd: Herd) -> Herd:
+    """Return the group as it should be, whatever an earlier test left of it."""
+    if not verdict(herd)["ok"] or herd.sql("master", "SELECT pg_is_in_recovery()"):
+        herd.invoke("down", "--purge", "--delete-data", "--confirm", herd.name)
+        herd.invoke("setup-master", "seed-standby")
+    return herd
+
+
+@pytest.fixture
+def sound(pair: Herd) -> Herd:
+    """A pair that passes, on each major version in turn."""
+    return mended(pair)
+
+
+@pytest.fixture(scope="module")
+def shared(make_herd: MakeHerd) -> Herd:
+    herd = make_herd("17")
+    herd.invoke("setup-master", "seed-standby")
+    return herd
+
+
+@pytest.fixture
+def herd(shared: Herd) -> Herd:
+    """A pair that passes, for what is the same on every major version."""
+    return mended(shared)
+
+
+def failed(herd: Herd, check: str, *, role: str = "standby") -> dict[str, Any]:
+    """Run verify, which has to fail by this check first, and to leave nothing behind."""
+    checks = herd.checks(code=1)
+    first = next(name for (name, _), found in checks.items() if not found["ok"])
+    found = checks[check, role]
+    assert first == check, checks
+    assert not found["ok"]
+    assert found["evidence"]
+    return found
+
+
+def cured(herd: Herd, found: dict[str, Any], *, primary: str = "master") -> None:
+    """Do what the check says; verify passes then, and no probe is left."""
+    words = shlex.split(found["cure"].split("`")[1])
+    assert words[0] == "invoke"
+    herd.invoke(*words[1:])
+    herd.checks()
+    assert herd.sql(primary, PROBES) == 0
+
+
+def test_the_standby_is_down(herd: Herd) -> None:
+    docker("stop", herd.container("standby"))
+    found = failed(herd, "standby-up")
+    assert f"127.0.0.1:{herd.nodes['standby']['port']} does not answer" in found["evidence"]
+    assert herd.sql("master", PROBES) == 0
+    cured(herd, found)
+
+
+def promote(herd: Herd) -> None:
+    """Make the standby a second primary, and write to it."""
+    assert herd.sql("standby", "SELECT pg_promote()")
+    # What the base backup brought along must not make its commits wait for a standby.
+    with herd.connect("standby") as promoted:
+        watch = threading.Timer(10, promoted.cancel_safe)
+        watch.start()
+        promoted.execute("CREATE TABLE written_on_the_second (id int)")
+        assert watch.is_alive()
+        watch.cancel()
+        watch.join()
+
+
+def test_the_standby_is_a_second_primary(sound: Herd) -> None:
+    promote(sound)
+    # Of two the one that was promoted last counts as the primary, the other as the second.
+    found = failed(sound, "in-recovery", role="master")
+    assert "second primary" in found["evidence"]
+    assert [sound.sql(role, PROBES) for role in ("master", "standby")] == [0, 0]
+    assert "--set-aside" in sound.invoke("seed-standby", code=2).stderr
+    sound.invoke("seed-standby", "--set-aside")
+    sound.checks()
+    assert sound.sql("standby", "SELECT to_regclass('written_on_the_second')") is None
+
+
+def test_of_two_primaries_the_cure_keeps_the_newer_data(herd: Herd) -> None:
+    promote(herd)
+    cured(herd, failed(herd, "in-recovery", role="master"), primary="standby")
+    assert herd.sql("master", "SELECT pg_is_in_recovery()")
+    assert herd.sql("master", "SELECT to_regclass('written_on_the_second')")
+
+
+def test_it_streams_asynchronously_where_sync_was_asked(herd: Herd) -> None:
+    herd.sql("master", "ALTER SYSTEM SET synchronous_standby_names = ''")
+    herd.sql("master", "SELECT pg_reload_conf()")
+    until(lambda: herd.sql("master", "SHOW synchronous_standby_names") == "", "reloaded")
+    found = failed(herd, "sync")
+    assert "FIRST 1 (standby1)" in found["evidence"]
+    assert herd.sql("master", PROBES) == 0
+    cured(herd, found)
+
+
+def test_it_belongs_to_another_system(make_herd: MakeHerd) -> None:
+    herd = make_herd("17")
+    herd.invoke("setup-master", "step.run-standby")
+    checks = herd.checks(code=1)
+    assert "another system" in "".join(check["evidence"] for check in checks.values())
+    docker("stop", herd.container("standby"))
+    (herd.data("standby") / "standby.signal").touch()
+    docker("start", herd.container("standby"))
+    until(lambda: docker("exec", herd.container("standby"), "pg_isready", check=False), "serves")
+    found = failed(herd, "same-system")
+    assert "another system" in found["evidence"]
+    assert herd.sql("master", PROBES) == 0
+    cured(herd, found)
+
+
+def test_replay_is_paused(herd: Herd) -> None:
+    herd.sql("standby", "SELECT pg_wal_replay_pause()")
+    found = failed(herd, "replay")
+    assert "paused" in found["evidence"]
+    assert herd.sql("master", PROBES) == 0
+    cured(herd, found)
+
+
+# --- silent divergence: started once without its mark, then turned into a standby again ---
+
+
+@contextmanager
+def unmarked(herd: Herd) -> Iterator[Callable[[str], str]]:
+    """Run the standby's data as a primary for a while, behind the group's back."""
+    standby = herd.container("standby")
+    image = docker("inspect", "--format", "{{.Config.Image}}", standby)
+    docker("stop", standby)
+    (herd.data("standby") / "standby.signal").unlink()
+    places = ["--mount", f"type=bind,source={herd.data('standby')},target={PGDATA}"]
+    places += ["--mount", f"type=bind,source={herd.secrets() / standby},target=/etc/pgherd"]
+    phantom = f"{herd.name}-phantom"
+    docker("run", "--detach", "--name", phantom, "--env", f"PGDATA={PGDATA}", *places, image)
+
+    def psql(statement: str) -> str:
+        return docker("exec", phantom, "psql", "-XAtU", "postgres", "-c", statement, check=False)
+
+    try:
+        until(lambda: psql("SELECT pg_is_in_recovery()") == "f", "the phantom takes writes")
+        yield psql
+        docker("stop", phantom)
+    finally:
+        docker("rm", "--force", "--volumes", phantom)
+    (herd.data("standby") / "standby.signal").touch()
+    docker("start", standby)
+    until(lambda: docker("exec", standby, "pg_isready", check=False), "the standby serves")
+
+
+def on_master(herd: Herd, *statements: str) -> None:
+    """Write on the master while nobody stands by."""
+    with herd.connect("master", options="-c synchronous_commit=local") as connection:
+        for statement in statements:
+            connection.execute(statement.encode())
+
+
+def phantom_rows(herd: Herd) -> int:
+    """Count the rows that only the standby has."""
+    return int(herd.sql("standby", "SELECT count(*) FROM written WHERE who = 'phantom'"))
+
+
+def test_it_diverged_and_is_ahead(sound: Herd) -> None:
+    sound.sql("master", MAKE_TABLE)
+    with unmarked(sound) as phantom:
+        phantom("INSERT INTO written SELECT 'phantom' FROM generate_series(1, 1000)")
+    found = failed(sound, "replay")
+    assert "diverged" in found["evidence"]
+    assert phantom_rows(sound) == 1000
+    cured(sound, found)
+    assert phantom_rows(sound) == 0
+
+
+def test_it_diverged_and_the_master_has_written_more(herd: Herd) -> None:
+    herd.sql("master", MAKE_TABLE)
+    with unmarked(herd) as phantom:
+        phantom("INSERT INTO written SELECT 'phantom' FROM generate_series(1, 10)")
+        on_master(herd, "INSERT INTO written SELECT 'master' FROM generate_series(1, 5000)")
+    checks = herd.checks(code=1)
+    bad = [check for check in checks.values() if not check["ok"] and check["cure"]]
+    assert {check["name"] for check in bad} <= {"streaming", "replay", "row-seen"}
+    assert "`invoke seed-standby --node" in bad[0]["cure"]
+    assert herd.sql("master", PROBES) == 0
+    herd.invoke("seed-standby", "--reseed", "--async-meanwhile")
+    herd.checks()
+    assert phantom_rows(herd) == 0
+
+
+RECYCLED = pytest.param(
+    "0",
+    id="recycled",
+    marks=pytest.mark.xfail(
+        strict=True, reason="the file that differs is gone from the standby: nothing tells any more"
+    ),
+)
+
+
+@pytest.mark.parametrize("keep", [pytest.param("64MB", id="kept"), RECYCLED])
+def test_it_diverged_in_an_earlier_file_of_the_wal(herd: Herd, keep: str) -> None:
+    # Both end a WAL file and are stopped: their next files begin with records of equal length, so
+    # the standby goes on with its master's without a word.
+    herd.sql("master", MAKE_TABLE)
+    with unmarked(herd) as phantom:
+        phantom(f"ALTER SYSTEM SET wal_keep_size = '{keep}'")
+        phantom("SELECT pg_reload_conf()")
+        phantom("INSERT INTO written SELECT 'phantom' FROM generate_series(1, 10)")
+        phantom("SELECT pg_switch_wal()")
+        on_master(
+            herd,
+            "INSERT INTO written SELECT 'master' FROM generate_series(1, 10)",
+            "SELECT pg_switch_wal()",
+        )
+        docker("restart", herd.container("master"))
+    until(lambda: herd.sql("master", SYNCHRONOUS) == 1, "the standby is synchronous again")
+    assert phantom_rows(herd) == 10
+    answer = verdict(herd)
+    herd.invoke("seed-standby", "--reseed", "--async-meanwhile")
+    herd.checks()
+    assert phantom_rows(herd) == 0
+    evidence = [check["evidence"] for check in answer["checks"] if not check["ok"]]
+    assert evidence
+    assert "diverged" in evidence[0]
+
+
+# --- the master ---
+
+
+def test_the_master_is_down(herd: Herd) -> None:
+    docker("stop", herd.container("master"))
+    found = failed(herd, "same-system")
+    assert f"127.0.0.1:{herd.nodes['master']['port']} does not answer" in found["evidence"]
+    cured(herd, found)
+
+
+def test_the_password_file_is_wrong(herd: Herd) -> None:
+    file = herd.secrets() / "postgres.password"
+    right = file.read_text()
+    file.write_text("wrong\n")
+    try:
+        found = failed(herd, "standby-up")
+        shown = herd.invoke("verify", code=1)
+    finally:
+        file.write_text(right)
+    assert "password authentication failed" in found["evidence"]
+    assert "postgres.password" in found["cure"]
+    assert right.strip() not in shown.stdout + shown.stderr
+    herd.checks()
+
+
+def test_a_commit_that_hangs_is_told_and_left_as_it_was(herd: Herd) -> None:
+    docker("stop", herd.container("standby"))
+    psql = [*INVOKE, "psql", "--command", "CREATE TABLE hung (id int)"]
+    writer = subprocess.Popen(psql, cwd=ROOT, env=herd.environment())
+    hanging = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+    until(lambda: herd.sql("master", hanging) == 1, "a commit waits for the standby")
+    long = f"{hanging} AND clock_timestamp() - state_change > '3.5 s'"
+    until(lambda: herd.sql("master", long) == 1, "it has waited long enough to be told")
+    started = time.monotonic()
+    said = herd.invoke("verify", code=1).stdout
+    assert time.monotonic() - started < 30
+    assert "1 commit hang" in said
+    assert "synchronous_standby_names = ''" in said  # the cure, beside `invoke start`
+    assert herd.sql("master", hanging) == 1
+    assert writer.poll() is None
+    herd.invoke("start")
+    assert writer.wait(30) == 0
+    herd.sql("master", "DROP TABLE hung")
+    herd.checks()
+
+
+# --- what a verify leaves to the next ---
+
+
+def test_the_probe_of_a_killed_verify_is_cleared_by_the_next(herd: Herd) -> None:
+    def apply_late(delay: str) -> None:
+        herd.sql("standby", f"ALTER SYSTEM SET recovery_min_apply_delay = '{delay}'")
+        herd.sql("standby", "SELECT pg_reload_conf()")
+
+    apply_late("4s")  # so that it is in the middle for so long
+    run = subprocess.Popen([*INVOKE, "verify"], cwd=ROOT, env=herd.environment())
+    until(lambda: herd.sql("master", PROBES), "the probe was made")
+    os.kill(run.pid, signal.SIGKILL)
+    assert run.wait(10) == -signal.SIGKILL
+    apply_late("0")
+    until(lambda: herd.sql("master", PROBES), "the probe is left behind", 1)
+    herd.checks()
+    assert [herd.sql(role, PROBES) for role in ("master", "standby")] == [0, 0]
+
+
+def test_two_verifies_at_once_both_pass(herd: Herd) -> None:
+    command = [*INVOKE, "verify", "--json"]
+    runs = [
+        subprocess.Popen(command, cwd=ROOT, env=herd.environment(), stdout=subprocess.PIPE)
+        for _ in range(3)
+    ]
+    answers = [json.loads(run.communicate(timeout=60)[0]) for run in runs]
+    assert [answer["ok"] for answer in answers] == [True, True, True]
+    assert herd.sql("master", PROBES) == 0
+
+
+def test_verify_changes_no_file_of_the_group(herd: Herd) -> None:
+    def files() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in herd.secrets().rglob("*")}
+
+    before = files()
+    herd.checks()
+    assert files() == before
