@@ -127,7 +127,7 @@ def _down(group: Group, seen: Observation, image: Image) -> list[tuple[Instance,
 
 def refuse_half_copied(instance: Instance, disk: Disk) -> None:
     """Refuse to start a server on a copy that was cut short."""
-    if disk.half_copied:
+    if disk.half_copied or (disk.pg_version and disk.state is None):
         raise Refused(
             f"The data of {instance.name} is an unfinished copy, left by a run that was cut short: "
             f"`invoke seed-standby --node {instance.name}` makes it anew."

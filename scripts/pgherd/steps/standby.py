@@ -107,6 +107,12 @@ def _check_data(pair: Pair, asked: Asked) -> None:
     if pair.mine:
         same = pair.theirs and pair.mine.system_identifier == pair.theirs.system_identifier
         _check_newer(pair, asked, pair.mine.position if same else None)
+        if same and not pair.mine.in_recovery:
+            name = pair.standby.name
+            raise Refused(
+                f"{name} is a primary as well as {pair.upstream.name} and takes writes: stop it "
+                f"first (`docker stop {name}`) if it is the wrong one, or say --set-aside."
+            )
         return
     disk = Disk() if pair.runs else pair.standby.disk(pair.image)
     if pair.theirs and disk.system_identifier == pair.theirs.system_identifier:

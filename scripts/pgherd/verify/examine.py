@@ -122,10 +122,13 @@ def _standby_up(client: Client, facts: Facts | None) -> Outcome:
 def _in_recovery(view: View, name: str) -> Outcome:
     if view.facts[name].in_recovery:
         return True, "pg_is_in_recovery() is true", ""
+    mine, leader = view.facts[name], view.primary or ""
     return (
         False,
-        "it is a second primary: pg_is_in_recovery() is false, and it takes writes of its own",
-        f"`invoke seed-standby --node {name}` sets its data aside and seeds it anew",
+        "it is a second primary: pg_is_in_recovery() is false, and it takes writes of its own "
+        f"(timeline {mine.timeline}; {leader} is at {view.facts[leader].timeline})",
+        f"`invoke seed-standby --node {name} --set-aside` puts its data aside and lets it follow "
+        f"{leader}; if {leader} is the wrong one, the same for that",
     )
 
 
