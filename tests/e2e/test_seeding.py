@@ -34,7 +34,8 @@ def passes(herd: Herd) -> bool:
 
 def slots(herd: Herd, role: str = "master") -> list[str]:
     """Return the names of a server's replication slots."""
-    names = "SELECT coalesce(array_agg(slot_name::text ORDER BY slot_name::text), '{}') FROM pg_replication_slots"
+    sorted_names = "array_agg(slot_name::text ORDER BY slot_name::text)"
+    names = f"SELECT coalesce({sorted_names}, '{{}}') FROM pg_replication_slots"
     found: list[str] = herd.sql(role, names)
     return found
 

@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 from conftest import INVOKE, ROOT, Herd, MakeHerd, docker
 
@@ -126,13 +125,6 @@ def test_the_standby_is_a_second_primary(sound: Herd) -> None:
     assert sound.sql("standby", "SELECT to_regclass('written_on_the_second')") is None
 
 
-def test_of_two_primaries_the_cure_keeps_the_newer_data(herd: Herd) -> None:
-    promote(herd)
-    cured(herd, failed(herd, "in-recovery", role="master"), primary="standby")
-    assert herd.sql("master", "SELECT pg_is_in_recovery()")
-    assert herd.sql("master", "SELECT to_regclass('written_on_the_second')")
-
-
 def test_it_streams_asynchronously_where_sync_was_asked(herd: Herd) -> None:
     herd.sql("master", "ALTER SYSTEM SET synchronous_standby_names = ''")
     herd.sql("master", "SELECT pg_reload_conf()")
@@ -224,12 +216,10 @@ def test_it_diverged_and_the_master_has_written_more(herd: Herd) -> None:
         phantom("INSERT INTO written SELECT 'phantom' FROM generate_series(1, 10)")
         on_master(herd, "INSERT INTO written SELECT 'master' FROM generate_series(1, 5000)")
     checks = herd.checks(code=1)
-    bad = [check for check in checks.values() if not check["ok"] and check["cure"]]
-    assert {check["name"] for check in bad} <= {"streaming", "replay", "row-seen"}
-    assert "`invoke seed-standby --node" in bad[0]["cure"]
-    assert herd.sql("master", PROBES) == 0
-    herd.invoke("seed-standby", "--reseed", "--async-meanwhile")
-    herd.checks()
+    bad = next(check for check in checks.values() if not check["ok"])
+    assert bad["name"] in {"streaming", "replay"}
+    assert "diverged" in bad["evidence"]
+    cured(herd, bad)
     assert phantom_rows(herd) == 0
 
 
@@ -352,3 +342,13 @@ def test_verify_changes_no_file_of_the_group(herd: Herd) -> None:
     before = files()
     herd.checks()
     assert files() == before
+
+
+# --- and last, since the roles are swapped after it ---
+
+
+def test_of_two_primaries_the_cure_keeps_the_newer_data(herd: Herd) -> None:
+    promote(herd)
+    cured(herd, failed(herd, "in-recovery", role="master"), primary="standby")
+    assert herd.sql("master", "SELECT pg_is_in_recovery()")
+    assert herd.sql("master", "SELECT to_regclass('written_on_the_second')")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from pgherd import config
 from pgherd.docker import Container, Engine, Image, Mount
 from pgherd.errors import Error
 from pgherd.host import NOTHING, OnLine
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 SYSTEM = "7438000000000000001"
+OURS = {"pgherd.group": "g", "pgherd.home": str(config.ROOT / "data")}  # the labels of group `g`
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ def container(name: str, **changes: Any) -> Container:
         "exit_code": 0,
         "image_ref": "postgres:17",
         "image_id": "sha256:17",
-        "labels": {"pgherd.group": "g"},
+        "labels": OURS,
         "mounts": (),
         "ports": (),
         "started_at": "2026-01-01T00:00:00Z",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -171,6 +172,13 @@ def test_any_bytes_are_a_topology_or_refused(content: bytes) -> None:
         patch.setattr(Path, "read_bytes", lambda _: content)
         with pytest.raises(Refused):
             config.load(environ={})
+
+
+def test_libpq_variables_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    environ = {"PGHOSTADDR": "10.0.0.1", "PGSERVICE": "x", "PG_X": "y", "HOME": "/h", "xPG": "z"}
+    monkeypatch.setattr(os, "environ", environ)
+    config.forget_libpq_variables()
+    assert environ == {"HOME": "/h", "xPG": "z"}
 
 
 def test_local_paths(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

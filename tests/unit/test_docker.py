@@ -7,11 +7,12 @@ import json
 from typing import Any
 
 import pytest
-from fakes import FakeHost, Said, container, image
+from fakes import OURS, FakeHost, Said, container, image
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pgherd.docker import Container, Engine, Mount, no_volumes
+from pgherd.docker.model import _port_range
 from pgherd.errors import DeadlinePassed, Error, Refused, Unreachable
 from pgherd.shell import Script, Tool
 
@@ -30,7 +31,7 @@ def record(name: str, **changes: Any) -> dict[str, Any]:
         "Name": f"/{name}",
         "Image": "sha256:17",
         "State": {"Status": "running", "ExitCode": 0, "StartedAt": "2026-01-01T00:00:00Z"},
-        "Config": {"Image": "postgres:17", "Labels": {"pgherd.group": "g"}},
+        "Config": {"Image": "postgres:17", "Labels": OURS},
         "HostConfig": {"PortBindings": {}},
         "Mounts": [],
         **changes,
@@ -102,9 +103,17 @@ def test_what_other_peoples_containers_lack() -> None:
 
 
 def test_port_range_of_a_foreign_container() -> None:
-    """`docker run --publish 8000-8010:80` has one of these ports; which one is not said here."""
-    bindings = {"80/tcp": [{"HostIp": "", "HostPort": "8000-8010"}]}
-    assert inspected(HostConfig={"PortBindings": bindings}).name == "x"
+    """`docker run --publish 8000-8002:80` has one of these ports; which one is not said here."""
+    bindings = {"80/tcp": [{"HostIp": "::1", "HostPort": "8000-8002"}]}
+    found = inspected(HostConfig={"PortBindings": bindings}).ports
+    assert found == (("::1", 8000), ("::1", 8001), ("::1", 8002))
+
+
+@pytest.mark.parametrize(
+    ("text", "ports"), [("8000", [8000]), ("8000-8002", [8000, 8001, 8002]), ("", [0])]
+)
+def test_port_range(text: str, ports: list[int]) -> None:
+    assert list(_port_range(text)) == ports
 
 
 @pytest.mark.parametrize(
@@ -279,6 +288,14 @@ def test_a_helper_is_removed_when_the_wait_for_it_ends() -> None:
     assert host.ran[1] == "docker rm --force --volumes h"
 
 
+@pytest.mark.parametrize(("code", "removed"), [(-15, True), (137, False), (0, False)])
+def test_a_helper_is_removed_when_its_cli_was_killed(code: int, removed: bool) -> None:
+    """Ctrl-C in another thread ends the CLI by a signal; an exit code is the script's own."""
+    made, host = engine({"docker run": Said(code=code), "docker rm": Said()})
+    assert made.once("h", image(), [], Script()).code == code
+    assert host.ran[1:] == ["docker rm --force --volumes h"] * removed
+
+
 def test_a_network_is_made_once() -> None:
     made, host = engine(
         {"docker network inspect": Said("[]", "no such network", 1), "docker network": Said()}
@@ -293,10 +310,32 @@ def test_a_network_is_made_once() -> None:
 
 
 def test_a_network_that_is_there_is_taken() -> None:
-    made, host = engine({"docker network inspect": Said('[{"Name": "n"}]')})
+    record = {"Name": "n", "Labels": {"pgherd.group": "g"}}
+    made, host = engine({"docker network inspect": Said(json.dumps([record]))})
     made.make_network("n", "g")
     assert host.ran == ["docker network inspect n"]
-    assert made.network("n") == {"Name": "n"}
+    assert made.network("n") == record
+
+
+@pytest.mark.parametrize("labels", [None, {}, {"pgherd.group": "other"}])
+def test_a_network_of_somebody_else_is_refused(labels: dict[str, str] | None) -> None:
+    found = Said(json.dumps([{"Name": "n", "Labels": labels}]))
+    made, host = engine({"docker network inspect": found})
+    with pytest.raises(Refused, match=r"a network n that is not of group g: remove it \(docker ne"):
+        made.make_network("n", "g")
+    assert len(host.calls) == 1
+
+
+def test_a_network_with_other_peoples_containers_stays() -> None:
+    record = {"Name": "n", "Containers": {"2": {"Name": "y"}, "1": {"Name": "x"}}}
+    made, _ = engine(
+        {
+            "docker network rm": Said(err="has active endpoints", code=1),
+            "docker network inspect": Said(json.dumps([record])),
+        }
+    )
+    with pytest.raises(Refused, match="The network n stays, x, y is on it"):
+        made.remove_network("n")
 
 
 @pytest.mark.parametrize(("code", "there"), [(0, True), (1, False)])

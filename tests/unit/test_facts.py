@@ -16,6 +16,8 @@ Database system identifier:           {SYSTEM}
 Database cluster state:               %s
 pg_control last modified:             Thu Jan  1 12:34:56 2026
 Latest checkpoint location:           0/3000028
+Latest checkpoint's TimeLineID:       2
+Min recovery ending loc's timeline:   0
 Mock authentication nonce:            a=b
 """
 
@@ -27,7 +29,7 @@ def test_facts_are_read() -> None:
     }  # fmt: skip
     found = Facts.parse(json.dumps(ANSWER | {"senders": [row], "tablespaces": ["fast"]}))
     assert found == facts(sender("s1", sent="0/3", flush="0/3", replay=None), tablespaces=("fast",))
-    assert found.major == 17
+    assert found.position == (1, 0x3000000)
 
 
 @pytest.mark.parametrize(
@@ -76,15 +78,24 @@ def test_a_database(state: str, clean: bool) -> None:
         was_initialised=True,
         system_identifier=SYSTEM,
         state=state,
+        timeline=2,
         checkpoint="0/3000028",
     )
     assert disk.clean is clean
+    assert disk.position == (2, 0x3000028)
 
 
 def test_a_standbys() -> None:
-    disk = Disk.parse("pg_version=17\nstandby.signal=1\nbackup_label=1\nconnected=1\n")
-    assert (disk.standby_signal, disk.backup_label, disk.connected) == (True, True, True)
+    disk = Disk.parse("pg_version=17\nstandby.signal=1\nsettings=0a1b\nconnected=1\n")
+    assert (disk.standby_signal, disk.settings, disk.connected) == (True, "0a1b", True)
     assert (disk.unfinished, disk.was_initialised) == (False, False)
+    assert disk.position == (0, 0)
+
+
+def test_the_timeline_of_one_that_was_promoted_just_now() -> None:
+    """Its checkpoint is the former primary's yet."""
+    promoted = (CONTROL % "in production").replace("timeline:   0", "timeline:   3")
+    assert Disk.parse(promoted).timeline == 3
 
 
 def test_an_empty_one() -> None:
@@ -95,18 +106,19 @@ def test_an_empty_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("marks", "unfinished"),
+    ("marks", "made", "copied"),
     [
-        ("initdb.pending=1\n", True),
-        ("seeding=1\n", True),
-        ("seeding=1\nbackup_label=1\n" + CONTROL % "in production", True),
-        ("seeding=1\n" + CONTROL % "shut down", False),  # copied; only the marker is left
-        ("backup_label=1\n" + CONTROL % "in production", False),  # a user's own backup
-        ("initdb.done=1\n" + CONTROL % "shut down", False),
+        ("initdb.pending=1\n", True, False),
+        ("seeding=1\n", False, True),
+        ("seeding=1\n" + CONTROL % "in production", False, True),
+        (CONTROL % "in production", False, False),  # a user's own backup
+        ("initdb.done=1\n" + CONTROL % "shut down", False, False),
     ],
 )
-def test_an_unfinished_one(marks: str, unfinished: bool) -> None:
-    assert Disk.parse(f"pg_version=17\n{marks}").unfinished is unfinished
+def test_an_unfinished_one(marks: str, made: bool, copied: bool) -> None:
+    disk = Disk.parse(f"pg_version=17\n{marks}")
+    assert (disk.half_made, disk.half_copied) == (made, copied)
+    assert disk.unfinished is (made or copied)
 
 
 # --- positions ---

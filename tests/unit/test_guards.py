@@ -30,6 +30,14 @@ def test_a_foreign_container_of_the_nodes_name() -> None:
             guards.check_name(asked, asked.master, seen(foreign))
 
 
+def test_a_container_of_another_checkout() -> None:
+    asked = made()
+    foreign = container("pa", labels={"pgherd.group": "g", "pgherd.home": "/other/data"})
+    assert not asked.owns(foreign)
+    with pytest.raises(Refused, match=r"pa is of a group g too, of another checkout \(/other/data"):
+        guards.check_name(asked, asked.master, seen(foreign))
+
+
 def test_own_and_other_names_are_let_be() -> None:
     asked = made()
     guards.check_name(asked, asked.master, seen(container("pa"), container("x", labels={})))

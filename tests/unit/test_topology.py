@@ -110,6 +110,33 @@ def test_contradictions(changes: dict[str, Any], fault: str) -> None:
     assert fault in faults(**changes)
 
 
+SAME = "must be the same on every node: a standby with less than its primary does not start"
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({"s1__settings": {"max_connections": 50}}, ["s1 max_connections"]),
+        (
+            {"pa__settings": {"max_wal_senders": 20}, "s1__settings": {"max_wal_senders": 10}},
+            ["pa max_wal_senders", "s1 max_wal_senders"],
+        ),
+        (
+            {"s3__settings": {"max_worker_processes": 9, "max_locks_per_transaction": 99}},
+            ["s3 max_worker_processes", "s3 max_locks_per_transaction"],
+        ),
+        ({"s1__settings": {"max_replication_slots": 5, "work_mem": "1MB"}}, []),
+        ({n + "__settings": {"max_connections": 50} for n in ("pa", "s1", "s2", "s3")}, []),
+    ],
+)
+def test_settings_that_are_to_be_the_same(changes: dict[str, Any], found: list[str]) -> None:
+    if not found:
+        topology(**changes)
+        return
+    wanted = [f"nodes.{line.replace(' ', '.settings.')}: {SAME}" for line in found]
+    assert faults(**changes) == wanted
+
+
 def test_one_fault_is_told_once() -> None:
     assert len(faults(s1__upstream="s1")) == 1
     assert len(faults(s2__upstream="s3")) == 1

@@ -128,9 +128,13 @@ class Instance:
             ((self.node.listen, self.node.port),), "", planned=True,
         )  # fmt: skip
 
-    def log_tail(self, lines: int = LOG_TAIL) -> str:
-        """Return the last lines of the server's log, indented."""
-        result = self.engine.run(docker["logs", "--tail", str(lines), self.name], reads=True)
+    def log_tail(self, lines: int = LOG_TAIL, *, since_start: bool = False) -> str:
+        """Return the last lines of the server's log, indented; of its last start if so asked."""
+        container = self.container() if since_start else None
+        since = ["--since", container.started_at] if container else []
+        result = self.engine.run(
+            docker["logs", "--tail", str(lines), *since, self.name], reads=True
+        )
         said = (result.out + result.err).splitlines()[-lines:]
         return "\n".join(f"  | {line}" for line in said)
 

@@ -18,7 +18,7 @@ HOPELESS = (
     r"has already been removed|is not in this server's history|is not a child of this server|"
     r"forked off current database system|is behind recovery timeline|"
     r"can no longer (?:get changes from|access) replication slot|ahead of the WAL flush position|"
-    r"system identifier differs|invalid record length|incorrect prev-link"
+    r"system identifier differs|is not a child of database system timeline"
 )
 
 
@@ -94,7 +94,7 @@ def _hopeless(pair: Pair) -> str:
     try:
         connect.wait_streaming(pair.standby, pair.upstream, FOLLOW_SECONDS)
     except DeadlinePassed:
-        tail = pair.standby.log_tail(HOPELESS_LINES)
+        tail = pair.standby.log_tail(HOPELESS_LINES, since_start=True)
     except Error as stopped:
         return stopped.sentence
     else:

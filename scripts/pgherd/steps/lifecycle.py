@@ -151,13 +151,17 @@ def refuse_two_primaries(
         return
     known = {**_others(group, seen, image, starting), **leaders}
     for name, (system, position) in leaders.items():
-        for other, (theirs, newest) in known.items():
-            # A copy that is down and not marked yet does not stop what it was copied from.
-            copied = group.topology.primary.name == name and newest[0] <= position[0]
-            if other != name and theirs == system and not (copied and other not in seen.primaries):
-                raise Refused(_twins(group, name, other, newer=newest[0] > position[0]))
+        for other, (theirs, its) in known.items():
+            if other == name or theirs != system:
+                continue
+            down = other not in seen.primaries and other not in starting
+            copied = group.topology.primary.name == name and its[0] == position[0]
+            if down and (copied or its[0] < position[0]):
+                continue  # a copy not marked yet, a former primary: down, they keep nobody
+            raise Refused(_twins(group, name, other, position[0], its[0]))
     for name, node in seen.nodes.items():
-        if name not in starting and node.container and node.container.alive and node.silence:
+        silent = node.container and node.container.alive and not node.facts and not node.planned
+        if name not in starting and silent:
             raise Refused(
                 f"{name} runs and does not answer yet, so it is not known who is primary: "
                 f"`invoke logs --node {name}`, then again.\n{node.silence}"
@@ -187,20 +191,23 @@ def _others(
     return found
 
 
-def _twins(group: Group, name: str, other: str, *, newer: bool) -> str:
-    """Return the sentence for two nodes of one system of which neither is marked as a standby."""
-    if not newer and group.instance(other).node.upstream and not group.instance(name).node.upstream:
-        name, other = other, name
-    if newer:
+def _twins(group: Group, name: str, other: str, mine: int, theirs: int) -> str:
+    """Return the sentence for two nodes of one system that are no standbys, by their timelines."""
+    if mine == theirs:
+        if group.instance(other).node.upstream and not group.instance(name).node.upstream:
+            name, other = other, name
         return (
-            f"{name} was primary before {other} was promoted: started now it would be a second "
-            f"primary. `invoke seed-standby --node {name}` makes it a standby of {other}."
+            f"The data of {name} is a copy of {other}'s and not marked as a standby: started like "
+            "this it would be a second primary, take writes of its own, and never be the same "
+            f"again. Connect and mark it first (`invoke step.connect-standby --node {name} "
+            f"step.mark-standby --node {name}`), or seed it anew "
+            f"(`invoke seed-standby --node {name}`)."
         )
+    former, leader = (name, other) if mine < theirs else (other, name)
     return (
-        f"The data of {name} is a copy of {other}'s and not marked as a standby: started like "
-        "this it would be a second primary, take writes of its own, and never be the same again. "
-        f"Connect and mark it first (`invoke step.connect-standby --node {name} "
-        f"step.mark-standby --node {name}`), or seed it anew (`invoke seed-standby --node {name}`)."
+        f"{former} was primary before {leader} was promoted: beside {leader} it would be a second "
+        f"primary. With {former} stopped, `invoke step.run-standby --node {leader}` runs "
+        f"{leader}, and `invoke seed-standby --node {former}` makes {former} its standby."
     )
 
 

@@ -118,7 +118,8 @@ def settings_fragment(instance: Instance) -> str:
     """Return the fragment that lays the node's settings into its data directory."""
     include = "include 'pgherd.conf'\n"
     return (
-        'cp "$PGDATA/pgherd.conf" "$PGDATA/pgherd.conf.before" 2>/dev/null || :\n'
+        '[ ! -e "$PGDATA/pgherd.conf" ] || '
+        'as_postgres cp "$PGDATA/pgherd.conf" "$PGDATA/pgherd.conf.before"\n'
         + scripts.lay("$PGDATA/pgherd.conf", settings(instance))
         + scripts.block("$PGDATA/postgresql.conf", "settings", include)
     )

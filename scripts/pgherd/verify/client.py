@@ -105,14 +105,15 @@ def connected(group: Group) -> Iterator[dict[str, Client]]:
         live = [client.connection for client in made if client.connection]
         for connection in live:
             stack.callback(connection.close)
-        watch = threading.Timer(WATCH_SECONDS, _cut, [live])
+        late = threading.Event()
+        watch = threading.Timer(WATCH_SECONDS, _cut, [live, late])
         watch.daemon = True
         watch.start()
         stack.callback(watch.cancel)
         try:
             yield {client.instance.name: client for client in made}
         except psycopg.Error as fault:
-            if watch.finished.is_set():
+            if late.is_set():
                 raise DeadlinePassed(
                     f"verify took more than {WATCH_SECONDS:g} s: {fault}"
                 ) from None
@@ -132,7 +133,8 @@ def _attempt(group: Group, instance: Instance) -> Client:
         time.sleep(0.1)
 
 
-def _cut(connections: list[Connection]) -> None:
+def _cut(connections: list[Connection], late: threading.Event) -> None:
+    late.set()
     for connection in connections:
         with suppress(OSError, psycopg.Error):
             end = socket.socket(fileno=os.dup(connection.fileno()))

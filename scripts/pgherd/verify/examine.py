@@ -19,6 +19,7 @@ from pgherd.verify.wal import compare_wal
 
 # A check that is made although another failed, since it tells why.
 TELLS_WHY = {"in-recovery": "same-system", "sync": "replay"}
+STUCK_SECONDS = 2.0  # of no replay, though there is WAL to replay
 SETTLE_SECONDS = 5.0  # a standby that was just started is not streaming at once
 
 
@@ -123,13 +124,15 @@ def _in_recovery(view: View, name: str) -> Outcome:
     if view.facts[name].in_recovery:
         return True, "pg_is_in_recovery() is true", ""
     mine, leader = view.facts[name], view.primary or ""
-    return (
-        False,
-        "it is a second primary: pg_is_in_recovery() is false, and it takes writes of its own "
-        f"(timeline {mine.timeline}; {leader} is at {view.facts[leader].timeline})",
-        f"`invoke seed-standby --node {name} --set-aside` puts its data aside and lets it follow "
-        f"{leader}; if {leader} is the wrong one, the same for that",
+    evidence = (
+        f"it is a second primary, of timeline {mine.timeline}, and {leader} is at "
+        f"{view.facts[leader].timeline}: pg_is_in_recovery() is false, it takes writes of its own"
     )
+    cure = (
+        f"`invoke seed-standby --node {name} --set-aside` puts its data aside and lets it follow "
+        f"{leader}; if {leader} is the wrong one, the same for that"
+    )
+    return False, evidence, cure
 
 
 def _same_system(group: Group, clients: dict[str, Client], view: View, name: str) -> Outcome:
@@ -182,7 +185,13 @@ def _divergence(clients: dict[str, Client], view: View, name: str) -> str:
     if ahead(replayed, str(primary.ask("SELECT pg_current_wal_flush_lsn()"))):
         return f"it has replayed to {replayed}, where {view.primary} has not come yet"
     same, extent = compare_wal(primary, standby, replayed)
-    return "" if same else extent
+    if not same:
+        return extent
+    # The stream may have written the primary's bytes over its own, which it replayed before.
+    received = str(standby.ask("SELECT pg_last_wal_receive_lsn()"))
+    if ahead(received, replayed) and not replays(standby, received, STUCK_SECONDS):
+        return f"it has WAL to {received}, and none of it fits what it replayed to {replayed}"
+    return ""
 
 
 def _replay(clients: dict[str, Client], view: View, name: str, timeout: float) -> Outcome:

@@ -1,5 +1,5 @@
 # The tutorial's way: the files of a server that was stopped cleanly. What must not be copied
-# (backup.sgml, basebackup.c) is left out or emptied; pg_control goes last, see clear-unfinished.
+# (backup.sgml, basebackup.c) is left out or emptied; pg_control goes last.
 state=$(LC_ALL=C pg_controldata /from | sed -n 's/^Database cluster state: *//p')
 [ "$state" = 'shut down' ] || fail 70 "its control data says '$state', not 'shut down'"
 [ ! -L /from/pg_wal ] && [ -z "$(ls -A /from/pg_tblspc)" ] ||

@@ -1,1 +1,2 @@
+rm -f /etc/pgherd/seeding
 mv /etc/pgherd/initdb.pending /etc/pgherd/initdb.done

@@ -1,7 +1,8 @@
-# this_directory: what tells the data directory from another that is mounted in its place later
-this_directory() { stat -c %d:%i "$PGDATA"; }
+# this_directory: what tells the data directory from another in its place: where it is, when it was born
+this_directory() { stat -c %d:%i:%W "$PGDATA"; }
 
-# unfinished MARK: did a run of ours begin to fill this very directory, and no server ever ran on it?
+# unfinished MARK: did a run of ours set about filling this very directory, and no server ran on it?
 unfinished() {
-  [ "$(cat "/etc/pgherd/$1" 2>/dev/null)" = "$(this_directory)" ] && [ ! -e "$PGDATA/postmaster.opts" ]
+  [ -s "/etc/pgherd/$1" ] && [ "$(cat "/etc/pgherd/$1")" = "$(this_directory 2>/dev/null)" ] &&
+    [ ! -e "$PGDATA/postmaster.opts" ]
 }

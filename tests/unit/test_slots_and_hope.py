@@ -1,0 +1,109 @@
+"""Seeding: the slot that a base backup uses, and who is beyond following."""
+
+from __future__ import annotations
+
+import pytest
+from fakes import FakeHost, Said, facts, group, image, observation, topology
+
+from pgherd.errors import DeadlinePassed, Error
+from pgherd.postgres.facts import Facts
+from pgherd.steps import connect
+from pgherd.steps.asked import Pair
+from pgherd.steps.following import FOLLOW_SECONDS, _hopeless
+from pgherd.steps.seeding import BACKUP_NAME, slot_options
+
+
+def slot(status: str) -> dict[str, object]:
+    return {"name": "s1", "active": False, "restart": "0/1", "wal_status": status}
+
+
+MADE, THERE = ["--slot=s1", "--create-slot"], ["--slot=s1"]
+
+
+@pytest.mark.parametrize(
+    ("found", "options", "ensured"),
+    [
+        (None, MADE, False),  # with --dry
+        (facts(), MADE, False),
+        (facts(slots=({"name": "s2", "wal_status": "lost"},)), MADE, False),
+        (facts(slots=(slot("reserved"),)), THERE, False),
+        (facts(slots=(slot("lost"),)), THERE, True),
+        (facts(sync_names="FIRST 1 (s1)"), MADE, False),
+        (facts(sync_names="*"), [], True),
+        (facts(sync_names="ANY 1 (s1, *)", slots=(slot("lost"),)), [], True),
+    ],
+)
+def test_slot_of_a_base_backup(found: Facts | None, options: list[str], ensured: bool) -> None:
+    host = FakeHost({"docker exec --interactive --user postgres pa": Said()})
+    made = group(topology("s1"), host)
+    assert slot_options(made.instance("s1"), made.master, found) == options
+    assert ["slot=s1\n" in call.stdin for call in host.calls] == [True] * ensured
+
+
+def test_a_base_backup_is_not_taken_for_its_standby() -> None:
+    made = group(topology("s1"))
+    info = connect.conninfo(made.instance("s1"), made.master, BACKUP_NAME)
+    assert "application_name=pgherd-basebackup " in info
+    assert "application_name=s1 " in connect.conninfo(made.instance("s1"), made.master)
+
+
+# --- beyond following ---
+
+
+def hopeless(
+    monkeypatch: pytest.MonkeyPatch, fault: Error | None, log: str = "", *, dry: bool = False
+) -> str:
+    """Say why a standby will never stream that gave this fault and wrote this log."""
+
+    def wait(*words: object) -> None:
+        assert words[2:] == (FOLLOW_SECONDS,)
+        if fault:
+            raise fault
+
+    monkeypatch.setattr(connect, "wait_streaming", wait)
+    host = FakeHost({"docker logs": Said("LOG:  entering standby mode\n", log)}, dry=dry)
+    made = group(topology("s1"), host)
+    seen = observation(pa=facts(), s1=None)
+    return _hopeless(Pair(made, made.instance("s1"), made.master, image(), seen))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "requested WAL segment 000000010000000000000003 has already been removed",
+        "requested starting point 0/5000000 on timeline 1 is not in this server's history",
+        "requested timeline 2 is not a child of this server's history",
+        "new timeline 2 forked off current database system timeline 1 before 0/5000000",
+        "highest timeline 1 of the primary is behind recovery timeline 2",
+        'can no longer get changes from replication slot "s1"',
+        'can no longer access replication slot "s1"',
+        "requested starting point 0/6000000 is ahead of the WAL flush position of this server",
+        "database system identifier differs between the primary and standby",
+    ],
+)
+def test_a_log_that_tells_that_it_never_will(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = f"FATAL:  could not receive data from WAL stream: ERROR:  {line}"
+    log = f"LOG:  before\n{said}\nLOG:  waiting for WAL to become available at 0/5000018\n"
+    assert hopeless(monkeypatch, DeadlinePassed("late"), log) == said
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'could not connect to the primary server: connection to server at "pa" failed',
+        "the database system is starting up",
+        "redo in progress, elapsed time: 10.00 s, current LSN: 0/5000018",
+        "started streaming WAL from primary at 0/5000000 on timeline 1",
+        'replication slot "s1" is active for PID 77',
+        "password authentication failed for user replicator",
+    ],
+)
+def test_a_log_that_leaves_hope(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert hopeless(monkeypatch, DeadlinePassed("late"), f"LOG:  {line}\n") == ""
+
+
+def test_one_that_streams_or_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+    removed = "FATAL:  requested WAL segment 3 has already been removed\n"
+    assert hopeless(monkeypatch, None, removed) == ""
+    assert hopeless(monkeypatch, DeadlinePassed("late"), removed, dry=True) == ""
+    assert hopeless(monkeypatch, Error("s1 does not run."), "") == "s1 does not run."
