@@ -287,7 +287,9 @@ def test_a_standbys_directory_is_examined(run: Run, pgdata: Path, tmp_path: Path
 
 def mark(path: Path) -> str:
     """The contents of a mark that names this directory."""
-    return f"{path.stat().st_dev}:{path.stat().st_ino}\n"
+    return subprocess.run(
+        ["stat", "-c", "%d:%i:%W", path], capture_output=True, text=True, check=True
+    ).stdout
 
 
 def test_the_settings_that_a_directory_has_are_examined(run: Run, pgdata: Path) -> None:

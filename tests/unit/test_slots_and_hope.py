@@ -61,7 +61,9 @@ def hopeless(
             raise fault
 
     monkeypatch.setattr(connect, "wait_streaming", wait)
-    host = FakeHost({"docker logs": Said("LOG:  entering standby mode\n", log)}, dry=dry)
+    host = FakeHost(
+        {"docker ps": Said(""), "docker logs": Said("LOG:  entering standby mode\n", log)}, dry=dry
+    )
     made = group(topology("s1"), host)
     seen = observation(pa=facts(), s1=None)
     return _hopeless(Pair(made, made.instance("s1"), made.master, image(), seen))

@@ -218,6 +218,7 @@ class Server:
         """Answer: positions are equal everywhere, and there is one WAL file."""
         answers: dict[str, object] = {
             "SELECT pg_last_wal_replay_lsn()": self.found.lsn,
+            "SELECT pg_last_wal_receive_lsn()": self.found.lsn,
             "SELECT pg_current_wal_flush_lsn()": self.found.lsn,
             "SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn": True,
         }
