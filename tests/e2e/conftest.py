@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import secrets
@@ -183,7 +184,9 @@ def make_herd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeHerd]:
         herd = Herd(name, directory, nodes, asked | group)
         herd.write()
         made.append(herd)
-        herd.invoke("image")
+        with (tmp_path_factory.getbasetemp().parent / "image.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # several workers, and building one takes a minute
+            herd.invoke("image")
         return herd
 
     yield make
