@@ -110,10 +110,16 @@ def seed_standby(  # noqa: PLR0913, PLR0917
     yes: bool = False,
 ) -> None:
     """Lay the master's data into a standby that streams, and wait for it (steps 4, 5, 7 to 10)."""
+    from pgherd.errors import Refused
     from pgherd.steps import standby
     from pgherd.steps.asked import Asked
 
     group = _group(c)
+    others = [n.name for n in group.topology.standbys if n.name != _standby(group, node)]
+    if others and not node:
+        if reseed:
+            raise Refused(f"Which standby? Say --node {_standby(group, node)} or {others[0]}.")
+        group.trace.note(f"{_standby(group, node)} is meant; for {', '.join(others)} say --node")
     asked = Asked(
         method=method,
         reseed=reseed,
@@ -297,6 +303,7 @@ def test(c: Context, unit: bool = False, options: str = "") -> None:  # noqa: AR
     """Run the tests; those on real servers need a Docker Engine and make their own groups."""
     # The servers' tests mostly wait: three files at once, each with groups of its own.
     where = ["tests/unit"] if unit else ["--numprocesses=3", "--dist=loadfile"]
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a job in the background inherits it ignored
     words = [sys.executable, "-m", "pytest", *where, *shlex.split(options)]
     os.execv(words[0], words)  # noqa: S606 (it is to take this process's place)
 

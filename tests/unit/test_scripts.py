@@ -368,7 +368,7 @@ def test_settings_that_the_server_does_not_take_go_back(
 
 def test_settings_of_before_are_kept(run: Run, pgdata: Path) -> None:
     piece = settings_fragment(group(topology()).master)
-    (pgdata / "postgresql.conf").touch()
+    (pgdata / "postgresql.conf").write_text("port = 5432\n")
     assert run(scripts.compose(piece)).stdout == "changed pgherd.conf\nchanged postgresql.conf\n"
     laid = (pgdata / "pgherd.conf").read_text()
     assert not (pgdata / "pgherd.conf.before").exists()

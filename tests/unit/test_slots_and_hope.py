@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from fakes import FakeHost, Said, facts, group, image, observation, topology
 
-from pgherd.errors import DeadlinePassed, Error
+from pgherd.errors import DeadlinePassed, Error, Refused
 from pgherd.postgres.facts import Facts
 from pgherd.steps import connect
 from pgherd.steps.asked import Pair
@@ -76,10 +76,8 @@ def hopeless(
         "requested starting point 0/5000000 on timeline 1 is not in this server's history",
         "requested timeline 2 is not a child of this server's history",
         "new timeline 2 forked off current database system timeline 1 before 0/5000000",
-        "highest timeline 1 of the primary is behind recovery timeline 2",
         'can no longer get changes from replication slot "s1"',
         'can no longer access replication slot "s1"',
-        "requested starting point 0/6000000 is ahead of the WAL flush position of this server",
         "database system identifier differs between the primary and standby",
     ],
 )
@@ -87,6 +85,18 @@ def test_a_log_that_tells_that_it_never_will(line: str, monkeypatch: pytest.Monk
     said = f"FATAL:  could not receive data from WAL stream: ERROR:  {line}"
     log = f"LOG:  before\n{said}\nLOG:  waiting for WAL to become available at 0/5000018\n"
     assert hopeless(monkeypatch, DeadlinePassed("late"), log) == said
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "highest timeline 1 of the primary is behind recovery timeline 2",
+        "requested starting point 0/6000000 is ahead of the WAL flush position of this server",
+    ],
+)
+def test_a_log_that_tells_of_newer_wal(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(Refused, match="has WAL that pa has not"):
+        hopeless(monkeypatch, DeadlinePassed("late"), f"FATAL:  {line}\n")
 
 
 @pytest.mark.parametrize(

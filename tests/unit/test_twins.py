@@ -10,7 +10,7 @@ from fakes import SYSTEM, FakeHost, Said, container, facts, group, image, standb
 from pgherd.errors import Refused
 from pgherd.postgres.facts import Disk, Facts
 from pgherd.postgres.group import Observation, Seen
-from pgherd.steps import lifecycle
+from pgherd.steps import leaders
 
 
 def disk(**changes: Any) -> Disk:
@@ -42,7 +42,7 @@ def refuse(starting: dict[str, Disk], **others: Facts | Disk | str) -> None:
         silence = found if isinstance(found, str) else ""
         seen[name] = Seen(runs, found if isinstance(found, Facts) else None, silence)
     made = group(topology("s1"), FakeHost(plan))
-    lifecycle.refuse_two_primaries(made, Observation(seen, {}), image(), starting)
+    leaders.refuse_two_primaries(made, Observation(seen, {}), image(), starting)
 
 
 OLD, NEW = disk(), disk(timeline=2)

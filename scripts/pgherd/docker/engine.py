@@ -172,15 +172,20 @@ class Engine:
         with self._making_network:
             if name in self._networks:
                 return
-            if record := self.network(name):
-                if (record.get("Labels") or {}).get(GROUP_LABEL) != group:
-                    raise Refused(
-                        f"There is a network {name} that is not of group {group}: remove it "
-                        f"(docker network rm {name}), or give the group another name."
-                    )
+            if self.check_network(name, group):
                 return
             self.must(docker["network", "create", "--label", f"{GROUP_LABEL}={group}", name])
             self._networks.add(name)
+
+    def check_network(self, name: str, group: str) -> bool:
+        """Tell whether the group's network is there; refuse a foreign one of that name."""
+        record = self.network(name)
+        if record and (record.get("Labels") or {}).get(GROUP_LABEL) != group:
+            raise Refused(
+                f"There is a network {name} that is not of group {group}: remove it "
+                f"(docker network rm {name}), or give the group another name."
+            )
+        return record is not None
 
     def remove_network(self, name: str) -> None:
         """Remove a network.

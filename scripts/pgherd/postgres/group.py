@@ -137,6 +137,13 @@ class Group:
             return f"{master.name} does not run yet: `invoke setup-master` makes it."
         if silence := seen.nodes[master.name].silence:
             return f"{master.name} does not answer: {silence}"
+        facts = seen.nodes[master.name].facts
+        if facts and facts.in_recovery:
+            return (
+                f"No node of {self.name} is primary: all are standbys. If {master.name} has the "
+                "newest data, make it primary: "
+                f'`invoke psql --node {master.name} --command "SELECT pg_promote()"`.'
+            )
         state = f"{master.name} is {container.status}"
         return f"No node of {self.name} is primary ({state}): `invoke start`."
 

@@ -9,7 +9,7 @@ from pgherd.postgres.facts import Facts
 from pgherd.postgres.group import Group
 from pgherd.postgres.instance import PRIVATE, Instance
 from pgherd.shell import Script
-from pgherd.steps.node import private_fragment, settings_fragment
+from pgherd.steps.node import lay_passfile, private_fragment, settings_fragment
 
 STREAMING_SECONDS = 300
 GLANCE_SECONDS = 5  # after so long without streaming, see whether the standby still runs
@@ -62,8 +62,7 @@ def mark_standby(group: Group, instance: Instance, image: Image) -> None:
 def connect_running(group: Group, instance: Instance, upstream: Instance, image: Image) -> None:
     """Step 7 on a standby that runs: PostgreSQL takes the change at a reload."""
     group.trace.note(f"{instance.name}: connecting it to {upstream.name}")
-    private = [mount for mount in instance.mounts() if mount.target == PRIVATE]
-    instance.offline(image, scripts.compose(private_fragment(group)), mounts=private)
+    lay_passfile(group, instance, image)
     info = conf.sql_literal(conninfo(instance, upstream))
     slot = conf.sql_literal(instance.node.slot)
     instance.psql(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from pgherd.errors import DeadlinePassed, Error
+from pgherd.errors import DeadlinePassed, Error, Refused
 from pgherd.postgres.conf import sql_literal
 from pgherd.postgres.facts import Facts
 from pgherd.steps import connect, guards, lifecycle
@@ -16,10 +16,12 @@ HOPELESS_LINES = 40
 # What a standby's log says, again and again, when its upstream has no WAL for it any more.
 HOPELESS = (
     r"has already been removed|is not in this server's history|is not a child of this server|"
-    r"forked off current database system|is behind recovery timeline|"
-    r"can no longer (?:get changes from|access) replication slot|ahead of the WAL flush position|"
+    r"forked off current database system|"
+    r"can no longer (?:get changes from|access) replication slot|"
     r"system identifier differs|is not a child of database system timeline"
 )
+# What it says when it has a history that its upstream lacks: it may be the one to keep.
+NEWER = r"is behind recovery timeline|ahead of the WAL flush position"
 
 
 def following(pair: Pair) -> Facts | None:
@@ -34,7 +36,7 @@ def following(pair: Pair) -> Facts | None:
         return None
     guards.check_data_unused(pair.standby, pair.seen)
     disk = pair.standby.disk(pair.image)
-    usable = disk.standby_signal and not disk.unfinished
+    usable = disk.standby_signal and not disk.unfinished and disk.timeline <= pair.theirs.timeline
     if usable and disk.system_identifier == pair.theirs.system_identifier:
         return _made_to_follow(pair)
     return None
@@ -43,10 +45,12 @@ def following(pair: Pair) -> Facts | None:
 def _following_live(pair: Pair, mine: Facts, theirs: Facts) -> Facts | None:
     if not mine.in_recovery or mine.system_identifier != theirs.system_identifier:
         return None
+    if mine.timeline > theirs.timeline:
+        return None  # refused before anything is set aside
     sender = theirs.sender(pair.standby.node.application_name)
     if sender and sender.streaming and mine.primary_slot == pair.standby.node.slot:
         pair.note(f"already streams from {pair.upstream.name}")
-        wait_serving(pair.standby)
+        wait_serving(pair.group, pair.standby)
         return theirs
     return _made_to_follow(pair)
 
@@ -99,4 +103,9 @@ def _hopeless(pair: Pair) -> str:
         return stopped.sentence
     else:
         return ""
+    if newer := re.search(rf".*(?:{NEWER}).*", tail):
+        raise Refused(
+            f"{pair.standby.name} has WAL that {pair.upstream.name} has not and cannot follow it "
+            f"({newer[0].strip(' |')}). If that may be lost, --reseed sets it aside and seeds anew."
+        )
     return next((line.strip(" |") for line in tail.splitlines() if re.search(HOPELESS, line)), "")

@@ -9,7 +9,8 @@ from pgherd.postgres.group import Group, Observation, side_by_side
 from pgherd.postgres.instance import STOP_SECONDS, Instance
 from pgherd.steps import connect, guards, sync
 from pgherd.steps.image import ensure_image
-from pgherd.steps.node import bring_up, data_on, wait_serving
+from pgherd.steps.leaders import refuse_two_primaries
+from pgherd.steps.node import DataGone, bring_up, data_on, wait_serving
 
 # --- step 3 ---
 
@@ -101,7 +102,7 @@ def start(group: Group) -> None:
             lambda i: bring_up(group, i, image, seen.nodes[i.name].container, down[i.name]),
             starting,
         )
-        side_by_side(wait_serving, starting)
+        side_by_side(lambda i: wait_serving(group, i), starting)
         _settle(group)
 
 
@@ -119,96 +120,28 @@ def _startable(group: Group, seen: Observation, image: Image) -> dict[str, Disk]
 
 
 def _down(group: Group, seen: Observation, image: Image) -> list[tuple[Instance, Disk]]:
-    """Look at the data of each server that is down; a container without data is an error."""
+    """Look at the data of each server that is down; that of the first primary has to be there."""
+
+    def look(instance: Instance) -> Disk:
+        try:
+            return data_on(group, instance, image, seen.nodes[instance.name].container)
+        except DataGone as fault:
+            if instance.node.upstream is None:
+                raise
+            group.trace.note(fault.sentence)
+            return Disk()
+
     down = [i for i in group.instances.values() if not _alive(seen, i)]
-    disks = side_by_side(lambda i: data_on(group, i, image, seen.nodes[i.name].container), down)
-    return list(zip(down, disks, strict=True))
+    return list(zip(down, side_by_side(look, down), strict=True))
 
 
 def refuse_half_copied(instance: Instance, disk: Disk) -> None:
     """Refuse to start a server on a copy that was cut short."""
-    if disk.half_copied or (disk.pg_version and disk.state is None):
+    if disk.half_copied or (disk.pg_version and disk.state is None and not disk.half_made):
         raise Refused(
             f"The data of {instance.name} is an unfinished copy, left by a run that was cut short: "
             f"`invoke seed-standby --node {instance.name}` makes it anew."
         )
-
-
-def refuse_two_primaries(
-    group: Group, seen: Observation, image: Image, starting: dict[str, Disk]
-) -> None:
-    """Refuse to start a server as primary where another node of its system is, or may be, one.
-
-    Of two that are no standbys the one with the newer history is the primary: a greater timeline,
-    and on one timeline the one that others may follow. The other is a former primary, or a copy
-    that was not marked.
-
-    Raises:
-        Refused: with which is which, and what to do.
-    """
-    leaders = {n: (d.system_identifier, d.position) for n, d in starting.items() if _leads(d)}
-    if not leaders:
-        return
-    known = {**_others(group, seen, image, starting), **leaders}
-    for name, (system, position) in leaders.items():
-        for other, (theirs, its) in known.items():
-            if other == name or theirs != system:
-                continue
-            down = other not in seen.primaries and other not in starting
-            copied = group.topology.primary.name == name and its[0] == position[0]
-            if down and (copied or its[0] < position[0]):
-                continue  # a copy not marked yet, a former primary: down, they keep nobody
-            raise Refused(_twins(group, name, other, position[0], its[0]))
-    for name, node in seen.nodes.items():
-        silent = node.container and node.container.alive and not node.facts and not node.planned
-        if name not in starting and silent:
-            raise Refused(
-                f"{name} runs and does not answer yet, so it is not known who is primary: "
-                f"`invoke logs --node {name}`, then again.\n{node.silence}"
-            )
-
-
-def _leads(disk: Disk) -> bool:
-    return bool(disk.pg_version) and not disk.standby_signal and not disk.unfinished
-
-
-def _others(
-    group: Group, seen: Observation, image: Image, starting: dict[str, Disk]
-) -> dict[str, tuple[str | None, tuple[int, int]]]:
-    """Return what the nodes that are not to be started are, if they are no standbys."""
-    found: dict[str, tuple[str | None, tuple[int, int]]] = {}
-    for name, node in seen.nodes.items():
-        instance = group.instance(name)
-        if node.facts:
-            if not node.facts.in_recovery:
-                found[name] = (node.facts.system_identifier, node.facts.position)
-        elif name not in starting and not _alive(seen, instance):
-            disk = Disk()
-            if guards.data_state(instance) == guards.FULL:
-                disk = instance.disk(image)
-            if _leads(disk):
-                found[name] = (disk.system_identifier, disk.position)
-    return found
-
-
-def _twins(group: Group, name: str, other: str, mine: int, theirs: int) -> str:
-    """Return the sentence for two nodes of one system that are no standbys, by their timelines."""
-    if mine == theirs:
-        if group.instance(other).node.upstream and not group.instance(name).node.upstream:
-            name, other = other, name
-        return (
-            f"The data of {name} is a copy of {other}'s and not marked as a standby: started like "
-            "this it would be a second primary, take writes of its own, and never be the same "
-            f"again. Connect and mark it first (`invoke step.connect-standby --node {name} "
-            f"step.mark-standby --node {name}`), or seed it anew "
-            f"(`invoke seed-standby --node {name}`)."
-        )
-    former, leader = (name, other) if mine < theirs else (other, name)
-    return (
-        f"{former} was primary before {leader} was promoted: beside {leader} it would be a second "
-        f"primary. With {former} stopped, `invoke step.run-standby --node {leader}` runs "
-        f"{leader}, and `invoke seed-standby --node {former}` makes {former} its standby."
-    )
 
 
 def _settle(group: Group) -> None:

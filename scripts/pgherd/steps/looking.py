@@ -21,7 +21,9 @@ def logs(group: Group, name: str, *, tail: int, follow: bool, show: Callable[[st
     containers = group.engine.containers()
     there = [i for i in instances if i.name in containers]
     if not there:
-        raise Refused(f"There is no container of {name or group.name}: `invoke setup-master`.")
+        seed = f"`invoke seed-standby --node {name}`"
+        make = seed if name and group.instance(name).node.upstream else "`invoke setup-master`"
+        raise Refused(f"There is no container of {name or group.name}: {make} or `invoke start`.")
 
     def read(instance: Instance) -> None:
         head = f"{instance.name} | " if len(instances) > 1 else ""

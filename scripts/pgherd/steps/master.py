@@ -9,14 +9,15 @@ from pgherd.errors import Refused
 from pgherd.postgres import scripts
 from pgherd.postgres.group import Group, Observation, side_by_side
 from pgherd.postgres.instance import Instance, ScriptFailed
-from pgherd.steps import guards, lifecycle, seeding
+from pgherd.steps import guards, leaders, lifecycle, seeding
 from pgherd.steps.image import ensure_image
 from pgherd.steps.node import (
     CHECK,
+    DataGone,
     bring_up,
     data_on,
-    gone,
     keep,
+    lay_passfile,
     make_directories,
     private_fragment,
     run_container,
@@ -60,6 +61,7 @@ def run_master(group: Group, seen: Observation) -> None:
         return
     guards.check_data_unused(master, seen)
     guards.check_port(master, seen)
+    group.engine.check_network(group.network, group.name)
     disk = data_on(group, master, image, container)
     lifecycle.refuse_half_copied(master, disk)
     if disk.standby_signal:
@@ -70,7 +72,7 @@ def run_master(group: Group, seen: Observation) -> None:
     if disk.empty or disk.unfinished:
         make_database(group, master, image)
     else:
-        lifecycle.refuse_two_primaries(group, seen, image, {master.name: disk})
+        leaders.refuse_two_primaries(group, seen, image, {master.name: disk})
         group.trace.note(f"{master.name}: its data is here already; running it")
         bring_up(group, master, image, container, disk)
         return
@@ -122,7 +124,7 @@ def make_database(group: Group, instance: Instance, image: Image) -> None:
         with_settings(instance, lambda: side_by_side(lambda act: act(), acts))
     except ScriptFailed as failed:
         if failed.exit_code == VANISHED:
-            raise Refused(gone(group, instance)) from None
+            raise DataGone(group, instance) from None
         if failed.exit_code == NOT_EMPTY:
             raise Refused(f"{instance.name}: {data} is not empty: {failed.said}") from None
         raise
@@ -134,7 +136,11 @@ def make_database(group: Group, instance: Instance, image: Image) -> None:
 def allow_replication(group: Group, instance: Instance) -> None:
     """Step 6: settings, the role replicator and the rule that lets it in, on a running server."""
     secret = scripts.password("password", group.passwords.of("replicator"))
-    changed = keep(instance, serve(instance, secret, "role"))
+    out = serve(instance, secret, "role", "passfile-current")
+    image = group.find_image()
+    if "stale passfile" in out and image:
+        lay_passfile(group, instance, image)
+    changed = keep(instance, out)
     if changed or group.trace.dry:
         group.trace.note(f"{instance.name}: allows replication")
     else:

@@ -12,7 +12,7 @@ from pgherd.errors import Refused
 from pgherd.postgres import conf, scripts
 from pgherd.postgres.facts import Disk
 from pgherd.postgres.group import Group
-from pgherd.postgres.instance import PGDATA, READY_SECONDS, Instance, ScriptFailed
+from pgherd.postgres.instance import PGDATA, PRIVATE, READY_SECONDS, Instance, ScriptFailed
 from pgherd.shell import Script, Tool
 from pgherd.steps import guards
 
@@ -20,6 +20,20 @@ T = TypeVar("T")
 
 BAD_SETTINGS = 72  # the exit code of sh/check-settings.sh
 CHECK = "check-settings"
+
+
+class DataGone(Refused):
+    """A node's database was there and is not any more: no new one is made in its place."""
+
+    def __init__(self, group: Group, instance: Instance) -> None:
+        anew = f"or begin anew: `invoke down --purge --confirm {group.name}`"
+        if instance.node.upstream:
+            anew = f"or seed it anew: `invoke seed-standby --node {instance.name}`"
+        super().__init__(
+            f"The database of {instance.name} is gone: {instance.node.data} has none, and it had "
+            "one. No new one is made in its place. Put it back (a copy set aside, a mount that is "
+            f"missing?), {anew}."
+        )
 
 
 def data_on(group: Group, instance: Instance, image: Image, container: Container | None) -> Disk:
@@ -32,24 +46,15 @@ def data_on(group: Group, instance: Instance, image: Image, container: Container
     state = guards.data_state(instance)
     if state in {guards.ABSENT, guards.EMPTY}:
         if container or instance.disk(image, data=False).was_initialised:
-            raise Refused(gone(group, instance))
+            raise DataGone(group, instance)
         return Disk()
     disk = instance.disk(image)
     if disk.empty and (container or disk.was_initialised):
-        raise Refused(gone(group, instance))
+        raise DataGone(group, instance)
     if disk.empty or disk.unfinished:
         return disk
     check_major(instance, disk, image)
     return disk
-
-
-def gone(group: Group, instance: Instance) -> str:
-    """Return the sentence for a database that was there and is not any more."""
-    return (
-        f"The database of {instance.name} is gone: {instance.node.data} has none, and it had one. "
-        "No new one is made in its place. Put it back (a copy set aside, a mount that is "
-        f"missing?), or begin anew: `invoke down --purge --confirm {group.name}`."
-    )
 
 
 def check_major(instance: Instance, disk: Disk, image: Image) -> None:
@@ -160,9 +165,21 @@ def run_container(
     instance.run_server(image)
 
 
-def wait_serving(instance: Instance) -> None:
-    """Wait until a server answers; lay in its settings, and the rules for a network that is new."""
-    keep(instance, serve(instance))
+def wait_serving(group: Group, instance: Instance) -> None:
+    """Wait until a server answers; bring its settings, rules and passfile up to date."""
+    secret = scripts.password("password", group.passwords.of("replicator"))
+    out = serve(instance, secret, "passfile-current")
+    keep(instance, out)
+    image = group.find_image()
+    if "stale passfile" in out and image:
+        lay_passfile(group, instance, image)
+
+
+def lay_passfile(group: Group, instance: Instance, image: Image) -> None:
+    """Lay the passfile anew; the server has its directory read-only, and reads it at each try."""
+    group.trace.note(f"{instance.name}: brought up to date: passfile")
+    private = [mount for mount in instance.mounts() if mount.target == PRIVATE]
+    instance.offline(image, scripts.compose(private_fragment(group)), mounts=private)
 
 
 def serve(instance: Instance, *more: str | Script) -> str:

@@ -195,7 +195,10 @@ def _run(group: Group, instance: Instance, image: Image, script: Script, **optio
     except ScriptFailed as failed:
         if failed.exit_code == NOT_EMPTY:
             where = instance.node.data
-            raise Refused(f"{instance.name}: {where} is not empty: {failed.said}") from None
+            raise Refused(
+                f"{instance.name}: {where} is not empty ({failed.said.strip()}): "
+                f"`invoke step.set-aside --node {instance.name}` first."
+            ) from None
         raise
 
 

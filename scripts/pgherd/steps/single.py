@@ -6,7 +6,7 @@ from pgherd.docker import Image
 from pgherd.errors import Refused
 from pgherd.postgres.group import Group
 from pgherd.postgres.instance import Instance
-from pgherd.steps import connect, guards, lifecycle, master, seeding, sync
+from pgherd.steps import connect, guards, leaders, lifecycle, master, seeding, sync
 from pgherd.steps.image import ensure_image
 from pgherd.steps.node import bring_up, data_on, run_container, wait_serving
 
@@ -15,7 +15,7 @@ def run_master(group: Group) -> None:
     """Step 1."""
     with group.locked():
         master.run_master(group, group.observe())
-        wait_serving(group.master)
+        wait_serving(group, group.master)
 
 
 def run_standby(group: Group, name: str) -> None:
@@ -37,9 +37,9 @@ def run_standby(group: Group, name: str) -> None:
             master.make_database(group, instance, image)
             run_container(group, instance, image, container)
         else:
-            lifecycle.refuse_two_primaries(group, seen, image, {name: disk})
+            leaders.refuse_two_primaries(group, seen, image, {name: disk})
             bring_up(group, instance, image, container, disk)
-        wait_serving(instance)
+        wait_serving(group, instance)
 
 
 def set_aside(group: Group, name: str) -> None:
@@ -77,6 +77,7 @@ def allow_replication(group: Group) -> None:
         seen = group.observe()
         if not seen.primaries and not seen.nodes[group.master.name].planned:
             master.run_master(group, seen)
+            wait_serving(group, group.master)
             seen = group.observe()
         master.allow_replication(group, group.primary(seen))
 
@@ -107,6 +108,7 @@ def mark_standby(group: Group, name: str) -> None:
             return
         instance, image = _down(group, name)
         _refuse_empty(instance, image)
+        _refuse_leader(group, instance, image)
         connect.mark_standby(group, instance, image)
 
 
@@ -132,6 +134,25 @@ def _down(group: Group, name: str) -> tuple[Instance, Image]:
         raise Refused(f"{name} runs, and this step works on its files: `invoke step.stop` first.")
     guards.check_data_unused(instance, seen)
     return instance, ensure_image(group, seen.containers.values())
+
+
+def _refuse_leader(group: Group, instance: Instance, image: Image) -> None:
+    """Refuse to mark the node with the newest history: that is the primary, not a standby."""
+    mine = instance.disk(image)
+    for name, node in group.observe().nodes.items():
+        other = group.instance(name)
+        if other is instance or mine.standby_signal:
+            continue
+        full = guards.data_state(other) == guards.FULL
+        theirs = node.facts or (other.disk(image) if full else None)
+        if theirs and theirs.system_identifier == mine.system_identifier:
+            if theirs.timeline >= mine.timeline:
+                return
+            raise Refused(
+                f"{instance.name} was promoted and has the newest data (timeline {mine.timeline}; "
+                f"{name} is at {theirs.timeline}): it is the primary. `invoke step.run-standby "
+                f"--node {instance.name}` runs it, `invoke seed-standby --node {name}` follows."
+            )
 
 
 def _refuse_empty(instance: Instance, image: Image) -> None:

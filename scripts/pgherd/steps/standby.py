@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pgherd.errors import Refused
+from pgherd.postgres import scripts
 from pgherd.postgres.facts import Disk, Facts
 from pgherd.postgres.group import Group, Observation
 from pgherd.postgres.instance import Instance
@@ -54,11 +55,21 @@ def _upstream(group: Group, standby: Instance, seen: Observation, asked: Asked) 
 
 def _check(pair: Pair, asked: Asked) -> None:
     """Refuse before anything is stopped or moved."""
+    major = pair.image.env.get("PG_MAJOR")
+    if pair.theirs and major and str(pair.theirs.version_num // 10000) != major:
+        raise Refused(
+            f"{pair.upstream.name} runs PostgreSQL {pair.theirs.version_num // 10000}, and the "
+            f"image {pair.image.ref} has {major}: a standby needs the same."
+        )
     guards.check_data_unused(pair.standby, pair.seen)
     if not pair.runs:
         guards.check_port(pair.standby, pair.seen)
     _check_sync(pair, asked)
     _check_data(pair, asked)
+    if pair.theirs and guards.data_state(pair.standby) == guards.FULL:
+        # Before anything is set aside: the password in the file is the role's.
+        secret = scripts.password("password", pair.group.passwords.of("replicator"))
+        pair.upstream.execute(scripts.compose(secret, "role"))
     if asked.method == "copy":
         seeding.check_copy(pair.standby, pair.upstream, pair.seen, pair.group.trace, asked.confirm)
 
@@ -90,10 +101,11 @@ def _check_newer(pair: Pair, asked: Asked, position: tuple[int, int] | None) -> 
     theirs = pair.theirs
     if theirs and position and position[0] > theirs.timeline and not asked.set_aside:
         raise Refused(
-            f"{pair.standby.name} was promoted and has the newer data (timeline {position[0]}, and "
-            f"{pair.upstream.name} is at {theirs.timeline}): stop {pair.upstream.name} and let it "
-            f"follow (`docker stop {pair.upstream.name}`, `invoke seed-standby --node "
-            f"{pair.upstream.name}`). --set-aside puts the newer data aside instead."
+            f"{pair.standby.name} was promoted and has newer data (timeline {position[0]}; "
+            f"{pair.upstream.name} is at {theirs.timeline}). To keep it: `docker stop "
+            f"{pair.upstream.name}`; if {pair.standby.name} is in recovery, `invoke psql --node "
+            f'{pair.standby.name} --command "SELECT pg_promote()"`; then `invoke seed-standby '
+            f"--node {pair.upstream.name}`. --set-aside puts the newer data aside instead."
         )
 
 

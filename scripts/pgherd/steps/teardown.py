@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from pgherd.docker import Image, docker
+from pgherd.docker import GROUP_LABEL, Image, docker
 from pgherd.errors import Error, Refused
 from pgherd.postgres import scripts
 from pgherd.postgres.group import Group
@@ -45,7 +45,8 @@ def _remove(group: Group) -> None:
     for container in ours:
         group.trace.note(f"{container.name}: removing its container")
         group.engine.remove(container)
-    if group.engine.network(group.network):
+    network = group.engine.network(group.network)
+    if network and (network.get("Labels") or {}).get(GROUP_LABEL) == group.name:
         group.trace.note(f"{group.network}: removing the network")
         group.engine.remove_network(group.network)
     elif not ours:

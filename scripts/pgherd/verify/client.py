@@ -85,7 +85,7 @@ def connect(group: Group, instance: Instance) -> Connection:
         options=f"-c statement_timeout={STATEMENT_TIMEOUT}",
         autocommit=True,
         client_encoding="utf8",  # a database in SQL_ASCII would answer in bytes
-        passfile="/dev/null",  # the user's own must not stand in for the group's
+        passfile=str(group.secrets / "none"),  # the user's own must not stand in for the group's
     )
 
 

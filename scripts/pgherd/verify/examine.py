@@ -115,7 +115,8 @@ def _standby_up(client: Client, facts: Facts | None) -> Outcome:
         cure = "put the role's password into the group's postgres.password, or the file's into it"
         return False, client.fault, f"{cure}: `invoke psql` and \\password"
     if facts is None:
-        return False, client.fault, f"`invoke start`; `invoke logs --node {node.name}` tells why"
+        made = f"`invoke seed-standby --node {node.name}` if it was never seeded"
+        return False, client.fault, f"`invoke start` if it is down; {made}"
     where = f"{node.listen}:{node.port}"
     return True, f"{where} answers, PostgreSQL {facts.version_num // 10000}", ""
 

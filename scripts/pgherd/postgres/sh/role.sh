@@ -10,8 +10,11 @@ if [ "$(sql -c "SELECT rolreplication AND rolcanlogin FROM pg_roles WHERE rolnam
   sql -c 'ALTER ROLE replicator LOGIN REPLICATION'
 fi
 # By the address, not by loopback: there the rules of an adopted database may trust anybody.
-if [ -z "$role" ] || ! PGPASSFILE=/etc/pgherd/passfile psql -XAtqw -h "$(hostname)" -U replicator -c '' 2>/dev/null; then
+known=$(mktemp)
+printf '*:*:*:replicator:%s\n' "$(printf %s "$password" | sed 's/[\\:]/\\&/g')" >"$known"
+if [ -z "$role" ] || ! PGPASSFILE=$known psql -XAtqw -h "$(hostname)" -U replicator -c '' 2>/dev/null; then
   printf '\\password replicator\n%s\n%s\n' "$password" "$password" |
     as_postgres psql -XAtq -v ON_ERROR_STOP=1 2>/dev/null
   [ -z "$role" ] || echo 'changed password of replicator'
 fi
+rm "$known"

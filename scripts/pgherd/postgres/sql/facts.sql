@@ -8,6 +8,7 @@ SELECT json_build_object(
   -- after a promotion the checkpoint with the new timeline may be minutes away: the WAL has it now
   'timeline', CASE WHEN pg_is_in_recovery()
     THEN greatest((SELECT timeline_id FROM pg_control_checkpoint()),
+                  (SELECT min_recovery_end_timeline FROM pg_control_recovery()),
                   (SELECT received_tli FROM pg_stat_wal_receiver))
     ELSE ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int END,
   -- flushed, not only inserted: what a standby may have

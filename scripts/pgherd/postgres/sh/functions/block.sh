@@ -1,6 +1,7 @@
 # block FILE NAME: what stdin holds becomes the block NAME of the file, where it is or at the end
 block() {
   first="# BEGIN pgherd $2" last="# END pgherd $2" body=$(cat)
+  [ -s "$1" ] || fail 67 "$1 is missing or empty: put it back, from a copy or the image's sample."
   case $(grep -xF -e "$first" -e "$last" "$1" | tr '\n' ';') in
     '' | "$first;$last;") ;;
     *) fail 67 "$1 must have the lines '$first' and '$last' once each, in this order: mend it by hand." ;;

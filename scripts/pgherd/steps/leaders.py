@@ -1,0 +1,105 @@
+"""Who may be primary: of one system only one node, and the one with the newest history."""
+
+from __future__ import annotations
+
+from pgherd.docker import Image
+from pgherd.errors import Refused
+from pgherd.postgres.facts import Disk
+from pgherd.postgres.group import Group, Observation, Seen
+from pgherd.steps import guards
+
+
+def alive(node: Seen) -> bool:
+    """Tell whether a node's container runs, or is about to."""
+    return bool(node.container and node.container.alive)
+
+
+def refuse_two_primaries(
+    group: Group, seen: Observation, image: Image, starting: dict[str, Disk]
+) -> None:
+    """Refuse to start a server as primary where another node of its system is, or may be, one.
+
+    Of two that are no standbys the one with the newer history is the primary: a greater timeline,
+    and on one timeline the one that others may follow. The other is a former primary, or a copy
+    that was not marked.
+
+    Raises:
+        Refused: with which is which, and what to do.
+    """
+    leaders = {n: (d.system_identifier, d.position) for n, d in starting.items() if _leads(d)}
+    if not leaders:
+        return
+    known = {**_others(group, seen, image, starting), **leaders}
+    for name, (system, position) in leaders.items():
+        for other, (theirs, its) in known.items():
+            if other == name or theirs != system:
+                continue
+            down = other not in seen.primaries and other not in starting
+            copied = group.topology.primary.name == name and its[0] == position[0]
+            if down and (copied or its[0] < position[0]):
+                continue  # a copy not marked yet, a former primary: down, they keep nobody
+            raise Refused(_twins(group, name, other, position[0], its[0]))
+        for other, disk in starting.items():
+            refuse_older(other, disk, name, system, position[0])
+    for name, node in seen.nodes.items():
+        silent = node.container and node.container.alive and not node.facts and not node.planned
+        if name not in starting and silent:
+            raise Refused(
+                f"{name} runs and does not answer yet, so it is not known who is primary: "
+                f"`invoke logs --node {name}`, then again.\n{node.silence}"
+            )
+
+
+def refuse_older(standby: str, disk: Disk, primary: str, system: str | None, timeline: int) -> None:
+    """Refuse a primary with less history than its standby: that was promoted, and marked since."""
+    if disk.system_identifier == system and disk.timeline > timeline:
+        raise Refused(
+            f"{standby} was promoted and has the newer data (timeline {disk.timeline}, and "
+            f"{primary} is at {timeline}), but is marked as a standby: with {primary} as primary "
+            f"it would be lost. Remove standby.signal from the data of {standby}, run it "
+            f"(`invoke step.run-standby --node {standby}`), and let {primary} follow "
+            f"(`invoke seed-standby --node {primary}`)."
+        )
+
+
+def _leads(disk: Disk) -> bool:
+    return bool(disk.pg_version) and not disk.standby_signal and not disk.unfinished
+
+
+def _others(
+    group: Group, seen: Observation, image: Image, starting: dict[str, Disk]
+) -> dict[str, tuple[str | None, tuple[int, int]]]:
+    """Return what the nodes that are not to be started are, if they are no standbys."""
+    found: dict[str, tuple[str | None, tuple[int, int]]] = {}
+    for name, node in seen.nodes.items():
+        instance = group.instance(name)
+        if node.facts:
+            if not node.facts.in_recovery:
+                found[name] = (node.facts.system_identifier, node.facts.position)
+        elif name not in starting and not alive(node):
+            disk = Disk()
+            if guards.data_state(instance) == guards.FULL:
+                disk = instance.disk(image)
+            if _leads(disk):
+                found[name] = (disk.system_identifier, disk.position)
+    return found
+
+
+def _twins(group: Group, name: str, other: str, mine: int, theirs: int) -> str:
+    """Return the sentence for two nodes of one system that are no standbys, by their timelines."""
+    if mine == theirs:
+        if group.instance(other).node.upstream and not group.instance(name).node.upstream:
+            name, other = other, name
+        return (
+            f"The data of {name} is a copy of {other}'s and not marked as a standby: started like "
+            "this it would be a second primary, take writes of its own, and never be the same "
+            f"again. Connect and mark it first (`invoke step.connect-standby --node {name} "
+            f"step.mark-standby --node {name}`), or seed it anew "
+            f"(`invoke seed-standby --node {name}`)."
+        )
+    former, leader = (name, other) if mine < theirs else (other, name)
+    return (
+        f"{former} was primary before {leader} was promoted: beside {leader} it would be a second "
+        f"primary. With {former} stopped, `invoke step.run-standby --node {leader}` runs "
+        f"{leader}, and `invoke seed-standby --node {former}` makes {former} its standby."
+    )
