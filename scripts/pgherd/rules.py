@@ -115,6 +115,8 @@ def application_name(text: str) -> str:
         raise ValueError("must be 1 to 63 printable ASCII characters (PostgreSQL alters others)")
     if text == "*":
         raise ValueError("cannot be *, which means every standby in group.sync")
+    if text.lower() == "pgherd-basebackup":
+        raise ValueError("is the name that base backups have")
     return text
 
 

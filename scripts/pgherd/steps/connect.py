@@ -12,6 +12,7 @@ from pgherd.shell import Script
 from pgherd.steps.node import lay_passfile, private_fragment, settings_fragment
 
 STREAMING_SECONDS = 300
+SAID_EVERY = 15  # seconds
 GLANCE_SECONDS = 5  # after so long without streaming, see whether the standby still runs
 # Settings that a copy brings along and that are another node's: whom it followed, and above all
 # the standbys that its commits would wait for after a promotion.
@@ -91,6 +92,9 @@ def wait_streaming(instance: Instance, upstream: Instance, seconds: int) -> Fact
         _wait(instance, upstream, seconds)
         return None
     for waited in range(0, seconds, GLANCE_SECONDS):
+        if waited and waited % SAID_EVERY == 0:
+            note = f"{instance.name}: not streaming yet after {waited} s of {seconds}"
+            instance.engine.host.trace.note(note)
         try:
             out = _wait(instance, upstream, min(GLANCE_SECONDS, seconds - waited))
             return Facts.parse(out)

@@ -93,9 +93,9 @@ def _twins(group: Group, name: str, other: str, mine: int, theirs: int) -> str:
         return (
             f"The data of {name} is a copy of {other}'s and not marked as a standby: started like "
             "this it would be a second primary, take writes of its own, and never be the same "
-            f"again. Connect and mark it first (`invoke step.connect-standby --node {name} "
-            f"step.mark-standby --node {name}`), or seed it anew "
-            f"(`invoke seed-standby --node {name}`)."
+            f"again. If it has never run by itself, connect and mark it first (`invoke "
+            f"step.connect-standby --node {name} step.mark-standby --node {name}`); else seed it "
+            f"anew (`invoke seed-standby --node {name}`)."
         )
     former, leader = (name, other) if mine < theirs else (other, name)
     return (

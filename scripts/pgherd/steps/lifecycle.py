@@ -144,6 +144,11 @@ def refuse_half_copied(instance: Instance, disk: Disk) -> None:
         )
 
 
+def _paused(seen: Observation, name: str) -> bool:
+    container = seen.nodes[name].container
+    return bool(container and container.status == "paused")
+
+
 def _settle(group: Group) -> None:
     """Say what came up, as what; make slots that are missing; wait for synchronous standbys."""
     if group.trace.dry:
@@ -155,6 +160,10 @@ def _settle(group: Group) -> None:
             group.trace.note(f"{name}: serves, as {role}")
         elif node.container:
             group.trace.note(f"{name}: does not answer. {node.silence}")
+    silent = [n for n, s in seen.nodes.items() if s.container and s.container.alive and not s.facts]
+    if silent:
+        paused = "`docker unpause` it" if _paused(seen, silent[0]) else "its log tells why"
+        raise Error(f"{silent[0]} runs and does not answer: {paused} (`invoke logs`).")
     for name in seen.primaries:
         facts = seen.nodes[name].facts
         for standby in group.topology.standbys:

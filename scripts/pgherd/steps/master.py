@@ -31,6 +31,7 @@ NOT_EMPTY, VANISHED = 65, 66  # exit codes of sh/initdb.sh
 
 def setup_master(group: Group) -> None:
     """Run the primary on its data directory and make it ready for standbys; never promotes."""
+    group.passwords.known("postgres")  # one that cannot be used is refused before anything is done
     with group.locked():
         seen = group.observe()
         run_master(group, seen)

@@ -122,6 +122,9 @@ def connected(group: Group) -> Iterator[dict[str, Client]]:
 
 def _attempt(group: Group, instance: Instance) -> Client:
     """Connect; a server that is just starting gets a moment."""
+    if group.passwords.known("postgres") is None:
+        missing = group.passwords.path("postgres")
+        return Client(instance, None, f"{missing} is missing: write the role's password there")
     end = time.monotonic() + STARTING_SECONDS
     while True:
         try:
