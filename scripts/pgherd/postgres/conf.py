@@ -16,7 +16,6 @@ from collections.abc import Mapping
 
 from pgherd.errors import Refused
 
-SEGMENT_SIZE = 16 * 2**20  # initdb's default (--wal-segsize)
 HEAD = (
     "# written by pgherd: changes here are overwritten;\n"
     "# put yours into the topology's settings or conf/postgresql.conf\n"
@@ -79,59 +78,12 @@ def sql_literal(text: str) -> str:
     return "E" + quoted.replace("\\", "\\\\") if "\\" in text else quoted
 
 
-def sql_identifier(text: str) -> str:
-    """Write a name in double quotes, so that its case is kept. Raises Refused if it is empty."""
-    if not text:
-        raise Refused("an SQL name cannot be empty")
-    return '"' + _no_nul(text).replace('"', '""') + '"'
-
-
-def escape_pgpass(text: str) -> str:
-    """Escape one field of a password file. Raises Refused for what cannot stand on one line.
-
-    A field that is only ``*`` keeps meaning every value (libpq, passwordFromFile in fe-connect.c).
-    """
-    if re.search(r"[\r\n]", _no_nul(text)):
-        raise Refused("a field of a password file cannot hold the end of a line")
-    return text.replace("\\", r"\\").replace(":", r"\:")
-
-
-def passfile_line(host: str, port: int | str, database: str, user: str, password: str = "") -> str:
-    """Write a line of a password file, without its end; without password, the line's beginning.
-
-    Replication connections have the database ``replication``. Raises Refused as `escape_pgpass`.
-    """
-    return ":".join(map(escape_pgpass, (host, str(port), database, user, password)))
-
-
 def lsn_to_int(text: str) -> int:
     """Read a WAL position as the number of its byte. Raises Refused for other text."""
     match = _LSN.fullmatch(text)
     if not match:
         raise Refused(f"{text!r} is no WAL position like 16/B374D848")
     return int(match[1], 16) << 32 | int(match[2], 16)
-
-
-def int_to_lsn(position: int) -> str:
-    """Write a WAL position as PostgreSQL 14 to 18 do (LSN_FORMAT_ARGS). Raises Refused."""
-    if not 0 <= position < 2**64:
-        raise Refused(f"{position} is outside of the WAL's 64 bits")
-    return f"{position >> 32:X}/{position & 0xFFFFFFFF:X}"
-
-
-def wal_file_name(timeline: int, lsn: int | str, segment_size: int = SEGMENT_SIZE) -> str:
-    """Name the file that holds the byte at `lsn` (XLogFileName in xlog_internal.h).
-
-    On the very border of two files PostgreSQL's pg_walfile_name() named the earlier one before 17.
-    Raises Refused for a timeline or a segment size that cannot be.
-    """
-    position = lsn_to_int(lsn if isinstance(lsn, str) else int_to_lsn(lsn))
-    if not 1 <= timeline < 2**32:
-        raise Refused(f"{timeline} is no timeline: they count from 1")
-    if not 2**20 <= segment_size <= 2**30 or segment_size & (segment_size - 1):
-        raise Refused(f"{segment_size} is no WAL segment size: a power of 2 from 1 MB to 1 GB")
-    high, low = divmod(position // segment_size, 2**32 // segment_size)
-    return f"{timeline:08X}{high:08X}{low:08X}"
 
 
 def parse_controldata(text: str) -> dict[str, str]:

@@ -66,10 +66,6 @@ def _check(pair: Pair, asked: Asked) -> None:
         guards.check_port(pair.standby, pair.seen)
     _check_sync(pair, asked)
     _check_data(pair, asked)
-    if pair.theirs and guards.data_state(pair.standby) == guards.FULL:
-        # Before anything is set aside: the password in the file is the role's.
-        secret = scripts.password("password", pair.group.passwords.of("replicator"))
-        pair.upstream.execute(scripts.compose(secret, "role"))
     if asked.method == "copy":
         seeding.check_copy(pair.standby, pair.upstream, pair.seen, pair.group.trace, asked.confirm)
 
@@ -147,6 +143,10 @@ def _check_data(pair: Pair, asked: Asked) -> None:
 def _seed(pair: Pair, asked: Asked) -> Facts | None:
     """Stop what runs, set aside what lies there, copy, connect, mark, start, wait."""
     group, standby, upstream, image = pair.group, pair.standby, pair.upstream, pair.image
+    if pair.theirs and guards.data_state(standby) == guards.FULL:
+        # While there is data to lose: the password in the file has to be the role's.
+        secret = scripts.password("password", group.passwords.of("replicator"))
+        upstream.execute(scripts.compose(secret, "role"))
     for primary in _waiting(pair):
         group.trace.note(f"{primary}: asynchronous until {standby.name} streams again")
         set_names(group.instance(primary), "", 0)
