@@ -15,6 +15,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from string import ascii_letters
 from typing import ClassVar
 
 from plumbum.commands.base import BaseCommand, ConcreteCommand
@@ -155,7 +156,15 @@ def render(argv: list[str], stdin: Script | None = None) -> str:
 
 
 def _heredoc(text: str) -> str:
+    """Return text as a here-document.
+
+    dash loses a byte of a line that begins like the end's word and goes on in non-ASCII characters
+    (seen with 0.5.12), so such text gets a word that none of its lines begins like.
+    """
     word = "EOF"
+    begun = {line[:1] for line in text.split("\n")}
+    if not text.isascii() and word[0] in begun:
+        word = next((f"{letter}EOF" for letter in ascii_letters if letter not in begun), word)
     while re.search(rf"^{word}$", text, re.MULTILINE):
         word += "_"
     end = "" if text.endswith("\n") else "\n"

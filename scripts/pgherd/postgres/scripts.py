@@ -69,9 +69,12 @@ def _functions(text: str) -> str:
 
 
 def password(variable: str, secret: Secret) -> Script:
-    """Return a fragment that sets a shell variable to a secret."""
-    start = f"{variable}=$(cat <<'END-OF-SECRET'\n"
-    return Script((start, secret, "END-OF-SECRET\n)\n"))
+    """Return a fragment that sets a shell variable to a secret.
+
+    The end's word begins as no password is likely to: see `shell._heredoc` for dash's fault.
+    """
+    start = f"{variable}=$(cat <<'|END-OF-SECRET|'\n"
+    return Script((start, secret, "|END-OF-SECRET|\n)\n"))
 
 
 def lay(path: str, text: str) -> str:
