@@ -25,17 +25,17 @@ NODE = {"node": "which node (default: the topology's first standby)"}
 
 def _group(c: Context) -> Group:
     """Return the group of the topology asked for, with Invoke's --echo and --dry."""
-    return _opened(bool(c.config.run.echo), bool(c.config.run.dry))
+    return _opened(bool(c.config.run.echo), bool(c.config.run.dry), c.config.pgherd.on)
 
 
 @cache
-def _opened(echo: bool, dry: bool) -> Group:
+def _opened(echo: bool, dry: bool, on: str) -> Group:
     """Return the same group to all tasks of one run: with --dry each counts on those before."""
     from pgherd import config
     from pgherd.postgres.group import Group
     from pgherd.shell import Trace
 
-    return Group(config.load(), Trace(echo=echo, dry=dry))
+    return Group(config.load(on=on), Trace(echo=echo, dry=dry))
 
 
 def told(body: Callable[..., None]) -> Callable[..., None]:
@@ -69,6 +69,35 @@ def _standby(group: Group, node: str) -> str:
 def _agreed(question: str, yes: bool) -> bool:
     """Ask on a terminal; without one, only the option says yes."""
     return yes or (sys.stdin.isatty() and input(f"{question} [y/N] ").strip().lower() == "y")
+
+
+# --- where ---
+
+
+@task(positional=["host"], help={"host": "an SSH destination: box, ada@box, ada@box:2222"})
+@told
+def on(c: Context, host: str) -> None:
+    """Place the group on another machine, for the tasks that follow: invoke on ada@box …."""
+    from pgherd.errors import Refused
+
+    if c.config.pgherd.on not in {"", host} or _opened.cache_info().currsize:
+        raise Refused(f"`on {host}` comes before all other tasks, and once: a run has one place.")
+    c.config.pgherd.on = host
+
+
+@task(help={"json_": "print one JSON object"})
+@told
+def hosts(c: Context, json_: bool = False) -> None:
+    """Look at each host of the topology: does it answer, its Docker, space, image, containers."""
+    from pgherd import report
+    from pgherd.errors import Unreachable
+    from pgherd.steps.hosts import survey
+
+    group = _group(c)
+    found = survey(group)
+    print(report.hosts_json(group.name, found) if json_ else report.hosts_text(found))
+    if not all(host.ok for host in found):
+        raise Unreachable("")
 
 
 # --- the three ---
@@ -110,16 +139,9 @@ def seed_standby(  # noqa: PLR0913, PLR0917
     yes: bool = False,
 ) -> None:
     """Lay the master's data into a standby that streams, and wait for it (steps 4, 5, 7 to 10)."""
-    from pgherd.errors import Refused
     from pgherd.steps import standby
     from pgherd.steps.asked import Asked
 
-    group = _group(c)
-    others = [n.name for n in group.topology.standbys if n.name != _standby(group, node)]
-    if others and not node:
-        if reseed:
-            raise Refused(f"Which standby? Say --node {_standby(group, node)} or {others[0]}.")
-        group.trace.note(f"{_standby(group, node)} is meant; for {', '.join(others)} say --node")
     asked = Asked(
         method=method,
         reseed=reseed,
@@ -130,7 +152,8 @@ def seed_standby(  # noqa: PLR0913, PLR0917
         spread_checkpoint=spread_checkpoint,
         confirm=lambda question: _agreed(question, yes),
     )
-    standby.seed_standby(group, _standby(group, node), asked)
+    group = _group(c)
+    standby.seed_standby(group, standby.chosen(group, node, asked), asked)
 
 
 @task(help={"json_": "print one JSON object", "tap": "print the Test Anything Protocol"})
@@ -204,7 +227,10 @@ def uri(c: Context) -> None:
     """Print the connection strings, one a line: each node's, then the one with all of them."""
     from pgherd import report
 
-    print("\n".join(report.uris(_group(c).topology)))
+    group = _group(c)
+    for tunnel in report.tunnels(group.topology):
+        group.trace.note(f"to be reached from this machine: {tunnel}")
+    print("\n".join(report.uris(group.topology)))
 
 
 # --- living with it ---
@@ -315,7 +341,26 @@ def bench(c: Context, rounds: int = 5) -> None:  # noqa: ARG001
     os.execv(sys.executable, [sys.executable, script, str(rounds)])  # noqa: S606
 
 
+@task(name="up", help={"hosts": "how many, from 1 to 8"})
+def rig_up(c: Context, hosts: int = 3) -> None:  # noqa: ARG001
+    """Make further Docker hosts on this machine, to try pgherd on; root on Linux only."""
+    _rig("up", "--hosts", str(hosts))
+
+
+@task(name="down")
+def rig_down(c: Context) -> None:  # noqa: ARG001
+    """Take those hosts away, with all that is on them."""
+    _rig("down")
+
+
+def _rig(*words: str) -> None:
+    script = str(Path(__file__).parent / "tests" / "rig" / "people.py")
+    os.execv(sys.executable, [sys.executable, script, *words])  # noqa: S606
+
+
+rig = Collection("rig", rig_up, rig_down)
 ns = Collection(
-    setup_master, seed_standby, verify, demo, steps, logs, psql, uri, stop, start, down, image,
-    test, bench, step,
+    on, hosts, setup_master, seed_standby, verify, demo, steps, logs, psql, uri, stop, start, down,
+    image, test, bench, step, rig,
 )  # fmt: skip
+ns.configure({"pgherd": {"on": ""}})

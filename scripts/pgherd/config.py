@@ -1,4 +1,4 @@
-"""Files and environment: the only reader of conf/ and of INVOKE_TOPOLOGY.
+"""Files and environment: the only reader of conf/ and of the INVOKE_ variables.
 
 `load` makes a Topology of a TOML file, or refuses it with every fault there is, each with its path
 in the file:
@@ -20,6 +20,7 @@ from pathlib import Path
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from pgherd import placement
 from pgherd.errors import Refused
 from pgherd.node import Group, HostSettings, Node
 from pgherd.rules import VOLUME, meant
@@ -27,6 +28,7 @@ from pgherd.topology import Topology
 
 ROOT = Path(__file__).resolve().parents[2]  # where tasks.py is
 VARIABLE = "INVOKE_TOPOLOGY"
+SSH_CONFIG_VARIABLE = "INVOKE_SSH_CONFIG"
 _DEFAULT = ROOT / "conf" / "pair.toml"
 _SHOWN = 60  # characters of a faulty value
 
@@ -48,14 +50,19 @@ _SENTENCES = {
 }
 
 
-def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> Topology:
+def load(
+    path: Path | None = None, environ: Mapping[str, str] | None = None, on: str = ""
+) -> Topology:
     """Read the topology: of `path`, else of INVOKE_TOPOLOGY, else of conf/pair.toml.
 
     A relative INVOKE_TOPOLOGY is looked for in the current directory, then in the project. Its
-    `source` is the file's name as shown to the operator. Raises Refused, and nothing else, for
+    `source` is the file's name as shown to the operator. `on`, or INVOKE_HOST, is the host to place
+    the nodes on for which the file says none or "local". Raises Refused, and nothing else, for
     whatever is wrong with the file; it does not look at hosts, images or data directories.
     """
-    asked = (os.environ if environ is None else environ).get(VARIABLE, "")
+    variables = os.environ if environ is None else environ
+    asked = variables.get(VARIABLE, "")
+    host = placement.asked_host(on, variables.get(placement.VARIABLE, ""))
     if path is not None:
         found, text = _read([path], "give another file")
     elif asked:
@@ -63,12 +70,27 @@ def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
     else:
         found, text = _read([_DEFAULT], f"restore it, or name another file by {VARIABLE}")
     source = _shown_path(found)
+    tables = _parsed(text, source)
     try:
-        return Topology.model_validate(
-            _parsed(text, source), context={"source": source, "locate": local_path}
-        )
+        asked_for = placement.placed(tables, host) if host else tables
+        moved = host if asked_for != tables else ""
+        context = {"source": source, "locate": local_path, "placed_on": moved}
+        return Topology.model_validate(asked_for, context=context)
     except ValidationError as error:
         raise Refused(_faults(source, error)) from None
+
+
+def ssh_config() -> str | None:
+    """Return the file to be read in place of the user's ssh_config, if INVOKE_SSH_CONFIG says one.
+
+    Raises:
+        Refused: it cannot be read.
+    """
+    asked = os.environ.get(SSH_CONFIG_VARIABLE, "")
+    if not asked:
+        return None
+    path, _text = _read([Path.cwd() / asked], f"correct {SSH_CONFIG_VARIABLE}")
+    return str(path)
 
 
 def forget_libpq_variables() -> None:

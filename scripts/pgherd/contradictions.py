@@ -12,7 +12,7 @@ from itertools import combinations
 from typing import NamedTuple
 
 from pgherd.node import Group, HostSettings, Node
-from pgherd.rules import Fault, meant
+from pgherd.rules import Fault, meant, only_here
 from pgherd.sync import WILDCARD, same_name
 
 LOCAL = "local"
@@ -83,9 +83,26 @@ def _faults_towards(name: str, node: Node, parts: Parts) -> Iterator[Fault]:
     if circle and node.name == min(circle, key=list(parts.nodes).index):
         yield Fault(where, f"goes round in a circle: {' -> '.join([*circle, node.name])}")
     upstream = parts.nodes.get(name)
-    if upstream and upstream.host != node.host and upstream.address is None:
+    if upstream and upstream.host != node.host:
+        yield from _faults_between_hosts(node, upstream)
+
+
+def _faults_between_hosts(node: Node, upstream: Node) -> Iterator[Fault]:
+    """Check that a node can reach its upstream on another host, and that this can let it in."""
+    there = ("nodes", upstream.name)
+    if upstream.reached_at is None:
         sentence = f"missing: nodes on other hosts need its address, and {node.name} follows it"
-        yield Fault(("nodes", name, "address"), sentence)
+        yield Fault((*there, "address"), sentence)
+    if only_here(upstream.listen):
+        sentence = f"is for its own host only, and {node.name} follows it from {node.host}"
+        yield Fault((*there, "listen"), f"{upstream.listen} {sentence}")
+    if node.reached_at is None:
+        sentence = f"missing: {upstream.name} is on another host and lets it in by its address"
+        yield Fault(("nodes", node.name, "address"), sentence)
+    for one in (node, upstream):
+        if one.address and only_here(one.address):
+            sentence = f"must be one that other hosts reach, not {one.address}"
+            yield Fault(("nodes", one.name, "address"), sentence)
 
 
 def _circle(node: Node, nodes: Mapping[str, Node]) -> list[str]:

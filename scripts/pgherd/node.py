@@ -103,6 +103,25 @@ class Node(Asked):
         return hash(self.name)
 
     @property
+    def reached_at(self) -> str | None:
+        """Where nodes on other hosts reach it, and where it comes from; None if nowhere."""
+        return self.address or (self.listen if rules.for_others(self.listen) else None)
+
+    @property
+    def published_at(self) -> str:
+        """Where a client finds the port: a remote node that listens everywhere has an address."""
+        everywhere = rules.is_everywhere(self.listen) and self.host != "local"
+        return self.address if everywhere and self.address else self.listen
+
+    @property
+    def place(self) -> str:
+        """Where clients reach it, as it is shown: `127.0.0.1:5432`, `[::1]:5432 of box`."""
+        address = rules.reachable(self.published_at)
+        there = f"[{address}]" if ":" in address else address
+        far = self.host != "local" and rules.only_here(address)
+        return f"{there}:{self.port}{f' of {self.host}' if far else ''}"
+
+    @property
     def volume(self) -> str | None:
         """The name of the Docker volume with the data; None where `data` is a path."""
         return self.data.removeprefix(rules.VOLUME) if self.data.startswith(rules.VOLUME) else None

@@ -7,10 +7,12 @@ import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 
+from pgherd.contradictions import LOCAL
+from pgherd.rules import only_here, reachable
+from pgherd.steps.hosts import HostReport
 from pgherd.steps.tutorial import Step
 from pgherd.topology import Node, Topology
 from pgherd.verify import Verdict
-from pgherd.verify.client import address as reachable
 
 
 def table(rows: Iterable[Sequence[object]]) -> str:
@@ -86,9 +88,64 @@ def uris(topology: Topology) -> list[str]:
     return [*single, both]
 
 
+def tunnels(topology: Topology) -> list[str]:
+    """Return a command for each remote host whose ports are for itself only: a way to them."""
+    hidden: dict[str, list[str]] = {}
+    for node in topology.nodes.values():
+        if node.host != LOCAL and only_here(_address(node)):
+            way = f"-L {node.port}:{_host(node)}:{node.port}"
+            hidden.setdefault(node.host, []).append(way)
+    return [f"ssh -N {' '.join(ways)} {shlex.quote(host)}" for host, ways in hidden.items()]
+
+
+def _address(node: Node) -> str:
+    return node.address or reachable(node.listen)
+
+
 def _host(node: Node) -> str:
-    address = reachable(node.listen)
+    address = _address(node)
     return f"[{address}]" if ":" in address else address
+
+
+def hosts_text(reports: Sequence[HostReport]) -> str:
+    """Return a line for each host, and below it what it lacks or why it does not answer."""
+    head = ("host", "nodes", "Docker", "platform", "clock", "free", "image", "containers")
+    rows = [(r.name, ", ".join(r.nodes), *_cells(r)) for r in reports]
+    faults = [f"{r.name}: {r.fault}" for r in reports if not r.ok]
+    return "\n".join([table([head, *rows]), *faults])
+
+
+def _cells(report: HostReport) -> tuple[str, ...]:
+    if not report.ok:
+        return ("cannot be reached", *[""] * 5)
+    containers = ", ".join(f"{name} {state}" for name, state in report.containers)
+    return (
+        report.engine,
+        report.platform,
+        _clock(report),
+        _size(report.free),
+        report.image or "not there",
+        containers or "none",
+    )
+
+
+def hosts_json(group: str, reports: Sequence[HostReport]) -> str:
+    """Return one JSON object with each host."""
+    hosts = [
+        {**asdict(r), "ok": r.ok, "containers": dict(r.containers), "free_bytes": r.free}
+        for r in reports
+    ]
+    for host in hosts:
+        del host["free"]
+    return json.dumps({"group": group, "ok": all(r.ok for r in reports), "hosts": hosts}, indent=2)
+
+
+def _clock(report: HostReport) -> str:
+    return f"{report.skew:+.1f} s" if abs(report.skew) > max(report.doubt, 0.1) else "same"
+
+
+def _size(count: int | None) -> str:
+    return "?" if count is None else f"{count / 1e9:.1f} GB"
 
 
 def summary(topology: Topology, password_file: str) -> str:

@@ -108,6 +108,30 @@ def ip_address(text: str) -> str:
     return text
 
 
+def for_others(address: str) -> bool:
+    """Tell whether other hosts can be given a publish address: no loopback, nor all addresses."""
+    ip = ipaddress.ip_address(address)
+    return not (ip.is_loopback or ip.is_unspecified)
+
+
+def is_everywhere(address: str) -> bool:
+    """Tell whether a publish address stands for all addresses of its host."""
+    return ipaddress.ip_address(address).is_unspecified
+
+
+def reachable(address: str) -> str:
+    """Return the address to connect to on a host for one that is published on there."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)  # noqa: S104
+
+
+def only_here(address: str) -> bool:
+    """Tell whether a publish address, or a name, leads nowhere but to its own host."""
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return address.lower() == "localhost"
+
+
 def application_name(text: str) -> str:
     """Take a name that a standby can have and that `group.sync` can mean."""
     # PostgreSQL replaces other characters by ? or \xNN and cuts what is longer (NAMEDATALEN).

@@ -13,7 +13,7 @@ import re
 import shlex
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from string import ascii_letters
 from typing import ClassVar
@@ -73,6 +73,27 @@ class Script:
         return (p for p in self.parts if isinstance(p, Secret))
 
 
+class Output(Iterator[bytes]):
+    """What a command prints, in pieces as it comes, to be read once; another command's stdin.
+
+    Nothing runs before the first piece is asked for. Whoever drops it ends the command.
+
+    Attributes:
+        shown: the command as shell text, for the script that `--dry` prints.
+    """
+
+    def __init__(self, shown: str, pieces: Generator[bytes, None, None]) -> None:
+        self.shown = shown
+        self._pieces = pieces
+
+    def __next__(self) -> bytes:
+        return next(self._pieces)
+
+    def close(self) -> None:
+        """End the command if it runs."""
+        self._pieces.close()
+
+
 @dataclass(frozen=True)
 class Result:
     """A finished command: exit code, output and how long it took, in seconds."""
@@ -109,13 +130,27 @@ class Trace:
         self._begun = False
         self._lock = threading.Lock()
 
-    def wants(self, argv: list[str], stdin: Script, *, reads: bool) -> bool:
-        """Show the command as the mode asks; return whether it is to be run."""
+    def wants(
+        self,
+        argv: list[str],
+        stdin: Script | Iterable[bytes],
+        *,
+        reads: bool,
+        over: Sequence[str] = (),
+    ) -> bool:
+        """Show the command as the mode asks; return whether it is to be run.
+
+        Args:
+            argv: its arguments.
+            stdin: what it reads.
+            reads: it changes nothing, so that it runs with `--dry` too.
+            over: the command that carries it to another host, as `ssh user@box` does.
+        """
         if self.dry and not reads:
-            self._print(render(argv, stdin), sys.stdout)
+            self._print(render(argv, stdin, over), sys.stdout)
             return False
         if self.echo:
-            shown = render(argv, stdin).replace("\n", "\n  ")
+            shown = render(argv, stdin, over).replace("\n", "\n  ")
             self._print(f"+ {shown}", sys.stderr)
         return True
 
@@ -138,12 +173,22 @@ class Trace:
             print(text, file=stream, flush=True)  # type: ignore[call-overload]
 
 
-def render(argv: list[str], stdin: Script | None = None) -> str:
-    """Return the command as POSIX shell text; a secret stands there as a read of its file."""
-    command = shlex.join(argv)
-    parts = stdin.parts if stdin else ()
-    if not parts:
-        return command
+def render(
+    argv: Sequence[str],
+    stdin: Script | Iterable[bytes] | None = None,
+    over: Sequence[str] = (),
+) -> str:
+    """Return the command as POSIX shell text; a secret stands there as a read of its file.
+
+    `over` is the command that carries it to another host: it is given the whole as one argument,
+    which the shell over there takes apart.
+    """
+    command = command_line(argv, over)
+    if isinstance(stdin, Output):
+        return f"{stdin.shown} | {command}"
+    parts = stdin.parts if isinstance(stdin, Script) else ()
+    if not parts:  # what carries it would read the script itself, where a shell is fed with that
+        return f"{command} </dev/null" if over else command
     if len(parts) == 1 and isinstance(parts[0], str):
         return f"{command} {_heredoc(parts[0])}"
     pieces = [
@@ -169,6 +214,11 @@ def _heredoc(text: str) -> str:
         word += "_"
     end = "" if text.endswith("\n") else "\n"
     return f"<<'{word}'\n{text}{end}{word}"
+
+
+def command_line(argv: Sequence[str], over: Sequence[str] = ()) -> str:
+    """Return a command as shell text, carried by `over` to another host."""
+    return shlex.join([*over, shlex.join(argv)] if over else argv)
 
 
 def assignments(**values: str | int) -> str:

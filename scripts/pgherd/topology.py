@@ -45,8 +45,9 @@ __all__ = ["Group", "HostSettings", "Node", "Sync", "Topology"]
 class Topology(Asked):
     """The group as asked for. Building one raises pydantic's error with every fault there is.
 
-    The validation context may hold `locate`, which makes a local data path absolute, and `source`,
-    the name of the file. Compares equal whatever the source.
+    The validation context may hold `locate`, which makes a local data path absolute, `source`, the
+    name of the file, and `placed_on`, the host that all of it was placed on by the operator's word
+    in place of the file's. Compares equal whatever these are.
     """
 
     group: Group
@@ -57,6 +58,7 @@ class Topology(Asked):
     ]
     hosts: Mapping[str, HostSettings] = {}
     _source: str = ""
+    _placed_on: str = ""
 
     @model_validator(mode="wrap")
     @classmethod
@@ -77,8 +79,9 @@ class Topology(Asked):
         return whole
 
     def model_post_init(self, context: Any, /) -> None:
-        """Keep the source, which is no key of the file."""
+        """Keep what is no key of the file."""
         self._source = (context or {}).get("source", "")
+        self._placed_on = (context or {}).get("placed_on", "")
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Topology) and self.__dict__ == other.__dict__
@@ -90,6 +93,21 @@ class Topology(Asked):
     def source(self) -> str:
         """The file it was read from, as shown to the operator; empty if none."""
         return self._source
+
+    @property
+    def placed_on(self) -> str:
+        """The host that the operator placed it on, other than the file says; empty if none."""
+        return self._placed_on
+
+    @property
+    def hosts_used(self) -> tuple[str, ...]:
+        """The hosts that have a node, that of the primary first."""
+        nodes = (self.primary, *self.standbys)
+        return tuple(dict.fromkeys(node.host for node in nodes))
+
+    def root(self, host: str) -> str:
+        """Return where the relative data paths of a remote host lie, as it was written."""
+        return self.hosts.get(host, HostSettings()).root
 
     def node(self, name: str) -> Node:
         """Find a node by its name; raises Refused if there is none."""

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import sys
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from conftest import INVOKE, ROOT, Herd, MakeHerd
+from engine import Engine
+from machine import lacking, until
+from rig import rig
 
-sys.path.insert(0, str(ROOT / "tests" / "rig"))
-
-from engine import Engine, engine, lacking, until
-
-pytestmark = pytest.mark.skipif(bool(lacking()), reason=f"no second engine: {lacking()}")
+LACKING = lacking(ssh=False)
+pytestmark = pytest.mark.skipif(bool(LACKING), reason=f"no second engine: {LACKING}")
 
 
 @pytest.fixture(scope="module")
 def own_engine() -> Iterator[Engine]:
-    with engine(Path(tempfile.mkdtemp(prefix="pgh-", dir="/tmp"))) as made:
-        yield made
+    with rig(hosts=1, engines=True) as made:
+        yield made.hosts["hosta"]
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +30,7 @@ def pair_there(make_herd: MakeHerd, own_engine: Engine) -> Herd:
     for keys in herd.nodes.values():
         keys["listen"] = own_engine.address
     herd.write()
-    herd.env["DOCKER_HOST"] = own_engine.host
+    herd.env["DOCKER_HOST"] = own_engine.docker_host
     herd.invoke("setup-master", "seed-standby", "verify")
     return herd
 
@@ -46,9 +43,9 @@ def passes(herd: Herd) -> bool:
 
 
 def test_a_restart_of_the_engine(pair_there: Herd, own_engine: Engine) -> None:
-    own_engine.end()
+    own_engine.stop_engine()
     assert "does not answer" in pair_there.invoke("setup-master", code=3).stderr
-    own_engine.start()
+    own_engine.start_engine()
     until(lambda: passes(pair_there), "verify passes")
     for task in ("setup-master", "seed-standby"):
         assert "already" in pair_there.invoke(task).stderr
@@ -56,15 +53,15 @@ def test_a_restart_of_the_engine(pair_there: Herd, own_engine: Engine) -> None:
 
 def test_a_restart_leaves_what_was_stopped_alone(pair_there: Herd, own_engine: Engine) -> None:
     pair_there.invoke("stop")
-    own_engine.end()
-    own_engine.start()
+    own_engine.stop_engine()
+    own_engine.start_engine()
     states = own_engine.docker("ps", "--all", "--format", "{{.State}}").split()
     assert states == ["exited", "exited"]
     pair_there.invoke("start", "verify")
 
 
 def test_an_engine_that_was_killed(pair_there: Herd, own_engine: Engine) -> None:
-    own_engine.end(signal.SIGKILL)
-    own_engine.start()
+    own_engine.stop_engine(signal.SIGKILL)
+    own_engine.start_engine()
     # This engine stops what its predecessor left running, and takes that for the user's wish.
     pair_there.invoke("start", "verify")

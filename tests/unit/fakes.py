@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from pgherd import config
-from pgherd.docker import Container, Engine, Image, Mount
+from pgherd.docker import Container, Image, Mount
 from pgherd.errors import Error
-from pgherd.host import NOTHING, OnLine
+from pgherd.host import NOTHING, About, OnLine, Stdin
 from pgherd.postgres.facts import Facts, Sender
 from pgherd.postgres.group import Group, Observation, Seen
 from pgherd.shell import Result, Script, Trace, argv_of
@@ -20,7 +21,6 @@ from pgherd.topology import Topology
 if TYPE_CHECKING:
     from plumbum.commands.base import BaseCommand
 
-    from pgherd.host.local import LocalHost
 
 ROOT = Path(__file__).parents[2]
 SYSTEM = "7438000000000000001"
@@ -53,7 +53,9 @@ class FakeHost:
     one by one, an error is raised.
     """
 
-    name = "fake"
+    name = "local"
+    home = str(config.ROOT / "data")
+    over: tuple[str, ...] = ()
 
     def __init__(
         self, plan: Mapping[str, Said | Error | list[Said]] | None = None, *, dry: bool = False
@@ -62,9 +64,25 @@ class FakeHost:
         self.plan = {tuple(shlex.split(words)): answer for words, answer in (plan or {}).items()}
         self.calls: list[Call] = []
 
-    def path(self, data: str) -> str:
-        """Return the path as it is."""
-        return data
+    def paths(self, *data: str) -> list[str]:
+        """Return the paths as they are."""
+        return list(data)
+
+    def reach(self, address: str, port: int) -> tuple[str, int]:
+        """Return where it is anyway."""
+        return address, port
+
+    def lease(self, name: str, what: str) -> AbstractContextManager[None]:
+        """Hold nothing."""
+        return nullcontext()
+
+    def about(self) -> About:
+        """A Linux machine whose clock is right."""
+        return About("Linux x86_64")
+
+    def chunks(self, command: BaseCommand) -> Iterator[bytes]:
+        """Run like any other command; yield what it said in one piece."""
+        yield self.run(command, reads=True).out.encode()
 
     def interactive(self, command: BaseCommand) -> int:
         """Run like any other command; return its exit code."""
@@ -74,16 +92,18 @@ class FakeHost:
         self,
         command: BaseCommand,
         *,
-        stdin: Script = NOTHING,
+        stdin: Stdin = NOTHING,
         timeout: float | None = 60.0,
         on_line: OnLine | None = None,
         reads: bool = False,
     ) -> Result:
         """Record the command and give the planned answer."""
         argv = tuple(argv_of(command))
-        if not self.trace.wants(list(argv), stdin, reads=reads):
+        shown = stdin if isinstance(stdin, Script) else NOTHING
+        if not self.trace.wants(list(argv), shown, reads=reads):
             return Result(argv, self.name, 0, "", "")
-        self.calls.append(Call(argv, stdin.text(), timeout, reads))
+        text = stdin.text() if isinstance(stdin, Script) else b"".join(stdin).decode()
+        self.calls.append(Call(argv, text, timeout, reads))
         fitting = [words for words in self.plan if argv[: len(words)] == words]
         assert fitting, f"unplanned command: {shlex.join(argv)}"
         answer = self.plan[max(fitting, key=len)]
@@ -187,11 +207,8 @@ def topology(*standbys: str, sync: str = "", **nodes: dict[str, Any]) -> Topolog
 def group(asked: Topology, host: FakeHost | None = None) -> Group:
     """A group whose servers live on a fake host."""
     fake = host or FakeHost()
-    made = Group(asked, fake.trace)
-    made.host = cast("LocalHost", fake)
-    made.engine = Engine(fake)
-    for instance in made.instances.values():
-        instance.engine = made.engine
+    made = Group(asked, fake.trace, dict.fromkeys(asked.hosts_used, fake))
+    made.here = fake
     return made
 
 
@@ -199,4 +216,4 @@ def observation(**nodes: Facts | None) -> Observation:
     """A moment in which these nodes run; one without facts does not answer."""
     containers = {name: container(name) for name in nodes}
     seen = {name: Seen(containers[name], found) for name, found in nodes.items()}
-    return Observation(seen, containers)
+    return Observation(seen, {"local": containers})

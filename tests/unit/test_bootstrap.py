@@ -87,6 +87,7 @@ def machine(tmp_path: Path) -> Machine:
     shutil.copy(BOOTSTRAP, made.repo / "scripts" / "bootstrap")
     (made.repo / "requirements.lock").write_text("nothing==1\n")
     made.bin.mkdir()
+    made.install("sshd", "exit 1")
     for tool in TOOLS:
         found = shutil.which(tool)
         if found:
@@ -219,3 +220,60 @@ def test_a_checkout_without_its_lock_file(machine: Machine) -> None:
     ran = answering(machine).run("test")
     assert ran.returncode == 2
     assert "requirements.lock is missing" in ran.stderr
+
+
+# --- what the tests need ---
+
+
+def without_sshd(machine: Machine) -> Machine:
+    """An unsupervised Debian machine with all ready but an sshd, and with no sbin and no root."""
+    answering(machine).make_venv()
+    (machine.bin / "sshd").unlink()
+    (machine.bin / "id").unlink()
+    machine.install("id", 'echo "${ID:-1000}"')
+    (machine.home / "os-release").write_text("ID=debian\n")
+    script = machine.repo / "scripts" / "bootstrap"
+    text = script.read_text(encoding="utf-8").replace(":/usr/local/sbin:/usr/sbin:/sbin", "")
+    for path in ("/etc/os-release", "/run/systemd/system", "/run/pgherd", "/usr/sbin/policy-rc.d"):
+        assert path in text
+        text = text.replace(path, str(machine.home / Path(path).name))
+    script.write_text(text, encoding="utf-8")
+    for tool in ("mktemp", "mkdir", "chmod", "tail", "flock"):
+        found = shutil.which(tool)
+        if found:
+            (machine.bin / tool).symlink_to(found)
+    machine.install("apt-get", f'echo "$*" >>"$0.asked"; cp "$0" {machine.bin}/sshd; exit $FAULT')
+    (machine.bin / "cp").symlink_to(str(shutil.which("cp")))
+    return machine
+
+
+def test_the_tests_are_given_an_sshd(machine: Machine) -> None:
+    ran = without_sshd(machine).run("test", "--unit", ID="0", FAULT="0")
+    assert (ran.returncode, ran.stdout.splitlines()[1]) == (0, "<test><--unit>")
+    asked = (machine.bin / "apt-get.asked").read_text().splitlines()
+    assert [line.split()[-1] for line in asked] == ["update", "iptables"]
+    assert "install -y --no-install-recommends openssh-server openssh-client" in asked[1]
+    assert not (machine.home / "policy-rc.d").exists()
+    assert "skipped" not in ran.stderr
+
+
+@pytest.mark.parametrize("why", ["supervised", "no root", "no package"])
+def test_without_an_sshd_the_tests_run_and_it_is_said(machine: Machine, why: str) -> None:
+    without_sshd(machine)
+    if why == "supervised":
+        (machine.home / "system").mkdir()
+        machine.install("systemctl", "exit 1")
+    elif why == "no package":
+        machine.install("apt-get", 'echo "E: no network"; exit 100')
+    ran = machine.run("test", ID="1000" if why == "no root" else "0", FAULT="0")
+    assert (ran.returncode, ran.stdout.splitlines()[1]) == (0, "<test>")
+    assert "will be skipped" in ran.stderr
+    assert ("E: no network" in ran.stderr) is (why == "no package")
+    assert not (machine.home / "policy-rc.d").exists()
+    assert not (machine.bin / "apt-get.asked").exists()
+
+
+def test_other_tasks_need_no_sshd(machine: Machine) -> None:
+    ran = without_sshd(machine).run("verify", ID="0", FAULT="0")
+    assert ran.stderr.count("\n") == 1
+    assert not (machine.bin / "apt-get.asked").exists()

@@ -41,8 +41,7 @@ def record(name: str, **changes: Any) -> dict[str, Any]:
 def inspected(**changes: Any) -> Container:
     """The one container of an engine, as it comes out of its record."""
     plan = {
-        "docker ps": Said("id-x\n"),
-        "docker container inspect": Said(json.dumps([record("x", **changes)])),
+        "sh -c": Said(json.dumps([record("x", **changes)])),
     }
     return engine(plan)[0].containers()["x"]
 
@@ -134,20 +133,27 @@ def test_alive(status: str, running: bool, alive: bool) -> None:
 def test_a_container_that_vanishes_meanwhile_does_no_harm() -> None:
     made, host = engine(
         {
-            "docker ps --all --quiet --no-trunc": Said("id-a\nid-b\n"),
-            "docker container inspect id-a id-b": Said(
-                json.dumps([record("a")]), "Error: No such container: id-b", 1
-            ),
+            "sh -c": Said(json.dumps([record("a")]), "Error: No such container: id-b", 1),
         }
     )
     assert list(made.containers()) == ["a"]
     assert all(call.reads for call in host.calls)
 
 
-def test_without_containers_nothing_is_inspected() -> None:
-    made, host = engine({"docker ps": Said()})
+def test_without_containers_there_is_nothing_to_read() -> None:
+    made, host = engine({"sh -c": Said()})
     assert made.containers() == {}
-    assert len(host.calls) == 1
+    assert len(host.calls) == 1  # one round trip, where there are containers too
+    assert host.calls[0].argv[2].splitlines() == [
+        "ids=$(docker ps --all --quiet --no-trunc) || exit",
+        '[ -z "$ids" ] || docker container inspect $ids',
+    ]
+
+
+def test_a_list_that_fails_is_an_error() -> None:
+    made, _ = engine({"sh -c": Said(err="Error response from daemon: it is broken", code=1)})
+    with pytest.raises(Error, match="it is broken"):
+        made.containers()
 
 
 # --- images ---
@@ -346,8 +352,8 @@ def test_volume_exists(code: int, there: bool) -> None:
 
 # --- an engine that does not answer ---
 
-NO_PERMISSION = "has no permission on Docker's socket (host fake)"
-NO_ANSWER = "The Docker Engine does not answer (host fake): "
+NO_PERMISSION = "has no permission on Docker's socket (host local)"
+NO_ANSWER = "The Docker Engine does not answer (host local): "
 
 
 @pytest.mark.parametrize(
@@ -387,7 +393,7 @@ NO_ANSWER = "The Docker Engine does not answer (host fake): "
     ],
 )
 def test_unreachable(err: str, sentence: str) -> None:
-    made, _ = engine({"docker ps": Said(err=err, code=1)})
+    made, _ = engine({"sh -c": Said(err=err, code=1)})
     with pytest.raises(Unreachable) as caught:
         made.containers()
     assert caught.value.code == 3
@@ -406,8 +412,7 @@ def test_other_failures_are_the_callers() -> None:
 def test_dry_counts_on_what_the_script_will_have_done(capsys: pytest.CaptureFixture[str]) -> None:
     made, host = engine(
         {
-            "docker ps": Said("id-a\nid-b\n"),
-            "docker container inspect": Said(json.dumps([record("a"), record("b")])),
+            "sh -c": Said(json.dumps([record("a"), record("b")])),
         },
         dry=True,
     )
@@ -430,6 +435,6 @@ def test_dry_counts_on_what_the_script_will_have_done(capsys: pytest.CaptureFixt
 
 
 def test_nothing_is_planned_without_dry() -> None:
-    made, _ = engine({"docker ps": Said()})
+    made, _ = engine({"sh -c": Said()})
     made.plan("c", container("c"))
     assert made.containers() == {}

@@ -12,7 +12,7 @@ from pgherd.steps import guards
 
 
 def seen(*containers: Container) -> Observation:
-    return Observation({}, {c.name: c for c in containers})
+    return Observation({}, {"local": {c.name: c for c in containers}})
 
 
 def made(plan: dict[str, Said] | None = None, **pa: object) -> Group:

@@ -30,8 +30,8 @@ TREES = {file: ast.parse(file.read_text(encoding="utf-8")) for file in [*FILES, 
 
 # A room imports only from rooms above it.
 ROOMS = [
-    "errors", "sync", "rules", "node", "contradictions", "topology", "shell", "config", "host",
-    "passwords", "lock", "docker", "postgres", "steps", "verify", "report",
+    "errors", "sync", "rules", "node", "contradictions", "topology", "placement", "shell", "config",
+    "host", "passwords", "docker", "postgres", "steps", "verify", "report",
 ]  # fmt: skip
 
 
@@ -164,8 +164,8 @@ def readme() -> str:
 def test_there_are_the_tasks_that_the_users_know(tasks: Collection) -> None:
     assert set(tasks.task_names) == {
         "setup-master", "seed-standby", "verify", "demo", "steps", "logs", "psql", "uri", "stop",
-        "start", "down", "image", "test", "bench", "step.run-master", "step.run-standby",
-        "step.stop", "step.set-aside", "step.copy-data", "step.base-backup",
+        "start", "down", "image", "test", "bench", "rig.up", "rig.down", "step.run-master",
+        "step.run-standby", "step.stop", "step.set-aside", "step.copy-data", "step.base-backup",
         "step.allow-replication", "step.connect-standby", "step.mark-standby", "step.start",
         "step.require-sync", "step.logs", "step.check",
     }  # fmt: skip

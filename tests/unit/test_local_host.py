@@ -14,7 +14,7 @@ import pytest
 
 from pgherd import config
 from pgherd.errors import DeadlinePassed, Unreachable
-from pgherd.host import local
+from pgherd.host import running
 from pgherd.host.local import LocalHost
 from pgherd.shell import Result, Script, Tool, Trace
 
@@ -160,7 +160,7 @@ def test_timeout_ends_stubborn_grandchildren(
     all_ended: Callable[[], bool],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(local, "GRACE", 0.2)
+    monkeypatch.setattr(running, "GRACE", 0.2)
     script = 'exec 3>"$1"; (trap "" TERM; sleep 5) & sleep 60'
     with pytest.raises(DeadlinePassed):
         sh(host, script, str(tmp_path / "alive"), timeout=0.2)
@@ -186,7 +186,7 @@ def test_ctrl_c_ends_the_command(
 def test_a_grandchild_that_holds_the_pipes_is_not_waited_for(
     host: LocalHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(local, "GRACE", 0.2)
+    monkeypatch.setattr(running, "GRACE", 0.2)
     started = time.monotonic()
     result = sh(host, "echo done; sleep 6 &")
     assert (result.code, result.out) == (0, "done\n")
@@ -218,5 +218,5 @@ def test_interactive_returns_the_exit_code(host: LocalHost) -> None:
 
 def test_a_path_is_absolute_with_links_resolved(host: LocalHost, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "real")
-    assert host.path(str(tmp_path / "link" / "x")) == f"{tmp_path.resolve()}/real/x"
-    assert host.path("data/x") == f"{config.ROOT}/data/x"
+    asked = [str(tmp_path / "link" / "x"), "data/x"]
+    assert host.paths(*asked) == [f"{tmp_path.resolve()}/real/x", f"{config.ROOT}/data/x"]

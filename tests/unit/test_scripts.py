@@ -236,7 +236,7 @@ def test_hba_names_each_gateway(run: Run, pgdata: Path, tmp_path: Path) -> None:
     )
     (pgdata / "pg_hba.conf").write_text("local all all trust\n")
     rules = "host replication r $gateway reject\nhost replication r samenet scram-sha-256"
-    done = run(scripts.compose("hba", rules=rules))
+    done = run(scripts.compose("hba", rules=rules, elsewhere=""))
     assert (done.returncode, done.stdout, done.stderr) == (0, "changed pg_hba.conf\n", "")
     assert (pgdata / "pg_hba.conf").read_text().splitlines() == [
         "local all all trust",
@@ -247,6 +247,31 @@ def test_hba_names_each_gateway(run: Run, pgdata: Path, tmp_path: Path) -> None:
         "host replication r samenet scram-sha-256",
         "# END pgherd replication",
     ]
+
+
+def test_hba_names_the_nodes_of_other_hosts(run: Run, pgdata: Path) -> None:
+    (pgdata / "pg_hba.conf").write_text("local all all trust\n")
+    rules = "host replication r $elsewhere scram-sha-256"
+    elsewhere = "192.0.2.7 2001:db8::7 localhost"
+    assert run(scripts.compose("hba", rules=rules, elsewhere=elsewhere)).returncode == 0
+    found = (pgdata / "pg_hba.conf").read_text().splitlines()
+    assert found[3:5] == [
+        "host replication r 192.0.2.7/32 scram-sha-256",
+        "host replication r 2001:db8::7/128 scram-sha-256",
+    ]
+    assert set(found[5:-1]) <= {
+        "host replication r 127.0.0.1/32 scram-sha-256",
+        "host replication r ::1/128 scram-sha-256",
+    }
+    assert len(found) > 6
+
+
+def test_a_name_that_leads_nowhere_lets_nobody_in(run: Run, pgdata: Path) -> None:
+    (pgdata / "pg_hba.conf").write_text("before\n")
+    done = run(scripts.compose("hba", rules="$elsewhere", elsewhere="no.such.invalid"))
+    assert done.returncode == 1
+    assert "no.such.invalid cannot be resolved in this container" in done.stderr
+    assert (pgdata / "pg_hba.conf").read_text() == "before\n"
 
 
 def test_a_passfile_line_is_escaped(run: Run, tmp_path: Path) -> None:

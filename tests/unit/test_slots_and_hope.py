@@ -62,7 +62,7 @@ def hopeless(
 
     monkeypatch.setattr(connect, "wait_streaming", wait)
     host = FakeHost(
-        {"docker ps": Said(""), "docker logs": Said("LOG:  entering standby mode\n", log)}, dry=dry
+        {"sh -c": Said(""), "docker logs": Said("LOG:  entering standby mode\n", log)}, dry=dry
     )
     made = group(topology("s1"), host)
     seen = observation(pa=facts(), s1=None)

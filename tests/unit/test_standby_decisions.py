@@ -382,9 +382,10 @@ def test_the_proof_by_hand_names_each_standby() -> None:
 def test_a_foreign_container_is_not_asked(labels: dict[str, str]) -> None:
     """Only a container with the group's labels is; the plan has no answer for any other."""
     foreign: Container = container("pa", labels=labels)
-    host = FakeHost()
+    host = FakeHost({"sh -c": Said()})
     made = group(topology(), host)
-    assert made._look(made.master, foreign) == Seen(foreign, None)
+    made.site(made.master).engine.containers = lambda: {"pa": foreign}  # type: ignore[method-assign]
+    assert made.observe().nodes["pa"] == Seen(foreign, None)
     assert host.calls == []
 
 

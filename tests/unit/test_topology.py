@@ -104,6 +104,18 @@ def faults(**changes: Any) -> list[str]:
             {"s1__host": "box"},
             "nodes.pa.address: missing: nodes on other hosts need its address, and s1 follows it",
         ),
+        (
+            {"s1__host": "box", "pa__address": "10.0.0.1"},
+            "nodes.pa.listen: 127.0.0.1 is for its own host only, and s1 follows it from box",
+        ),
+        (
+            {"s1__host": "box", "pa__listen": "10.0.0.1"},
+            "nodes.s1.address: missing: pa is on another host and lets it in by its address",
+        ),
+        (
+            {"s1__host": "box", "pa__listen": "10.0.0.1", "s1__address": "localhost"},
+            "nodes.s1.address: must be one that other hosts reach, not localhost",
+        ),
     ],
 )
 def test_contradictions(changes: dict[str, Any], fault: str) -> None:
@@ -164,7 +176,10 @@ def test_no_fault_hides_another() -> None:
         ({"group__snyc": "s1", "group__strict": True}, "group.snyc"),
         ({"group__sync": 1, "group__strict": True}, "group.sync"),
         ({"s1__application_name": "", "group__sync": "standby1"}, "nodes.s1.application_name"),
-        ({"s1__host": "box", "pa__address": 1}, "nodes.pa.address"),
+        (
+            {"s1__host": "box", "s1__address": "b", "pa__address": 1, "pa__listen": "0.0.0.0"},
+            "nodes.pa.address",
+        ),
     ],
 )
 def test_a_made_up_value_makes_no_fault(changes: dict[str, Any], fault: str) -> None:
@@ -179,18 +194,23 @@ def test_a_made_up_value_makes_no_fault(changes: dict[str, Any], fault: str) -> 
 def test_what_only_looks_like_a_contradiction() -> None:
     topology(s1__port=1, s1__listen="127.0.0.2")
     topology(s1__data="pa_1", pa__data="volume:s1")
-    topology(s1__host="box", pa__address="10.0.0.1", s1__port=1, s1__data="pa")
+    topology(
+        s1__host="box", s1__address="10.0.0.2", s1__port=1, s1__data="pa", pa__listen="10.0.0.1"
+    )
     topology(group__sync="ANY 2 (*)")
     topology(group__sync="", group__strict=False)
 
 
 def test_data_of_another_host_lies_below_its_root() -> None:
-    remote = {"pa__address": "h", "s1__host": "box", "s2__host": "box"}
-    same = faults(**remote, s2__data="~/pgherd/s1", s3__upstream="s1", s1__address="h")
+    remote = {
+        "pa__address": "h", "pa__listen": "0.0.0.0", "s1__host": "box", "s1__address": "b",
+        "s2__host": "box", "s2__address": "b", "s3__address": "h", "s1__listen": "0.0.0.0",
+    }  # fmt: skip
+    same = faults(**remote, s2__data="~/pgherd/s1", s3__upstream="s1")
     assert same == ["nodes.s2.data: is the directory of s1 too"]
     topology(
         **remote, s2__data="~/pgherd/s1", hosts__box={"root": "/srv"},
-        s3__upstream="s1", s1__address="h",
+        s3__upstream="s1",
     )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from pgherd.docker.model import (
     Container,
     Image,
     Mount,
+    label_options,
     no_volumes,
 )
 
@@ -28,5 +29,6 @@ __all__ = [
     "Image",
     "Mount",
     "docker",
+    "label_options",
     "no_volumes",
 ]

@@ -6,6 +6,7 @@ import json
 import re
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -18,13 +19,18 @@ from pgherd.docker.model import (
     Image,
     no_volumes,
     read_container,
+    read_image,
 )
 from pgherd.errors import Error, Refused, Unreachable
-from pgherd.host import NOTHING, Host, OnLine
+from pgherd.host import LOCAL, NOTHING, Host, OnLine, Stdin
 from pgherd.shell import Result, Script, Tool
 
 docker = Tool("docker")
 
+# One round trip to the host, not two.
+LIST = """\
+ids=$(docker ps --all --quiet --no-trunc) || exit
+[ -z "$ids" ] || docker container inspect $ids"""
 PULL_TIMEOUT = 1800.0
 NO_REGISTRY = re.compile(
     r"no such host|dial tcp|i/o timeout|TLS handshake timeout|connection refused|"
@@ -46,7 +52,7 @@ class Engine:
         self,
         command: BaseCommand,
         *,
-        stdin: Script = NOTHING,
+        stdin: Stdin = NOTHING,
         timeout: float | None = 60.0,
         on_line: OnLine | None = None,
         reads: bool = False,
@@ -81,9 +87,7 @@ class Engine:
         for ref, raw in ((ref, raw) for ref in refs for raw in found):
             known = ref.removeprefix("docker.io/").removeprefix("library/")
             if known in (raw.get("RepoTags") or []) or ref == raw["Id"] or len(refs) == 1:
-                config = raw["Config"]
-                env = dict(item.partition("=")[::2] for item in config.get("Env") or [])
-                return Image(ref, raw["Id"], tuple(config.get("Volumes") or {}), env)
+                return read_image(ref, raw)
         return None
 
     def pull(self, ref: str, on_line: OnLine) -> bool:
@@ -104,12 +108,11 @@ class Engine:
 
         With `--dry`, what the printed script will have made or removed is counted in.
         """
-        ids = self.must(docker["ps", "--all", "--quiet", "--no-trunc"], reads=True).out.split()
-        found: dict[str, Container] = {}
-        if ids:
-            # One that vanishes meanwhile makes the exit non-zero; the others are still printed.
-            result = self.run(docker["container", "inspect", *ids], reads=True)
-            found = {c.name: c for c in map(read_container, json.loads(result.out or "[]"))}
+        result = self.run(Tool("sh")["-c", LIST], reads=True)
+        # One that vanishes meanwhile makes the exit non-zero; the others are still printed.
+        if not result.ok and not result.out.strip():
+            raise Error(f"A docker command failed: {result.complaint()}")
+        found = {c.name: c for c in map(read_container, json.loads(result.out or "[]"))}
         for name, planned in self._planned.items():
             found.pop(name, None)
             if planned:
@@ -149,6 +152,7 @@ class Engine:
         The name is taken as long as it runs, so that two runs cannot work on one node. When the
         wait for it ends early (a deadline, Ctrl-C) the container is removed.
         """
+        image = image.at(self.host.name)
         command = docker[
             "run", "--rm", "--interactive", "--name", name, "--label", f"{HELPER_LABEL}=1",
             *no_volumes(image, options), *options, "--entrypoint", "sh", image.ref, "-s",
@@ -156,7 +160,8 @@ class Engine:
         try:
             result = self.run(command, stdin=script, **run_options)
         except BaseException:
-            self.host.run(docker["rm", "--force", "--volumes", name])
+            with suppress(Error):  # with the connection gone the next run clears it away
+                self.host.run(docker["rm", "--force", "--volumes", name])
             raise
         if result.code < 0:  # the CLI was ended, by Ctrl-C in another thread; the container was not
             self.host.run(docker["rm", "--force", "--volumes", name])
@@ -214,6 +219,14 @@ class Engine:
 def _raise_if_unreachable(result: Result) -> None:
     """Turn the CLI's own complaint about its engine into a sentence with a cure."""
     said = result.err
+    if re.search(r"docker: (command )?not found", said):
+        raise Unreachable(
+            "The program 'docker' is not on this machine's PATH; ./scripts/bootstrap installs what "
+            "is missing on Debian and Ubuntu."
+            if result.host == LOCAL
+            else f"{result.host} has no docker command on the PATH of logins without a terminal: "
+            "install Docker there (Debian: apt-get install docker.io)."
+        )
     if re.search(r"permission denied while trying to connect to the docker", said, re.IGNORECASE):
         raise Unreachable(
             f"The user has no permission on Docker's socket (host {result.host}).\n"

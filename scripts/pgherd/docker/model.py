@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 GROUP_LABEL = "pgherd.group"
@@ -13,6 +15,9 @@ HOME_LABEL = "pgherd.home"  # whose group: the data/ of the checkout that made i
 NODE_LABEL = "pgherd.node"
 SPEC_LABEL = "pgherd.spec"  # a hash of the arguments that the container was made with
 HELPER_LABEL = "pgherd.helper"
+
+# What of an image's configuration decides how its containers behave.
+_CONFIGURATION = ("Entrypoint", "Cmd", "User", "WorkingDir", "StopSignal")
 
 
 @dataclass(frozen=True)
@@ -35,12 +40,35 @@ class Mount:
 
 @dataclass(frozen=True)
 class Image:
-    """A local image: its id, the volumes that it declares and who it says it is."""
+    """An image on one engine or, where `elsewhere` tells of them, the same image on several.
+
+    Attributes:
+        ref: the name by which it is used.
+        id: its id on the engine that it was asked of. Stores of different kinds have different ids
+            for the same image.
+        volumes: those that it declares.
+        env: the variables that it sets.
+        contents: a hash of its layers and its configuration, the same on every engine.
+        platform: "linux/amd64".
+        size: bytes.
+        digest: "postgres@sha256:…", by which a registry knows it; empty for one built here.
+        elsewhere: its ref and id on engines of other hosts, by the host's name.
+    """
 
     ref: str
     id: str
     volumes: tuple[str, ...]
     env: Mapping[str, str]
+    contents: str = ""
+    platform: str = ""
+    size: int = 0
+    digest: str = ""
+    elsewhere: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+
+    def at(self, host: str) -> Image:
+        """Return it as the engine of that host knows it."""
+        ref, known = self.elsewhere.get(host, (self.ref, self.id))
+        return replace(self, ref=ref, id=known)
 
 
 @dataclass(frozen=True)
@@ -70,6 +98,11 @@ class Container:
         return self.running or self.status == "restarting"
 
 
+def label_options(labels: dict[str, str]) -> list[str]:
+    """Return labels as options of `docker run`."""
+    return [word for item in labels.items() for word in ("--label", "=".join(item))]
+
+
 def no_volumes(image: Image, options: Sequence[str]) -> list[str]:
     """Cover every volume that the image declares and no mount of ours does.
 
@@ -79,6 +112,25 @@ def no_volumes(image: Image, options: Sequence[str]) -> list[str]:
     covered = {f.removeprefix("target=") for o in options for f in o.split(",")}
     bare = [volume for volume in image.volumes if volume not in covered]
     return [w for v in bare for w in ("--mount", f"type=tmpfs,target={v},tmpfs-mode=1777")]
+
+
+def read_image(ref: str, raw: Mapping[str, Any]) -> Image:
+    """Read one record of `docker image inspect`."""
+    config = raw["Config"]
+    known = {key: config.get(key) or None for key in _CONFIGURATION}
+    known |= {key: sorted(config.get(key) or ()) for key in ("Env", "Volumes", "ExposedPorts")}
+    parts = [(raw.get("RootFS") or {}).get("Layers"), known]
+    text = json.dumps(parts, sort_keys=True)
+    return Image(
+        ref=ref,
+        id=raw["Id"],
+        volumes=tuple(config.get("Volumes") or {}),
+        env=dict(item.partition("=")[::2] for item in config.get("Env") or []),
+        contents=hashlib.sha256(text.encode()).hexdigest(),
+        platform=f"{raw.get('Os', '')}/{raw.get('Architecture', '')}",
+        size=raw.get("Size") or 0,
+        digest=next(iter(raw.get("RepoDigests") or []), ""),
+    )
 
 
 def read_container(raw: Mapping[str, Any]) -> Container:

@@ -1,11 +1,14 @@
 """Where commands run: the one seam between pgherd and the world.
 
-`Host.run` is all that the rooms below know of a machine. `local.LocalHost` runs on this one.
+`Host` is all that the rooms below know of a machine. `local.LocalHost` is this one, `ssh.SshHost`
+another that is reached by SSH; `open_host` tells which a name means.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Protocol
 
 from plumbum.commands.base import BaseCommand
@@ -13,21 +16,48 @@ from plumbum.commands.base import BaseCommand
 from pgherd.shell import Result, Script, Trace
 
 OnLine = Callable[[str], None]
+Stdin = Script | Iterable[bytes]
 
 NOTHING = Script()
+LOCAL = "local"
+
+
+@dataclass(frozen=True)
+class About:
+    """What sort of machine a host is.
+
+    Attributes:
+        system: kernel and architecture, as `uname -sm` says them: "Linux x86_64".
+        skew: seconds by which its clock is ahead of this machine's; negative if behind.
+        doubt: seconds by which `skew` may be wrong: half of the question's round trip.
+    """
+
+    system: str
+    skew: float = 0.0
+    doubt: float = 0.0
 
 
 class Host(Protocol):
     """A machine that runs commands and holds data directories."""
 
-    name: str
+    name: str  # "local", or the SSH destination as it was asked for
     trace: Trace
+
+    @property
+    def home(self) -> str:
+        """The absolute path under which pgherd keeps on this host what is no server's data."""
+        ...
+
+    @property
+    def over(self) -> Sequence[str]:
+        """The command that carries another one to this host, where it is shown: `ssh user@box`."""
+        ...
 
     def run(
         self,
         command: BaseCommand,
         *,
-        stdin: Script = NOTHING,
+        stdin: Stdin = NOTHING,
         timeout: float | None = 60.0,
         on_line: OnLine | None = None,
         reads: bool = False,
@@ -36,7 +66,7 @@ class Host(Protocol):
 
         Args:
             command: a Plumbum expression; its argument list reaches the program unchanged.
-            stdin: what the command reads; it is closed after that.
+            stdin: what the command reads, as text or as bytes piece by piece; it is closed after.
             timeout: seconds until the command and its children are ended; None: no limit.
             on_line: called with each line of output as it comes; then only the last lines are
                 kept in the result, so that hundreds of MB may pass.
@@ -48,10 +78,44 @@ class Host(Protocol):
         """
         ...
 
+    def chunks(self, command: BaseCommand) -> Iterator[bytes]:
+        """Run a command that changes nothing and yield its output in pieces, as it comes.
+
+        It is ended when the iterator is dropped. There is no deadline but the reader's.
+
+        Raises:
+            Error: it failed, which is known at the end of its output.
+            Unreachable: the program is not there, or the host cannot be reached.
+        """
+        ...
+
     def interactive(self, command: BaseCommand) -> int:
         """Run a command on the user's own terminal and return its exit code."""
         ...
 
-    def path(self, data: str) -> str:
-        """Return a data path as an absolute path of this host, links resolved."""
+    def paths(self, *data: str) -> list[str]:
+        """Return data paths as absolute paths of this host, links resolved, as Docker names them.
+
+        What is not there yet is no fault. It is one question to the host, however many there are.
+        """
+        ...
+
+    def reach(self, address: str, port: int) -> tuple[str, int]:
+        """Return where a client on this machine reaches an address and port of that host.
+
+        Raises:
+            Unreachable: the host does not let it be reached.
+        """
+        ...
+
+    def lease(self, name: str, what: str) -> AbstractContextManager[None]:
+        """Hold the lock `name` on this host; it ends with the block, the process or the connection.
+
+        Raises:
+            Refused: somebody else holds it, and who.
+        """
+        ...
+
+    def about(self) -> About:
+        """Return what sort of machine it is."""
         ...

@@ -4,41 +4,74 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import signal
 import subprocess
-import threading
 import time
-from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from plumbum import CommandNotFound, local
 from plumbum.machines.local import LocalCommand
 
-from pgherd.config import local_path
-from pgherd.errors import DeadlinePassed, Unreachable
-from pgherd.host import NOTHING, OnLine
-from pgherd.shell import Result, Script, Trace, argv_of
+from pgherd import config
+from pgherd.errors import Unreachable
+from pgherd.host import LOCAL, NOTHING, About, OnLine, Stdin, running
+from pgherd.host.lock import held
+from pgherd.host.running import CHUNK, Running
+from pgherd.shell import Output, Result, Script, Trace, argv_of
 
 if TYPE_CHECKING:
     from plumbum.commands.base import BaseCommand
 
-KEPT_LINES = 500  # of each stream, where the lines were handed on
-CHUNK = 65536
-GRACE = 5.0  # seconds between TERM and KILL
+REACHED = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (what listens everywhere)
 
 
 class LocalHost:
     """The machine that runs invoke. Its Docker Engine is the one that the docker CLI finds."""
 
-    name = "local"
+    name = LOCAL
+    over: Sequence[str] = ()  # nothing carries a command here
 
     def __init__(self, trace: Trace) -> None:
         self.trace = trace
 
-    def path(self, data: str) -> str:
-        """Return the absolute path with links resolved: how Docker names a mount's source."""
-        return os.path.realpath(local_path(data))
+    @property
+    def home(self) -> str:
+        """The directory `data` of the project."""
+        return str(config.ROOT / "data")
+
+    @property
+    def over(self) -> tuple[str, ...]:
+        """Nothing: commands are run here."""
+        return ()
+
+    def run(
+        self,
+        command: BaseCommand,
+        *,
+        stdin: Stdin = NOTHING,
+        timeout: float | None = 60.0,
+        on_line: OnLine | None = None,
+        reads: bool = False,
+    ) -> Result:
+        """Run a command to its end: see `Host.run`."""
+        argv = argv_of(command)
+        if not self.trace.wants(argv, stdin, reads=reads):
+            return Result(tuple(argv), self.name, 0, "", "")
+        nothing = isinstance(stdin, Script) and not stdin.text()
+        return _Child(argv, on_line, reads_input=not nothing).finish(stdin, timeout)
+
+    def chunks(self, command: BaseCommand) -> Output:
+        """Run a command and yield its output: see `Host.chunks`."""
+        argv = argv_of(command)
+
+        def pieces() -> Generator[bytes, None, None]:
+            self.trace.wants(argv, NOTHING, reads=True)
+            yield from _Child(argv, None, reads_input=False).pieces()
+
+        return Output(shlex.join(argv), pieces())
 
     def interactive(self, command: BaseCommand) -> int:
         """Run a command on the user's own terminal and return its exit code."""
@@ -52,29 +85,22 @@ class LocalHost:
             except KeyboardInterrupt:  # it belongs to psql, which has the terminal too
                 continue
 
-    def run(
-        self,
-        command: BaseCommand,
-        *,
-        stdin: Script = NOTHING,
-        timeout: float | None = 60.0,
-        on_line: OnLine | None = None,
-        reads: bool = False,
-    ) -> Result:
-        """Run a command to its end: see `Host.run`."""
-        argv = argv_of(command)
-        if not self.trace.wants(argv, stdin, reads=reads):
-            return Result(tuple(argv), self.name, 0, "", "")
-        started = time.monotonic()
-        child = _Child(argv, stdin.text(), on_line)
-        try:
-            code = child.wait(timeout)
-        except TimeoutError:
-            raise DeadlinePassed(
-                f"{' '.join(argv[:3])} … did not end within {timeout:g} s and was ended."
-                f"\n{child.result(self.name, -1, timeout or 0).complaint()}"
-            ) from None
-        return child.result(self.name, code, time.monotonic() - started)
+    def paths(self, *data: str) -> list[str]:
+        """Return absolute paths with links resolved: how Docker names a mount's source."""
+        return [os.path.realpath(config.local_path(path)) for path in data]
+
+    def reach(self, address: str, port: int) -> tuple[str, int]:
+        """Return where a client reaches an address: what listens everywhere, by loopback."""
+        return REACHED.get(address, address), port
+
+    def lease(self, name: str, what: str) -> AbstractContextManager[None]:
+        """Hold a lock of this checkout: see `Host.lease`."""
+        return held(config.ROOT / "data" / f".{name}.lock", what)
+
+    def about(self) -> About:
+        """Return what sort of machine it is."""
+        kernel = os.uname()
+        return About(f"{kernel.sysname} {kernel.machine}")
 
 
 def _start(argv: list[str], **streams: Any) -> subprocess.Popen[bytes]:
@@ -89,72 +115,41 @@ def _start(argv: list[str], **streams: Any) -> subprocess.Popen[bytes]:
         ) from None
 
 
-class _Child:
-    """A running command: threads feed and drain it, so that no pipe can fill up and hang."""
+class _Child(Running):
+    """A running command of this machine."""
 
-    def __init__(self, argv: list[str], stdin: str, on_line: OnLine | None) -> None:
-        self.argv = argv
-        self.expired = False
-        self.fault: Exception | None = None
+    def __init__(self, argv: list[str], on_line: OnLine | None, *, reads_input: bool) -> None:
+        super().__init__(argv, LOCAL, on_line)
         self.process = _start(
             argv,
-            stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
+            stdin=subprocess.PIPE if reads_input else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             new_session=True,
         )
-        kept = KEPT_LINES if on_line else None
-        self.out: deque[str] = deque(maxlen=kept)
-        self.err: deque[str] = deque(maxlen=kept)
-        self.threads = [
-            threading.Thread(target=self._drain, args=(stream, lines, on_line), daemon=True)
-            for stream, lines in ((self.process.stdout, self.out), (self.process.stderr, self.err))
-        ]
-        if stdin:
-            self.threads.append(
-                threading.Thread(target=_feed, args=(self.process.stdin, stdin), daemon=True)
-            )
-        for thread in self.threads:
-            thread.start()
 
-    def wait(self, timeout: float | None) -> int:
-        """Wait for the end; at the timeout, or at Ctrl-C, end the command and its children.
+    def out(self) -> Iterator[bytes]:
+        return _read(self.process.stdout)
 
-        The wait itself has no timeout: Popen's would poll, and cost every command up to 50 ms.
+    def err(self) -> Iterator[bytes]:
+        return _read(self.process.stderr)
 
-        Raises:
-            TimeoutError: the timeout came first.
-        """
-        watch = threading.Timer(timeout, self._expire) if timeout else None
-        with _live(self):
-            if watch:
-                watch.daemon = True
-                watch.start()
-            try:
-                code = int(self.process.wait())
-            except BaseException:
-                self.end()
-                raise
-            finally:
-                if watch:
-                    watch.cancel()
-        if self.expired:
-            raise TimeoutError
-        end = time.monotonic() + GRACE
-        for thread in self.threads:  # a grandchild may hold the pipe: do not wait for it long
-            thread.join(max(0.0, end - time.monotonic()))
-        if self.fault:
-            raise self.fault
-        return code
+    def write(self, piece: bytes) -> None:
+        stdin = cast("IO[bytes]", self.process.stdin)
+        stdin.write(piece)
+        stdin.flush()
 
-    def _expire(self) -> None:
-        self.expired = True
-        self.end()
+    def close_stdin(self) -> None:
+        if self.process.stdin:
+            with contextlib.suppress(OSError):
+                self.process.stdin.close()
+
+    def code(self) -> int:
+        return int(self.process.wait())
 
     def end(self) -> None:
-        """End the command and its children: TERM, and KILL for what stays."""
         self._signal(signal.SIGTERM)
-        end = time.monotonic() + GRACE
+        end = time.monotonic() + running.GRACE
         while self.process.poll() is None and time.monotonic() < end:
             time.sleep(0.02)
         self._signal(signal.SIGKILL)  # a child of the command may be deaf to TERM
@@ -163,59 +158,13 @@ class _Child:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, sign)
 
-    def _drain(self, stream: IO[bytes], lines: deque[str], on_line: OnLine | None) -> None:
-        """Read a stream to its end; a fault of the listener ends the command, see wait."""
-        try:
-            for raw in _lines(stream.fileno()):
-                line = raw.decode("utf-8", "replace")
-                lines.append(line)
-                if on_line:
-                    on_line(line.rstrip("\r\n"))
-        except Exception as fault:  # noqa: BLE001 (raised again by wait)
-            self.fault = fault
-            self._signal(signal.SIGTERM)
 
-    def result(self, host: str, code: int, seconds: float) -> Result:
-        """Return what came so far as a result."""
-        out, err = "".join(self.out), "".join(self.err)
-        return Result(tuple(self.argv), host, code, out, err, seconds)
-
-
-_running: set[_Child] = set()
-
-
-@contextlib.contextmanager
-def _live(child: _Child) -> Iterator[None]:
-    _running.add(child)
-    try:
-        yield
-    finally:
-        _running.discard(child)
-
-
-def end_all() -> None:
-    """End every command that runs now: Ctrl-C reaches only the main thread's own wait."""
-    for child in list(_running):
-        child.end()
-
-
-def _lines(descriptor: int) -> Iterator[bytes]:
-    """Yield lines as they come.
+def _read(stream: IO[bytes] | None) -> Iterator[bytes]:
+    """Yield what comes.
 
     Not through the stream's own buffer: its lock would be held while we wait for more, and Plumbum
     closes the stream when the command is dropped, which then hangs as long as a grandchild lives.
     """
-    rest = b""
+    descriptor = cast("IO[bytes]", stream).fileno()
     while piece := os.read(descriptor, CHUNK):
-        *whole, rest = (rest + piece).split(b"\n")
-        yield from (line + b"\n" for line in whole)
-    if rest:
-        yield rest
-
-
-def _feed(stream: IO[bytes], text: str) -> None:
-    with contextlib.suppress(BrokenPipeError):
-        stream.write(text.encode())
-        stream.flush()
-    with contextlib.suppress(BrokenPipeError, OSError):
-        stream.close()
+        yield piece

@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
 
 from pgherd import config
-from pgherd.docker import GROUP_LABEL, HELPER_LABEL, HOME_LABEL, Container, Engine, Image, docker
-from pgherd.errors import Error, Refused
-from pgherd.host.local import LocalHost, end_all
-from pgherd.lock import held
+from pgherd.docker import GROUP_LABEL, HELPER_LABEL, HOME_LABEL, Container, Image, docker
+from pgherd.errors import Refused
+from pgherd.host import LOCAL, Host
+from pgherd.host.local import LocalHost
+from pgherd.host.open import open_host
+from pgherd.host.together import side_by_side
 from pgherd.passwords import Passwords
 from pgherd.postgres.facts import Facts
-from pgherd.postgres.instance import Instance, Places
+from pgherd.postgres.instance import Instance
+from pgherd.postgres.site import Site
 from pgherd.shell import Trace
-from pgherd.topology import Node, Topology
-
-T = TypeVar("T")
-R = TypeVar("R")
-
-WORKERS = 6  # below sshd's MaxSessions of 10
+from pgherd.topology import Topology
 
 
 @dataclass(frozen=True)
@@ -42,46 +38,59 @@ class Seen:
 
 @dataclass(frozen=True)
 class Observation:
-    """The group at one moment. Roles are those that PostgreSQL tells, never those asked for."""
+    """The group at one moment. Roles are those that PostgreSQL tells, never those asked for.
 
-    nodes: dict[str, Seen]
-    containers: dict[str, Container]  # all of the engine, other people's too
+    Attributes:
+        nodes: what was found of each node, by its name.
+        engines: every container of each host's engine by its name, other people's too.
+    """
+
+    nodes: Mapping[str, Seen]
+    engines: Mapping[str, Mapping[str, Container]]
 
     @property
     def primaries(self) -> list[str]:
         """The nodes that are not in recovery: one, if all is well."""
         return [n for n, seen in self.nodes.items() if seen.facts and not seen.facts.in_recovery]
 
+    def beside(self, instance: Instance) -> Mapping[str, Container]:
+        """Return the containers of the engine that the instance lives on, by name."""
+        return self.engines[instance.node.host]
+
 
 class Group:
     """The servers of one topology, on the hosts where they live."""
 
-    def __init__(self, topology: Topology, trace: Trace) -> None:
-        _refuse_remote(topology)
+    def __init__(
+        self, topology: Topology, trace: Trace, hosts: Mapping[str, Host] | None = None
+    ) -> None:
+        """Take the hosts from the topology, unless some are given; none is connected to yet."""
         self.topology = topology
         self.trace = trace
         self.name = topology.group.name
         self.network = f"pgherd-{self.name}"
-        self.home = str(config.ROOT / "data")
-        self.host = LocalHost(trace)
-        self.engine = Engine(self.host)
-        self.secrets = config.secrets_dir(self.name)
+        self.here: Host = LocalHost(trace)
+        self.secrets = config.secrets_dir(self.name, topology.placed_on or LOCAL)
         self.passwords = Passwords(self.secrets, trace)
-        self.instances = {n: self._instance(node) for n, node in topology.nodes.items()}
-        self._image: Image | None = None
+        self.sites = {
+            name: Site((hosts or {}).get(name) or self._host(name), topology, name)
+            for name in topology.hosts_used
+        }
+        known = {n: i for site in self.sites.values() for n, i in site.instances.items()}
+        self.instances = {name: known[name] for name in topology.nodes}
+        self.image: Image | None = None  # once it is found
         self.image_told = False  # once in a run is enough
+        self.hosts_told = False
         self._locked = False
 
-    def _instance(self, node: Node) -> Instance:
-        initdb = self.topology.group.initdb
-        places = Places(
-            data="" if node.volume else self.host.path(node.data),
-            private=self.host.path(str(self.secrets / node.name)),
-            network=self.network,
-            home=self.home,
-            initdb=self.host.path(initdb) if initdb else None,
-        )
-        return Instance(self.name, node, self.engine, places)
+    def _host(self, name: str) -> Host:
+        if name == LOCAL:
+            return self.here
+        return open_host(name, self.trace, self.topology.root(name), config.ssh_config())
+
+    def site(self, instance: Instance) -> Site:
+        """Return the host that a node lives on."""
+        return self.sites[instance.node.host]
 
     # --- who ---
 
@@ -150,27 +159,37 @@ class Group:
     # --- what is ---
 
     def observe(self) -> Observation:
-        """Look at every container of the engine and ask every running server of the group."""
-        containers = self.engine.containers()
-        self._clear_helpers(containers)
-        nodes = list(self.instances.values())
-        seen = side_by_side(lambda node: self._look(node, containers.get(node.name)), nodes)
-        return Observation(dict(zip(self.instances, seen, strict=True)), containers)
+        """Look at every container of the engines and ask every running server of the group."""
+        sites = list(self.sites.values())
+        found = side_by_side(self._look, sites)
+        seen = {name: node for nodes, _ in found for name, node in nodes.items()}
+        engines = {site.name: those for site, (_, those) in zip(sites, found, strict=True)}
+        return Observation({name: seen[name] for name in self.instances}, engines)
 
-    def _look(self, instance: Instance, container: Container | None) -> Seen:
-        if container is None or not self.owns(container) or not container.running:
-            return Seen(container, None)
-        if container.planned:
-            return Seen(container, None)
-        try:
-            return Seen(container, instance.facts())
-        except Error as fault:
-            return Seen(container, None, fault.sentence)
+    def _look(self, site: Site) -> tuple[dict[str, Seen], dict[str, Container]]:
+        containers = site.engine.containers()
+        ours = list(site.instances.values())
+        self._clear_helpers(ours, containers)
+        there = {instance.name: containers.get(instance.name) for instance in ours}
+        running = [instance for instance in ours if self._answers(there[instance.name])]
+        answers = site.ask(running)
+        seen = {}
+        for name, container in there.items():
+            answer = answers.get(name)
+            silence = answer if isinstance(answer, str) else ""
+            seen[name] = Seen(container, answer if isinstance(answer, Facts) else None, silence)
+        return seen, containers
+
+    def _answers(self, container: Container | None) -> bool:
+        """Tell whether there is a server to be asked: ours, running, and not only planned."""
+        runs = container is not None and container.running and not container.planned
+        return runs and container is not None and self.owns(container)
 
     def owns(self, container: Container) -> bool:
-        """Tell whether a container is this group's, of this checkout, by its labels."""
-        whose = (container.labels.get(GROUP_LABEL), container.labels.get(HOME_LABEL))
-        return whose == (self.name, self.home)
+        """Tell whether a container is this group's, by its labels, and not another checkout's."""
+        homes = {site.host.home for site in self.sites.values()}
+        labels = container.labels
+        return labels.get(GROUP_LABEL) == self.name and labels.get(HOME_LABEL) in homes
 
     @property
     def image_names(self) -> list[str]:
@@ -179,63 +198,33 @@ class Group:
         major = re.fullmatch(r"(?:docker\.io/)?(?:library/)?postgres:(\d+)(?:[.-].*)?", asked)
         return [asked, *([f"pgherd/postgres:{major[1]}"] if major else [])]
 
-    def find_image(self, containers: Iterable[Container] = ()) -> Image | None:
-        """Return the image of the group: the one its containers have, else one that is here."""
-        if self._image is None:
-            names = self.image_names
-            used = [c for c in containers if self.owns(c) and c.name in self.instances]
-            ids = [c.image_id for c in used if c.image_ref in names or c.image_ref == c.image_id]
-            self._image = self.engine.image(*names)
-            if ids and (self._image is None or self._image.id != ids[0]):  # the tag has moved on
-                self._image = self.engine.image(ids[0])
-        return self._image
-
     # --- one run at a time ---
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep a second run away from this group: see `lock.held`; with `--dry` it is not taken.
+        """Keep a second run away from this group, on each of its hosts; see `Host.lease`.
 
-        While it is held, `observe` clears away what a run that was killed left at work.
+        With `--dry` nothing is taken. While it is held, `observe` clears away what a run that was
+        killed left at work.
         """
         if self.trace.dry:
             yield
             return
-        with held(config.ROOT / "data" / f".{self.name}.lock", self.name):
+        hosts = {LOCAL: self.here} | {name: site.host for name, site in self.sites.items()}
+        with ExitStack() as held:
+            for name in sorted(hosts):
+                held.enter_context(hosts[name].lease(self.name, self.name))
             self._locked = True
             try:
                 yield
             finally:
                 self._locked = False
 
-    def _clear_helpers(self, containers: dict[str, Container]) -> None:
+    def _clear_helpers(self, ours: list[Instance], containers: dict[str, Container]) -> None:
         """Remove what a killed run of ours left at work; the lock tells that it is gone itself."""
-        for instance in self.instances.values():
+        for instance in ours:
             left = containers.get(instance.helper)
             if left and HELPER_LABEL in left.labels and self.owns(left) and self._locked:
                 self.trace.note(f"{left.name}: left behind by a run that was killed; removing it")
-                self.engine.run(docker["rm", "--force", "--volumes", left.name])
+                instance.engine.run(docker["rm", "--force", "--volumes", left.name])
                 del containers[left.name]
-
-
-def _refuse_remote(topology: Topology) -> None:
-    """Refuse nodes on other machines, which this version cannot reach."""
-    for node in topology.nodes.values():
-        if node.host != "local":
-            raise Refused(
-                f'nodes.{node.name}.host: only "local" is reached so far, not "{node.host}" '
-                f"({topology.source})."
-            )
-
-
-def side_by_side(act: Callable[[T], R], things: list[T]) -> list[R]:
-    """Do one thing for each at once; return the results in order, or raise the first error."""
-    if len(things) < 2:  # noqa: PLR2004
-        return [act(thing) for thing in things]
-    with ThreadPoolExecutor(WORKERS) as pool:
-        try:
-            return list(pool.map(act, things))
-        except (KeyboardInterrupt, SystemExit):
-            pool.shutdown(wait=False, cancel_futures=True)
-            end_all()
-            raise

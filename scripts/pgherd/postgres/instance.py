@@ -7,8 +7,9 @@ carries a password and cannot make a database: `init` does, in a container that 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cached_property
 from secrets import token_hex
 from typing import Any
 
@@ -22,11 +23,14 @@ from pgherd.docker import (
     Image,
     Mount,
     docker,
+    label_options,
     no_volumes,
 )
 from pgherd.errors import DeadlinePassed, Error
+from pgherd.host import Host
 from pgherd.postgres import scripts
 from pgherd.postgres.facts import Disk, Facts
+from pgherd.postgres.places import Places
 from pgherd.shell import Result, Script, Tool
 from pgherd.topology import Node
 
@@ -36,17 +40,6 @@ STOP_SECONDS = 600  # a fast shutdown waits for the standbys to receive everythi
 READY_SECONDS = 300  # crash recovery may have much to do
 LOG_TAIL = 15
 TIMED_OUT = 75  # EX_TEMPFAIL, what our scripts exit with at a deadline
-
-
-@dataclass(frozen=True)
-class Places:
-    """Where a node's things are on its host: absolute paths, or a named volume for the data."""
-
-    data: str
-    private: str
-    network: str
-    home: str
-    initdb: str | None = None
 
 
 class Instance:
@@ -59,16 +52,28 @@ class Instance:
         False
     """
 
-    def __init__(self, group: str, node: Node, engine: Engine, places: Places) -> None:
+    def __init__(
+        self, group: str, node: Node, engine: Engine, places: Callable[[], Places]
+    ) -> None:
         self.group = group
         self.node = node
         self.engine = engine
-        self.places = places
+        self._find_places = places
+
+    @cached_property
+    def places(self) -> Places:
+        """Where its things are; the host may be asked for that."""
+        return self._find_places()
 
     @property
     def name(self) -> str:
         """The node's name, which is also its container's and its address for its neighbours."""
         return self.node.name
+
+    @property
+    def host(self) -> Host:
+        """The machine that it lives on."""
+        return self.engine.host
 
     @property
     def helper(self) -> str:
@@ -99,6 +104,7 @@ class Instance:
 
     def spec(self, image: Image) -> str:
         """Return a hash of all that the container is made of, to see when another is asked for."""
+        image = image.at(self.host.name)
         text = "\0".join([image.id, *self.run_options(image)])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -108,6 +114,7 @@ class Instance:
         Raises:
             Error: Docker refused; a container that could not start is removed again.
         """
+        image = image.at(self.host.name)
         spec, options = self.spec(image), self.run_options(image)
         labels = {**self.labels(), NODE_LABEL: self.name, SPEC_LABEL: spec}
         command = docker[
@@ -220,7 +227,7 @@ class Instance:
 
         Without `data` only at the marks: where a directory is not there, nothing is made of it.
         """
-        there = self.engine.host.run(Tool("test")["-d", self.places.private], reads=True).ok
+        there = self.host.run(Tool("test")["-d", self.places.private], reads=True).ok
         mounts = self.mounts(readonly=True)
         chosen = [mounts[0]] * data + [mounts[1]] * there
         if not chosen:
@@ -233,11 +240,6 @@ class Instance:
     def wait_ready(self, seconds: int = READY_SECONDS) -> None:
         """Wait until the server answers over TCP."""
         self.execute(scripts.compose("ready", seconds=seconds), seconds + 30.0)
-
-
-def label_options(labels: dict[str, str]) -> list[str]:
-    """Return labels as options of `docker run`."""
-    return [word for item in labels.items() for word in ("--label", "=".join(item))]
 
 
 class ScriptFailed(Error):

@@ -97,6 +97,11 @@ def query(name: str) -> str:
     return f"as_postgres psql -XAtq -v ON_ERROR_STOP=1 <<'END-OF-SQL'\n{sql(name)}END-OF-SQL\n"
 
 
+def look() -> Script:
+    """Return the script that asks the servers of one host, whose names are its arguments."""
+    return Script((fragment("look").replace("$facts\n", sql("facts")),))
+
+
 def changes(out: str) -> list[str]:
     """Return what a script says that it changed."""
     return [line.removeprefix(CHANGED) for line in out.splitlines() if line.startswith(CHANGED)]

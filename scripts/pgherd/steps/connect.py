@@ -11,6 +11,7 @@ from pgherd.postgres.instance import PRIVATE, Instance
 from pgherd.shell import Script
 from pgherd.steps.node import lay_passfile, private_fragment, settings_fragment
 
+CONNECT_SECONDS = 10
 STREAMING_SECONDS = 300
 SAID_EVERY = 15  # seconds
 GLANCE_SECONDS = 5  # after so long without streaming, see whether the standby still runs
@@ -24,12 +25,16 @@ INHERITED = (
 
 def conninfo(instance: Instance, upstream: Instance, application_name: str = "") -> str:
     """Return how this node reaches its upstream; the password is in the passfile, never here."""
+    node, beside = upstream.node, upstream.node.host == instance.node.host
+    # Beside each other they meet in Docker's network; an address that is not there is given up.
+    far: dict[str, str | int] = {} if beside else {"connect_timeout": CONNECT_SECONDS}
     return conf.conninfo(
-        host=upstream.name,
-        port=5432,
+        host=upstream.name if beside else node.reached_at or node.listen,
+        port=5432 if beside else node.port,
         user="replicator",
         application_name=application_name or instance.node.application_name,
         passfile=f"{PRIVATE}/passfile",
+        **far,
     )
 
 
@@ -88,13 +93,13 @@ def wait_streaming(instance: Instance, upstream: Instance, seconds: int) -> Fact
         DeadlinePassed: not within so many seconds; with what both servers say of it.
         Error: the standby's container stopped.
     """
-    if instance.engine.host.trace.dry:
+    if instance.host.trace.dry:
         _wait(instance, upstream, seconds)
         return None
     for waited in range(0, seconds, GLANCE_SECONDS):
         if waited and waited % SAID_EVERY == 0:
             note = f"{instance.name}: not streaming yet after {waited} s of {seconds}"
-            instance.engine.host.trace.note(note)
+            instance.host.trace.note(note)
         try:
             out = _wait(instance, upstream, min(GLANCE_SECONDS, seconds - waited))
             return Facts.parse(out)

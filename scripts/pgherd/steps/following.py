@@ -68,7 +68,7 @@ def _made_to_follow(pair: Pair) -> Facts | None:
         lifecycle.stop_instances(pair.group, [pair.standby], clean=False)
         made = pair.standby.container()
         if made and pair.container is None:
-            pair.group.engine.remove(made)
+            pair.standby.engine.remove(made)
         return None
     facts = connect.wait_streaming(pair.standby, pair.upstream, connect.STREAMING_SECONDS)
     pair.standby.wait_ready()

@@ -7,9 +7,11 @@ from pathlib import PurePosixPath
 
 from pgherd.docker import GROUP_LABEL, HOME_LABEL, SPEC_LABEL, Container, Image
 from pgherd.errors import Refused
+from pgherd.host import LOCAL
 from pgherd.postgres.group import Group, Observation
 from pgherd.postgres.instance import Instance
 from pgherd.shell import Script, Tool, assignments
+from pgherd.topology import Node
 
 ABSENT, EMPTY, FULL, NO_DIRECTORY = "absent", "empty", "full", "not a directory"
 
@@ -36,7 +38,7 @@ def data_state(instance: Instance) -> str:
     if volume := instance.node.volume:
         return FULL if instance.engine.volume_exists(volume) else ABSENT
     script = Script((assignments(data=instance.places.data) + _LOOK,))
-    answer = instance.engine.host.run(Tool("sh")["-s"], stdin=script, reads=True).out.strip()
+    answer = instance.host.run(Tool("sh")["-s"], stdin=script, reads=True).out.strip()
     if answer == NO_DIRECTORY:
         raise Refused(f"{instance.name}: {instance.places.data} is not a directory.")
     return answer
@@ -44,7 +46,7 @@ def data_state(instance: Instance) -> str:
 
 def check_name(group: Group, instance: Instance, seen: Observation) -> None:
     """Refuse a container that has the node's name and is not this group's."""
-    container = seen.containers.get(instance.name)
+    container = seen.beside(instance).get(instance.name)
     if container and container.labels.get(GROUP_LABEL) == group.name and not group.owns(container):
         raise Refused(
             f"The container {instance.name} is of a group {group.name} too, of another checkout "
@@ -76,21 +78,24 @@ def check_data_unused(instance: Instance, seen: Observation) -> None:
 
     PostgreSQL's own lock cannot see it: in every container the server is process 1.
     """
+    volume = instance.node.volume is not None
     source = instance.node.volume or instance.places.data
-    host = instance.engine.host
-    for other in seen.containers.values():
-        if other.name == instance.name or not other.alive:
-            continue
-        for mount in other.mounts:
-            same_kind = mount.volume == (instance.node.volume is not None)
-            # Docker keeps a path as it was typed, and links lead elsewhere.
-            theirs = mount.source if mount.volume else host.path(mount.source)
-            if same_kind and _overlap(theirs, source, mount.volume):
-                raise Refused(
-                    f"{instance.name}: {source} is in use by the container {other.name} "
-                    f"(it has {mount.source}). Two servers on one directory destroy it: stop that "
-                    f"one first (docker stop {other.name}), or choose another `data`."
-                )
+    mounted = [
+        (other.name, mount.source)
+        for other in seen.beside(instance).values()
+        for mount in other.mounts
+        if other.name != instance.name and other.alive and mount.volume == volume
+    ]
+    sources = [theirs for _, theirs in mounted]
+    # Docker keeps a path as it was typed, and links lead elsewhere.
+    resolved = sources if volume or not sources else instance.host.paths(*sources)
+    for (name, typed), theirs in zip(mounted, resolved, strict=True):
+        if _overlap(theirs, source, volume):
+            raise Refused(
+                f"{instance.name}: {source} is in use by the container {name} "
+                f"(it has {typed}). Two servers on one directory destroy it: stop that "
+                f"one first (docker stop {name}), or choose another `data`."
+            )
 
 
 def _overlap(one: str, other: str, volume: bool) -> bool:
@@ -107,16 +112,20 @@ def check_port(instance: Instance, seen: Observation) -> None:
         f"Free it, or give {node.name} another `port` in the topology "
         "(a copy of conf/pair.toml, named by INVOKE_TOPOLOGY)."
     )
-    for other in seen.containers.values():
+    for other in seen.beside(instance).values():
         if other.name != node.name and other.alive:
             for address, port in other.ports:
                 if port == node.port and _same_address(address, node.listen):
-                    raise Refused(f"Port {port} is taken by the container {other.name}. {cure}")
+                    raise Refused(f"{_port(node)} is taken by the container {other.name}. {cure}")
     script = Script((assignments(port=node.port) + _WHO_LISTENS,))
-    said = instance.engine.host.run(Tool("sh")["-s"], stdin=script, reads=True).out
+    said = instance.host.run(Tool("sh")["-s"], stdin=script, reads=True).out
     for line in said.splitlines():
         if listener := _listener(line, node.listen, node.port):
-            raise Refused(f"Port {node.port} is taken by {listener}. {cure}")
+            raise Refused(f"{_port(node)} is taken by {listener}. {cure}")
+
+
+def _port(node: Node) -> str:
+    return f"Port {node.port}" if node.host == LOCAL else f"Port {node.port} of {node.host}"
 
 
 def _listener(line: str, listen: str, port: int) -> str:

@@ -1,40 +1,164 @@
-"""The image of the group: here, or pulled, or built from Debian packages where no registry is."""
+"""The image of the group: the same on each of its hosts, pulled, built, or carried over."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from pgherd import config
-from pgherd.docker import Container, Image
+from pgherd.docker import Container, Engine, Image
 from pgherd.errors import Error, Refused
-from pgherd.postgres.group import Group
+from pgherd.host import LOCAL
+from pgherd.host.together import side_by_side
+from pgherd.postgres.group import Group, Observation
 from pgherd.shell import Tool
+from pgherd.steps.carry import carry
 
 BUILD_TIMEOUT = 1800.0
 UNBUILDABLE = 2  # what scripts/image/build exits with for a major that it cannot build
 
+Found = Mapping[str, Image | None]  # by the host's name
 
-def ensure_image(group: Group, containers: Iterable[Container] = ()) -> Image:
-    """Return the group's image, having made it present; say which one is used, and why.
+
+def ensure_image(group: Group, seen: Observation | None = None) -> Image:
+    """Return the group's image, having made it present on every host; say which one, and why.
 
     Raises:
-        Refused: no registry answers and it is not one that can be built, or the registry that
-            answers has none of that name; with `--dry`, it is not here.
+        Refused: it cannot be had, or two hosts run different ones; with `--dry`, a host lacks it.
     """
-    note = group.trace.note
     asked = group.topology.group.image
-    if image := group.find_image(containers):
+    if image := find_image(group, seen):
         if image.ref not in {asked, image.id} and not group.image_told:
             group.image_told = True
-            note(f"image: {image.ref}, built here when no registry answered for {asked}")
+            group.trace.note(f"image: {image.ref}, built when no registry answered for {asked}")
         return image
+    found = _look(group, seen)
     if group.trace.dry:
-        raise Refused(f"The image {asked} is not here; `invoke image` pulls or builds it first.")
-    note(f"image: {asked} is not here; pulling it")
-    if group.engine.pull(asked, lambda line: note(f"  {line}")):
-        return _found(group)
-    _build(group, asked)
-    return _found(group)
+        hosts = [_place(name) for name, image in found.items() if image is None]
+        raise Refused(f"The image {asked} is not {' or '.join(hosts)}: `invoke image` brings it.")
+    if not any(found.values()):
+        found = _obtained(group, asked)
+    source, reference = _reference(group, found, seen)
+    _refuse_other(group, seen, found, source, reference)
+    lacking = [name for name in group.sites if not _same(found.get(name), reference)]
+    origin = _engine(group, source)
+    made = side_by_side(lambda name: carry(origin, group.sites[name].engine, reference), lacking)
+    group.image = _joined(reference, {**found, **dict(zip(lacking, made, strict=True))})
+    return group.image
+
+
+def find_image(group: Group, seen: Observation | None = None) -> Image | None:
+    """Return the group's image if each of its hosts has it; nothing is made."""
+    if group.image is None:
+        found = _look(group, seen)
+        if all(found.values()):
+            _, reference = _reference(group, found, seen)
+            if all(_same(image, reference) for image in found.values()):
+                group.image = _joined(reference, found)
+    return group.image
+
+
+# --- what is there ---
+
+
+def _look(group: Group, seen: Observation | None) -> dict[str, Image | None]:
+    """Ask each host for the image that the group's containers have there, else for one by name."""
+    names, sites = group.image_names, list(group.sites.values())
+    found = side_by_side(lambda site: site.find_image(names, _ours(group, seen, site.name)), sites)
+    return dict(zip(group.sites, found, strict=True))
+
+
+def _ours(group: Group, seen: Observation | None, host: str) -> list[Container]:
+    """Return the containers of the group's nodes on a host."""
+    there = seen.engines[host].values() if seen else ()
+    return [c for c in there if group.owns(c) and c.name in group.topology.nodes]
+
+
+def _reference(group: Group, found: Found, seen: Observation | None) -> tuple[str, Image]:
+    """Return the image that all are to have, and its host: what runs, else what the master has."""
+    using = [name for name in group.sites if _ours(group, seen, name)]
+    for name in (*using, *group.sites, LOCAL):  # the primary's host is the first of the sites
+        if image := found.get(name):
+            return name, image
+    raise Error(f"The image {group.topology.group.image} is still not here.")
+
+
+def _same(image: Image | None, reference: Image) -> bool:
+    return image is not None and image.contents == reference.contents
+
+
+def _joined(reference: Image, found: Found) -> Image:
+    known = {name: (image.ref, image.id) for name, image in found.items() if image}
+    return replace(reference, elsewhere=known)
+
+
+def _refuse_other(
+    group: Group, seen: Observation | None, found: Found, source: str, reference: Image
+) -> None:
+    """Refuse where a host cannot have the same: it runs another, or is another architecture."""
+    for name, image in found.items():
+        if image is None or _same(image, reference) or name not in group.sites:
+            continue
+        if image.platform != reference.platform:
+            raise Refused(
+                f"{name} has {image.platform} and {source} {reference.platform}: PostgreSQL's "
+                "files are not the same on both, so neither can follow the other. Choose hosts of "
+                "one architecture."
+            )
+        if ours := _ours(group, seen, name):
+            raise Refused(
+                f"{ours[0].name} on {name} runs another image ({image.ref}, {image.id[:19]}) than "
+                f"the group has on {source} ({reference.ref}, {reference.id[:19]}). `docker rm` "
+                f"its container there when it is stopped (the data stays), then this again: it "
+                f"gets the image of {source}."
+            )
+
+
+def _engine(group: Group, host: str) -> Engine:
+    return group.sites[host].engine if host in group.sites else Engine(group.here)
+
+
+def _place(host: str) -> str:
+    return "here" if host == LOCAL else f"on {host}"
+
+
+# --- where there is none ---
+
+
+def _obtained(group: Group, asked: str) -> dict[str, Image | None]:
+    """Pull the image on every host; where no registry answers any, find or build it here."""
+    note = group.trace.note
+
+    def pulled(name: str) -> Image | None:
+        note(f"image: {asked} is not {_place(name)}; pulling it")
+        engine = group.sites[name].engine
+        return engine.image(asked) if engine.pull(asked, _said(group, name)) else None
+
+    names = list(group.sites)
+    found = dict(zip(names, side_by_side(pulled, names), strict=True))
+    if not any(found.values()):
+        found[LOCAL] = _found_or_built(group, asked)
+    return found
+
+
+def _said(group: Group, host: str) -> Callable[[str], None]:
+    head = "" if host == LOCAL else f"{host}: "
+    return lambda line: group.trace.note(f"  {head}{line}")
+
+
+def _found_or_built(group: Group, asked: str) -> Image:
+    """Return the image from this machine's engine, built there if need be."""
+    engine = _engine(group, LOCAL)
+    image = engine.image(*group.image_names)
+    if image is None:
+        _build(group, asked)
+        image = engine.image(*group.image_names)
+    if image is None:
+        raise Error(f"The image {asked} is still not here.")
+    if image.ref != asked:
+        group.image_told = True
+        group.trace.note(f"image: {image.ref} is used: no registry answered for the official one")
+    return image
 
 
 def _build(group: Group, asked: str) -> None:
@@ -46,7 +170,7 @@ def _build(group: Group, asked: str) -> None:
         )
     major = names[1].rpartition(":")[2]
     group.trace.note(f"image: no registry answers; building {names[1]} from Debian packages")
-    result = group.host.run(
+    result = group.here.run(
         Tool(str(config.ROOT / "scripts" / "image" / "build"))[major],
         timeout=BUILD_TIMEOUT,
         on_line=lambda line: group.trace.note(f"  {line}"),
@@ -57,12 +181,3 @@ def _build(group: Group, asked: str) -> None:
         )
     if not result.ok:
         raise Error(f"The image could not be built: {result.complaint()}")
-
-
-def _found(group: Group) -> Image:
-    image = group.find_image()
-    if image is None:
-        raise Error(f"The image {group.topology.group.image} is still not here.")
-    if image.ref != group.topology.group.image:
-        group.trace.note(f"image: {image.ref} is used: no registry answered for the official one")
-    return image

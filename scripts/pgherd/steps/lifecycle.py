@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pgherd.docker import Image
 from pgherd.errors import Error, Refused
+from pgherd.host.together import side_by_side
 from pgherd.postgres.facts import Disk
-from pgherd.postgres.group import Group, Observation, side_by_side
+from pgherd.postgres.group import Group, Observation
 from pgherd.postgres.instance import STOP_SECONDS, Instance
 from pgherd.steps import connect, guards, sync
 from pgherd.steps.image import ensure_image
@@ -59,8 +60,8 @@ def _stop(group: Group, instance: Instance, *, clean: bool) -> None:
     if not group.owns(container):
         raise Refused(f"{instance.name} is not a container of group {group.name}.")
     group.trace.note(f"{instance.name}: stopping it (a clean stop, up to {STOP_SECONDS} s)")
-    group.engine.stop(container, STOP_SECONDS)
-    image = group.find_image([container])
+    instance.engine.stop(container, STOP_SECONDS)
+    image = group.image or group.site(instance).find_image(group.image_names, [container])
     if image is None or group.trace.dry or not clean:
         return
     if guards.data_state(instance) != guards.FULL:
@@ -91,7 +92,7 @@ def start(group: Group) -> None:
         if failing := [i for i in group.instances.values() if _restarting(seen, i)]:
             stop_instances(group, failing, clean=False)  # to look at its data, and lay settings
             seen = group.observe()
-        image = ensure_image(group, seen.containers.values())
+        image = ensure_image(group, seen)
         down = _startable(group, seen, image)
         if not down:
             runs = any(_alive(seen, instance) for instance in group.instances.values())

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from pgherd.docker import docker
 from pgherd.errors import Refused
-from pgherd.postgres.group import Group, side_by_side
+from pgherd.host.together import side_by_side
+from pgherd.postgres.group import Group
 from pgherd.postgres.instance import Instance
 
 LOG_SECONDS = 60.0
@@ -18,8 +19,10 @@ def logs(group: Group, name: str, *, tail: int, follow: bool, show: Callable[[st
     Where there are several, each line begins with its node's name.
     """
     instances = [group.instance(name)] if name else list(group.instances.values())
-    containers = group.engine.containers()
-    there = [i for i in instances if i.name in containers]
+    sites = {group.site(instance).name: group.site(instance) for instance in instances}
+    found = side_by_side(lambda site: site.engine.containers(), list(sites.values()))
+    containers = dict(zip(sites, found, strict=True))
+    there = [i for i in instances if i.name in containers[i.node.host]]
     if not there:
         seed = f"`invoke seed-standby --node {name}`"
         make = seed if name and group.instance(name).node.upstream else "`invoke setup-master`"
@@ -28,7 +31,7 @@ def logs(group: Group, name: str, *, tail: int, follow: bool, show: Callable[[st
     def read(instance: Instance) -> None:
         head = f"{instance.name} | " if len(instances) > 1 else ""
         options = ["--tail", str(tail), *(["--follow"] if follow else [])]
-        group.engine.run(
+        instance.engine.run(
             docker["logs", *options, instance.name],
             timeout=None if follow else LOG_SECONDS,
             on_line=lambda line: show(f"{head}{line}"),
@@ -48,14 +51,13 @@ def psql(group: Group, name: str, command: str) -> int:
     Raises:
         Refused: the node does not run.
     """
-    seen = group.observe()
-    instance = group.instance(name) if name else group.primary(seen)
-    container = seen.nodes[instance.name].container
+    instance = group.instance(name) if name else group.primary(group.observe())
+    container = instance.container()
     if container is None or not container.running:
         raise Refused(f"{instance.name} does not run: `invoke start`.")
     terminal = [] if command else ["--tty"]
     chosen = ["--command", command] if command else []
     words = ["exec", "--interactive", *terminal, "--user", "postgres", instance.name]
-    return group.host.interactive(
+    return instance.host.interactive(
         docker[(*words, "psql", "-X", "-U", "postgres", "-d", "postgres", *chosen)]
     )

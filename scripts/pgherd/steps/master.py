@@ -6,11 +6,13 @@ from collections.abc import Callable
 
 from pgherd.docker import Image, Mount
 from pgherd.errors import Refused
+from pgherd.host.together import side_by_side
 from pgherd.postgres import scripts
-from pgherd.postgres.group import Group, Observation, side_by_side
+from pgherd.postgres.group import Group, Observation
 from pgherd.postgres.instance import Instance, ScriptFailed
 from pgherd.steps import guards, leaders, lifecycle, seeding
-from pgherd.steps.image import ensure_image
+from pgherd.steps.hosts import tell_differences
+from pgherd.steps.image import ensure_image, find_image
 from pgherd.steps.node import (
     CHECK,
     DataGone,
@@ -34,6 +36,7 @@ def setup_master(group: Group) -> None:
     group.passwords.known("postgres")  # one that cannot be used is refused before anything is done
     with group.locked():
         seen = group.observe()
+        tell_differences(group)
         run_master(group, seen)
         allow_replication(group, group.master)
 
@@ -51,7 +54,7 @@ def run_master(group: Group, seen: Observation) -> None:
     master = group.master
     guards.check_name(group, master, seen)
     _refuse_other_primary(group, seen)
-    image = ensure_image(group, seen.containers.values())
+    image = ensure_image(group, seen)
     container = seen.nodes[master.name].container
     if container and container.status == "restarting":  # it fails again and again: see its data
         lifecycle.stop_instances(group, [master], clean=False)
@@ -62,7 +65,7 @@ def run_master(group: Group, seen: Observation) -> None:
         return
     guards.check_data_unused(master, seen)
     guards.check_port(master, seen)
-    group.engine.check_network(group.network, group.name)
+    master.engine.check_network(group.network, group.name)
     disk = data_on(group, master, image, container)
     lifecycle.refuse_half_copied(master, disk)
     if disk.standby_signal:
@@ -119,7 +122,7 @@ def make_database(group: Group, instance: Instance, image: Image) -> None:
         mounts.append(Mount(own, "/docker-entrypoint-initdb.d", readonly=True))
     acts: list[Callable[[], object]] = [
         lambda: instance.offline(image, script, mounts=mounts, timeout=None),
-        lambda: group.engine.make_network(group.network, group.name),
+        lambda: instance.engine.make_network(group.network, group.name),
     ]
     try:
         with_settings(instance, lambda: side_by_side(lambda act: act(), acts))
@@ -138,7 +141,7 @@ def allow_replication(group: Group, instance: Instance) -> None:
     """Step 6: settings, the role replicator and the rule that lets it in, on a running server."""
     secret = scripts.password("password", group.passwords.of("replicator"))
     out = serve(instance, secret, "role", "passfile-current")
-    image = group.find_image()
+    image = find_image(group)
     if "stale passfile" in out and image:
         lay_passfile(group, instance, image)
     changed = keep(instance, out)

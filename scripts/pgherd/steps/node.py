@@ -15,6 +15,7 @@ from pgherd.postgres.group import Group
 from pgherd.postgres.instance import PGDATA, PRIVATE, READY_SECONDS, Instance, ScriptFailed
 from pgherd.shell import Script, Tool
 from pgherd.steps import guards
+from pgherd.steps.image import find_image
 
 T = TypeVar("T")
 
@@ -76,15 +77,15 @@ def check_major(instance: Instance, disk: Disk, image: Image) -> None:
 def make_directories(group: Group, instance: Instance) -> None:
     """Make the node's directories or its volume; the one for secrets is ours alone."""
     places = instance.places
-    made = group.host.run(Tool("mkdir")["-p", "-m", "700", "--", places.private])
+    made = instance.host.run(Tool("mkdir")["-p", "-m", "700", "--", places.private])
     if not made.ok:
         raise Refused(f"{instance.name}: its private directory: {made.err.strip()}")
     if volume := instance.node.volume:
-        if not group.engine.volume_exists(volume):
+        if not instance.engine.volume_exists(volume):
             label = f"{GROUP_LABEL}={group.name}"
-            group.engine.must(docker["volume", "create", "--label", label, volume])
+            instance.engine.must(docker["volume", "create", "--label", label, volume])
         return
-    result = group.host.run(Tool("mkdir")["-p", "--", places.data])
+    result = instance.host.run(Tool("mkdir")["-p", "--", places.data])
     if not result.ok:
         raise Refused(f"{instance.name}: its directory cannot be made: {result.err.strip()}")
 
@@ -152,15 +153,15 @@ def run_container(
     """Start the node's container, or make it; does not wait until it serves."""
     if container and guards.check_spec(instance, container, image):
         group.trace.note(f"{instance.name}: starting it")
-        group.engine.start(container)
+        instance.engine.start(container)
         return
     if container:
         group.trace.note(
             f"{instance.name}: the topology asks for another container; making it anew"
         )
-        group.engine.remove(container)
+        instance.engine.remove(container)
     node = instance.node
-    group.engine.make_network(group.network, group.name)
+    instance.engine.make_network(group.network, group.name)
     group.trace.note(f"{instance.name}: running it, published on {node.listen}:{node.port}")
     instance.run_server(image)
 
@@ -170,7 +171,7 @@ def wait_serving(group: Group, instance: Instance) -> None:
     secret = scripts.password("password", group.passwords.of("replicator"))
     out = serve(instance, secret, "passfile-current")
     keep(instance, out)
-    image = group.find_image()
+    image = find_image(group)
     if "stale passfile" in out and image:
         lay_passfile(group, instance, image)
 
@@ -199,13 +200,14 @@ def serving_script(instance: Instance, *more: str | Script) -> Script:
         "reload",
         seconds=READY_SECONDS,
         PGDATA=PGDATA,
-        rules=hba_rules(),
+        rules=hba_rules(instance),
+        elsewhere=" ".join(instance.places.elsewhere),
     )
 
 
 def keep(instance: Instance, out: str) -> list[str]:
     """Say what a script of `serving_script` changed, and what waits for a restart; return both."""
-    note = instance.engine.host.trace.note
+    note = instance.host.trace.note
     changed = scripts.changes(out)
     if changed:
         note(f"{instance.name}: brought up to date: {', '.join(changed)}")
@@ -216,7 +218,14 @@ def keep(instance: Instance, out: str) -> list[str]:
     return changed
 
 
-def hba_rules() -> str:
-    """Return the rules of conf/pg_hba.conf without its comments; the node fills in $gateway."""
+def hba_rules(instance: Instance) -> str:
+    """Return the rules of conf/pg_hba.conf that the node needs, without comments.
+
+    `$neighbours` is its network, if others of the group are on it; the node itself fills in
+    $gateway and $elsewhere.
+    """
     lines = config.conf_file("pg_hba.conf").splitlines()
-    return "\n".join(line for line in lines if line.strip() and not line.startswith("#"))
+    rules = [line for line in lines if line.strip() and not line.startswith("#")]
+    if not instance.places.neighbours:
+        rules = [rule for rule in rules if "$neighbours" not in rule]
+    return "\n".join(rule.replace("$neighbours", "samenet") for rule in rules)

@@ -9,6 +9,7 @@ from typing import Any
 
 from pgherd.docker import GROUP_LABEL, Image, Mount, docker
 from pgherd.errors import Error, Refused
+from pgherd.host import Host
 from pgherd.postgres import scripts
 from pgherd.postgres.facts import Facts
 from pgherd.postgres.group import Group, Observation
@@ -46,11 +47,11 @@ def set_aside(
         return _copy_volume(group, instance, image, f"{volume}_bk_{stamp}")
     target = f"{instance.places.data}_bk_{stamp}"
     group.trace.note(f"{instance.name}: setting its data aside as {target}")
-    move_aside(group, instance.places.data, target)
+    move_aside(instance.host, instance.places.data, target)
     return target
 
 
-def move_aside(group: Group, source: str, target: str) -> None:
+def move_aside(host: Host, source: str, target: str) -> None:
     """Rename a directory; `mv` alone would move it into a target that is there already.
 
     Raises:
@@ -60,14 +61,15 @@ def move_aside(group: Group, source: str, target: str) -> None:
         assignments(source=source, target=target)
         + '[ ! -e "$target" ]\nmv -- "$source" "$target"\n'
     )
-    result = group.host.run(Tool("sh")["-eus"], stdin=Script((script,)))
+    result = host.run(Tool("sh")["-eus"], stdin=Script((script,)))
     if not result.ok:
         raise Error(f"{source} cannot be set aside as {target}: {result.err.strip()}")
 
 
 def _copy_volume(group: Group, instance: Instance, image: Image, target: str) -> str:
     group.trace.note(f"{instance.name}: copying its volume aside as {target}")
-    group.engine.must(docker["volume", "create", "--label", f"{GROUP_LABEL}={group.name}", target])
+    label = f"{GROUP_LABEL}={group.name}"
+    instance.engine.must(docker["volume", "create", "--label", label, target])
     lines = f'cp -a "{PGDATA}/." /aside/\nsync\nfind "{PGDATA}" -mindepth 1 -delete\n'
     aside = Mount(target, "/aside", volume=True)
     instance.offline(
@@ -108,6 +110,7 @@ def base_backup(
         options=" ".join(options),
     )
     make_directories(group, instance)
+    instance.engine.make_network(group.network, group.name)
     _run(group, instance, image, script, network=True)
 
 
@@ -135,8 +138,7 @@ def check_copy(
     confirm: Callable[[str], bool],
 ) -> None:
     """Ask before a live master is stopped for its files, where clients are connected."""
-    if upstream.engine is not standby.engine:
-        raise Refused("The method copy needs both nodes on one host; basebackup does not.")
+    _refuse_other_host(standby, upstream)
     facts = seen.nodes[upstream.name].facts
     if facts is None:
         return
@@ -148,6 +150,15 @@ def check_copy(
         raise Refused(
             f"{len(clients)} clients are connected to {upstream.name}, and the method copy stops "
             "it: say --yes, or use --method basebackup, which does not."
+        )
+
+
+def _refuse_other_host(standby: Instance, upstream: Instance) -> None:
+    if upstream.node.host != standby.node.host:
+        raise Refused(
+            f"{standby.name} is on {standby.node.host} and {upstream.name} on "
+            f"{upstream.node.host}: --method copy takes the files of a stopped master, which would "
+            "go through this machine. basebackup goes from server to server, and stops nobody."
         )
 
 
@@ -163,6 +174,7 @@ def copy_data(
     Raises:
         Refused: the upstream's data is not that of a clean stop, or lies partly elsewhere.
     """
+    _refuse_other_host(instance, upstream)
     group.trace.note(f"{instance.name}: copying the files of {upstream.name}")
     pieces: list[str | Script] = [private_fragment(group), "begin-copy", "copy", *rest]
     source = Mount(
@@ -216,7 +228,7 @@ def copy_from_running(
     finally:
         if (stopped := upstream.container()) and not stopped.running:
             group.trace.note(f"{upstream.name}: starting it again")
-            group.engine.start(stopped)
+            upstream.engine.start(stopped)
             upstream.wait_ready()
     if not runs:
         connect.ensure_slot(instance, upstream)

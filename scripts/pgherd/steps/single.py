@@ -24,7 +24,7 @@ def run_standby(group: Group, name: str) -> None:
     with group.locked():
         seen = group.observe()
         guards.check_name(group, instance, seen)
-        image = ensure_image(group, seen.containers.values())
+        image = ensure_image(group, seen)
         container = seen.nodes[name].container
         if container and container.alive:
             group.trace.note(f"{name}: already runs")
@@ -133,7 +133,7 @@ def _down(group: Group, name: str) -> tuple[Instance, Image]:
     if container and container.alive:
         raise Refused(f"{name} runs, and this step works on its files: `invoke step.stop` first.")
     guards.check_data_unused(instance, seen)
-    return instance, ensure_image(group, seen.containers.values())
+    return instance, ensure_image(group, seen)
 
 
 def _refuse_leader(group: Group, instance: Instance, image: Image) -> None:

@@ -10,9 +10,27 @@ from pgherd.postgres.instance import Instance
 from pgherd.steps import connect, guards, lifecycle, seeding
 from pgherd.steps.asked import Asked, Pair
 from pgherd.steps.following import following
+from pgherd.steps.hosts import tell_differences
 from pgherd.steps.image import ensure_image
 from pgherd.steps.node import check_major, run_container
 from pgherd.steps.sync import require_sync, set_names, waits_for
+from pgherd.steps.tutorial import first_standby
+
+
+def chosen(group: Group, name: str, asked: Asked) -> str:
+    """Return the node that is meant: the one named, else the topology's first standby.
+
+    Raises:
+        Refused: none was named of several, and one that streams may be seeded anew.
+    """
+    if name:
+        return name
+    first, *others = [first_standby(group).name, *(n.name for n in group.topology.standbys[1:])]
+    if others and asked.reseed:
+        raise Refused(f"Which standby? Say --node {first} or {others[0]}.")
+    if others:
+        group.trace.note(f"{first} is meant; for {', '.join(others)} say --node")
+    return first
 
 
 def seed_standby(group: Group, name: str, asked: Asked) -> None:
@@ -26,8 +44,9 @@ def seed_standby(group: Group, name: str, asked: Asked) -> None:
     standby = group.instance(name)
     with group.locked():
         seen = group.observe()
+        tell_differences(group)
         guards.check_name(group, standby, seen)
-        image = ensure_image(group, seen.containers.values())
+        image = ensure_image(group, seen)
         upstream = _upstream(group, standby, seen, asked)
         pair = Pair(group, standby, upstream, image, seen)
         facts = None if asked.reseed else following(pair)

@@ -6,9 +6,12 @@ from datetime import UTC, datetime
 
 from pgherd.docker import GROUP_LABEL, Image, docker
 from pgherd.errors import Error, Refused
+from pgherd.host import LOCAL, Host
+from pgherd.host.together import side_by_side
 from pgherd.postgres import scripts
 from pgherd.postgres.group import Group
 from pgherd.postgres.instance import PGDATA, PRIVATE, Instance
+from pgherd.postgres.site import Site
 from pgherd.shell import Tool
 from pgherd.steps import guards
 from pgherd.steps.image import ensure_image
@@ -40,17 +43,26 @@ def stop_all(group: Group) -> None:
 
 
 def _remove(group: Group) -> None:
-    containers = group.engine.containers()
-    ours = [c for n in group.instances if (c := containers.get(n)) and group.owns(c)]
+    sites = list(group.sites.values())
+    if not any(side_by_side(lambda site: _remove_from(group, site), sites)):
+        group.trace.note(f"{group.name}: already down")
+
+
+def _remove_from(group: Group, site: Site) -> bool:
+    """Remove what the group has on one host; tell whether there was anything."""
+    containers = site.engine.containers()
+    ours = [c for n in site.nodes if (c := containers.get(n.name)) and group.owns(c)]
     for container in ours:
         group.trace.note(f"{container.name}: removing its container")
-        group.engine.remove(container)
-    network = group.engine.network(group.network)
-    if network and (network.get("Labels") or {}).get(GROUP_LABEL) == group.name:
-        group.trace.note(f"{group.network}: removing the network")
-        group.engine.remove_network(group.network)
-    elif not ours:
-        group.trace.note(f"{group.name}: already down")
+        site.engine.remove(container)
+    network = site.engine.network(group.network)
+    labels = (network or {}).get("Labels") or {}
+    there = labels.get(GROUP_LABEL) == group.name
+    if there:
+        where = "" if site.name == LOCAL else f" of {site.name}"
+        group.trace.note(f"{group.network}: removing the network{where}")
+        site.engine.remove_network(group.network)
+    return bool(ours) or there
 
 
 def purge(group: Group, *, confirm: str, delete: bool) -> None:
@@ -67,14 +79,14 @@ def purge(group: Group, *, confirm: str, delete: bool) -> None:
     stop_all(group)
     with group.locked():
         seen = group.observe()
-        image = ensure_image(group, seen.containers.values())
+        image = ensure_image(group, seen)
         for instance in group.instances.values():
             guards.check_data_unused(instance, seen)
         _remove(group)
         for instance in group.instances.values():
             _clear(group, instance, image, delete=delete)
-        if group.secrets.exists():
-            _clear_secrets(group, delete=delete)
+        for host, directory in _secrets(group):
+            _clear_secrets(group, host, directory, delete=delete)
 
 
 def _clear(group: Group, instance: Instance, image: Image, *, delete: bool) -> None:
@@ -92,28 +104,40 @@ def _clear(group: Group, instance: Instance, image: Image, *, delete: bool) -> N
         lines = f"find {PGDATA} -mindepth 1 -delete\n"
         instance.offline(image, scripts.compose(lines), mounts=data, timeout=None)
     if (volume := instance.node.volume) and state != guards.ABSENT:
-        group.engine.must(docker["volume", "rm", volume])
+        instance.engine.must(docker["volume", "rm", volume])
     elif delete and state != guards.ABSENT:
-        group.host.run(Tool("rmdir")["--", instance.places.data])
+        instance.host.run(Tool("rmdir")["--", instance.places.data])
     if delete:
-        _clear_private(group, instance, image)
+        _clear_private(instance, image)
 
 
-def _clear_private(group: Group, instance: Instance, image: Image) -> None:
+def _clear_private(instance: Instance, image: Image) -> None:
     """Empty the private directory, which belongs to the container's user."""
-    if group.host.run(Tool("test")["-d", instance.places.private], reads=True).ok:
+    if instance.host.run(Tool("test")["-d", instance.places.private], reads=True).ok:
         private = [mount for mount in instance.mounts() if mount.target == PRIVATE]
         lines = f"find {PRIVATE} -mindepth 1 -delete\nchmod 0777 {PRIVATE}\n"
         instance.offline(image, scripts.compose(lines), mounts=private)
 
 
-def _clear_secrets(group: Group, *, delete: bool) -> None:
-    secrets = str(group.secrets)
+def _secrets(group: Group) -> list[tuple[Host, str]]:
+    """Return the directories with the group's passwords: those of this machine, then of others."""
+    here = [(group.here, str(group.secrets))] if group.secrets.exists() else []
+    others = [site for site in group.sites.values() if site.name != LOCAL]
+    found = [
+        (site.host, site.private)
+        for site in others
+        if site.host.run(Tool("test")["-d", site.private], reads=True).ok
+    ]
+    return [*here, *found]
+
+
+def _clear_secrets(group: Group, host: Host, directory: str, *, delete: bool) -> None:
+    where = "" if host.name == LOCAL else f" on {host.name}"
     if delete:
-        result = group.host.run(Tool("rm")["-rf", "--", secrets])
+        result = host.run(Tool("rm")["-rf", "--", directory])
         if not result.ok:
-            raise Error(f"{secrets} could not be deleted: {result.err.strip()}")
+            raise Error(f"{directory}{where} could not be deleted: {result.err.strip()}")
         return
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    group.trace.note(f"{group.name}: setting its passwords aside as {secrets}_bk_{stamp}")
-    move_aside(group, secrets, f"{secrets}_bk_{stamp}")
+    aside = f"{directory}_bk_{datetime.now(UTC).strftime('%Y%m%dT%H%M%SZ')}"
+    group.trace.note(f"{group.name}: setting its passwords{where} aside as {aside}")
+    move_aside(host, directory, aside)

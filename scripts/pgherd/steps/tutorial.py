@@ -15,6 +15,7 @@ from pgherd.postgres.group import Group, Observation
 from pgherd.postgres.instance import Instance
 from pgherd.shell import Tool
 from pgherd.steps import guards
+from pgherd.steps.image import find_image
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def look(group: Group) -> list[Step]:
         "run-master": bool(ca),
         "run-standby": bool(cb),
         "stop": bool(ca and cb and not ca.alive and not cb.alive),
-        "set-aside": _aside(group, second),
+        "set-aside": _aside(second),
         "copy-data": bool(mine.system and mine.system == theirs.system),
         "allow-replication": bool(
             a.facts and a.facts.replicator and a.facts.hba_lets_replicator_in
@@ -104,7 +105,7 @@ def _state(group: Group, instance: Instance, seen: Observation) -> _State:
         return _of_facts(node.facts)
     if node.container and node.container.alive:
         return _State()  # it does not answer now
-    image = group.find_image(seen.containers.values())
+    image = find_image(group, seen)
     if image is None or guards.data_state(instance) != guards.FULL:
         return _State()
     return _of_disk(instance.disk(image))
@@ -118,12 +119,12 @@ def _of_disk(disk: Disk) -> _State:
     return _State(disk.system_identifier, disk.connected, disk.standby_signal)
 
 
-def _aside(group: Group, instance: Instance) -> bool:
+def _aside(instance: Instance) -> bool:
     if volume := instance.node.volume:
         listed = docker["volume", "ls", "--quiet", "--filter", f"name={volume}_bk_"]
-        return bool(group.engine.must(listed, reads=True).out.strip())
+        return bool(instance.engine.must(listed, reads=True).out.strip())
     parent, _, name = instance.places.data.rpartition("/")
-    found = group.host.run(
+    found = instance.host.run(
         Tool("find")[parent, "-maxdepth", "1", "-name", f"{name}_bk_*"], reads=True
     )
     return bool(found.out.strip())

@@ -14,10 +14,11 @@ from dataclasses import dataclass, field
 
 from pgherd.docker import docker
 from pgherd.errors import DeadlinePassed
+from pgherd.host.together import side_by_side
 from pgherd.postgres import scripts
-from pgherd.postgres.group import Group, side_by_side
+from pgherd.postgres.group import Group
 from pgherd.postgres.instance import Instance
-from pgherd.shell import assignments
+from pgherd.shell import assignments, command_line
 from pgherd.verify.checks import EXAMINED, PROBED, CheckResult, View, not_tried
 from pgherd.verify.client import Client, connected
 from pgherd.verify.examine import examine, standbys_of
@@ -77,11 +78,21 @@ def _checked(
 
 def as_script(group: Group) -> str:
     """Return the checks as shell text, for each standby of the topology as it is asked for."""
-    primary = group.master.name
+    primary = group.master
     return "\n".join(
-        assignments(primary=primary, standby=node.name) + scripts.fragment("proof")
+        assignments(primary=primary.name, standby=node.name)
+        + _way("on_primary", primary)
+        + _way("on_standby", group.instance(node.name))
+        + scripts.fragment("proof")
         for node in group.topology.standbys
     )
+
+
+def _way(name: str, instance: Instance) -> str:
+    """Return a shell function that hands its stdin to psql in a node's container."""
+    words = ["docker", "exec", "-i", "--user", "postgres", instance.name, "psql", "-XAtq"]
+    words += ["-v", "ON_ERROR_STOP=1", "-v", "VERBOSITY=sqlstate"]
+    return f"{name}() {{ {command_line(words, instance.host.over)}; }}\n"
 
 
 def _log_lines(group: Group, primary: str | None) -> dict[str, list[str]]:

@@ -14,9 +14,10 @@ import psycopg
 
 from pgherd import config
 from pgherd.errors import DeadlinePassed, Unreachable
+from pgherd.host.together import side_by_side
 from pgherd.postgres import scripts
 from pgherd.postgres.facts import Facts
-from pgherd.postgres.group import Group, side_by_side
+from pgherd.postgres.group import Group
 from pgherd.postgres.instance import Instance
 
 CONNECT_SECONDS = 5
@@ -61,22 +62,19 @@ class Client:
         return Facts.of(answer)
 
 
-def address(listen: str) -> str:
-    """Return the address to connect to for one that is published on."""
-    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listen, listen)  # noqa: S104
-
-
 def connect(group: Group, instance: Instance) -> Connection:
     """Connect to a node as superuser, in autocommit.
 
     Raises:
         psycopg.OperationalError: it does not answer, or takes no such password.
+        Unreachable: its host does not let it be reached.
     """
+    host, port = instance.host.reach(instance.node.published_at, instance.node.port)
     secret = group.passwords.known("postgres")
     return psycopg.connect(
-        host=address(instance.node.listen),
+        host=host,
         sslmode="prefer",
-        port=instance.node.port,
+        port=port,
         user="postgres",
         password=secret.value if secret else "",
         dbname="postgres",
@@ -133,6 +131,8 @@ def _attempt(group: Group, instance: Instance) -> Client:
             # Servers say "the database system is starting up", "… not yet accepting connections".
             if "the database system is" not in str(fault) or time.monotonic() > end:
                 return Client(instance, None, _sentence(instance, fault))
+        except Unreachable as fault:
+            return Client(instance, None, fault.sentence)
         time.sleep(0.1)
 
 
@@ -146,6 +146,4 @@ def _cut(connections: list[Connection], late: threading.Event) -> None:
 
 
 def _sentence(instance: Instance, fault: psycopg.OperationalError) -> str:
-    node = instance.node
-    said = " ".join(str(fault).split())
-    return f"{address(node.listen)}:{node.port} does not answer: {said}"
+    return f"{instance.node.place} does not answer: {' '.join(str(fault).split())}"

@@ -117,7 +117,7 @@ def _standby_up(client: Client, facts: Facts | None) -> Outcome:
     if facts is None:
         made = f"`invoke seed-standby --node {node.name}` if it was never seeded"
         return False, client.fault, f"`invoke start` if it is down; {made}"
-    where = f"{node.listen}:{node.port}"
+    where = node.place
     return True, f"{where} answers, PostgreSQL {facts.version_num // 10000}", ""
 
 

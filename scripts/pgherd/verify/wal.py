@@ -7,7 +7,7 @@ both still have them.
 
 from __future__ import annotations
 
-from pgherd.postgres.group import side_by_side
+from pgherd.host.together import side_by_side
 from pgherd.verify.client import Client
 
 SEGMENTS = 4  # compared at the most, the newest; an md5 of 16 MB takes about 30 ms

@@ -4,11 +4,32 @@ from __future__ import annotations
 
 import fcntl
 import os
+import pwd
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 from pgherd.errors import Refused
+
+
+def holder() -> str:
+    """Say who holds a lock, for those who are refused because of it."""
+    try:
+        user = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        user = str(os.getuid())
+    since = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S")
+    return f"{user}@{socket.gethostname()}, process {os.getpid()}, since {since} UTC"
+
+
+def refusal(said: str, what: str) -> Refused:
+    """Return the refusal of a second run; `said` is what the lock file has."""
+    return Refused(
+        f"Another pgherd run ({said.strip() or 'unknown'}) is at work on {what}: "
+        "wait for it, or end it, then run this again."
+    )
 
 
 @contextmanager
@@ -20,7 +41,7 @@ def held(path: Path, what: str) -> Iterator[None]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("a+")
+        file = path.open("a+", encoding="utf-8")
     except OSError as fault:
         raise Refused(
             f"{path} cannot be written ({fault.strerror}): run this as the owner of the checkout, "
@@ -31,12 +52,8 @@ def held(path: Path, what: str) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            holder = file.read().strip() or "unknown"
-            raise Refused(
-                f"Another pgherd run (process {holder}) is at work on {what}: "
-                "wait for it, or end it, then run this again."
-            ) from None
+            raise refusal(file.read(), what) from None
         file.truncate(0)
-        file.write(f"{os.getpid()}\n")
+        file.write(f"{holder()}\n")
         file.flush()
         yield

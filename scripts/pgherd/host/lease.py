@@ -1,0 +1,73 @@
+"""A lock on a remote host that neither a killed run nor a lost connection leaves behind.
+
+The keeper holds it, with flock(2), so that a run on that host itself is kept away as well. It ends
+when the keeper hears nothing from here any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from pgherd.errors import Error, Refused, Unreachable
+from pgherd.host.link import Link
+from pgherd.host.lock import holder, refusal
+from pgherd.shell import Trace
+
+DESCRIPTORS = range(4, 10)  # of the keeper's shell, which knows no higher ones
+
+
+class Leases:
+    """The locks that this process holds on one host."""
+
+    def __init__(self, destination: str, trace: Trace) -> None:
+        self.destination = destination
+        self.trace = trace
+        self._held: dict[int, tuple[str, Link]] = {}  # by descriptor: what it keeps, and where
+
+    def check(self) -> None:
+        """Raise Unreachable if one of them was lost: somebody else may be at work by now."""
+        for what, link in list(self._held.values()):
+            if link.lost:
+                raise Unreachable(
+                    f"The lock of {what} at {self.destination} was lost with the connection, so "
+                    f"nothing more is done there. {link.lost}"
+                )
+
+    @contextmanager
+    def hold(self, connect: Callable[[], Link], name: str, what: str) -> Iterator[None]:
+        """Hold the lock file `.NAME.lock` in the root of the host.
+
+        Raises:
+            Refused: another run holds it, or it cannot be written.
+        """
+        link = connect()
+        if not link.told.flock:
+            self.trace.note(
+                f"{self.destination} has no flock command (Debian: util-linux), so that runs from "
+                "other machines are not kept away there."
+            )
+            yield
+            return
+        descriptor = self._take(link, name, what)
+        self._held[descriptor] = (what, link)
+        try:
+            yield
+        finally:
+            del self._held[descriptor]
+            link.free(descriptor)
+
+    def _take(self, link: Link, name: str, what: str) -> int:
+        descriptor = next((n for n in DESCRIPTORS if n not in self._held), None)
+        if descriptor is None:
+            raise Error(f"{len(DESCRIPTORS)} locks are held at {self.destination} already")
+        path = f"{link.told.root}/.{name}.lock"
+        state, _, said = link.ask(f"lock {descriptor} {path}\n{holder()}\n").partition(" ")
+        if state == "busy":
+            raise refusal(said, f"{what} at {self.destination}")
+        if state != "held":
+            raise Refused(
+                f"The lock {path} at {self.destination} cannot be written: {said.strip()}. "
+                "Log in there as the owner of that directory, or give the host another root."
+            )
+        return descriptor

@@ -1,0 +1,48 @@
+"""Several things at once, on one host or on many."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from typing import TypeVar
+
+from pgherd.host.running import end_all
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+WORKERS = 6  # below sshd's MaxSessions of 10
+
+
+def side_by_side(act: Callable[[T], R], things: list[T]) -> list[R]:
+    """Do one thing for each at once; return the results in order.
+
+    At the first error what is not begun is left, what runs is ended, and that error is raised:
+    those of the others only follow from it.
+    """
+    if len(things) < 2:  # noqa: PLR2004
+        return [act(thing) for thing in things]
+    failed: list[tuple[float, BaseException]] = []
+
+    def attempt(thing: T) -> R:
+        try:
+            return act(thing)
+        except BaseException as fault:
+            failed.append((time.monotonic(), fault))
+            raise
+
+    with ThreadPoolExecutor(WORKERS) as pool:
+        futures: list[Future[R]] = [pool.submit(attempt, thing) for thing in things]
+        try:
+            wait(futures, return_when=FIRST_EXCEPTION)
+        except BaseException:  # Ctrl-C, or a signal to end
+            pool.shutdown(wait=False, cancel_futures=True)
+            end_all()
+            raise
+        if failed:
+            pool.shutdown(wait=False, cancel_futures=True)
+            end_all()
+    if failed:
+        raise min(failed, key=lambda pair: pair[0])[1]
+    return [future.result() for future in futures]

@@ -1,0 +1,54 @@
+"""A whole group on one host that its file does not name: `invoke on HOST`, or INVOKE_HOST."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pgherd.contradictions import LOCAL
+from pgherd.errors import Refused
+from pgherd.rules import Fault, collected
+
+VARIABLE = "INVOKE_HOST"
+
+
+def asked_host(on: str, variable: str) -> str:
+    """Return the host that the operator places the group on; empty if none was said.
+
+    Raises:
+        Refused: the task and the variable say different ones.
+    """
+    if on and variable and on != variable:
+        raise Refused(
+            f"`invoke on {on}` and {VARIABLE}={variable} contradict each other: leave one out."
+        )
+    return on or variable
+
+
+def placed(data: Mapping[str, Any], host: str) -> dict[str, Any]:
+    """Return a topology's tables with every node on `host`.
+
+    Raises:
+        ValidationError: the file puts a node on another host.
+    """
+    nodes = data.get("nodes")
+    if not isinstance(nodes, Mapping):
+        return dict(data)
+    if faults := list(_elsewhere(nodes, host)):
+        raise collected(faults)
+    moved = {
+        name: {**table, "host": host} if isinstance(table, Mapping) else table
+        for name, table in nodes.items()
+    }
+    return {**data, "nodes": moved}
+
+
+def _elsewhere(nodes: Mapping[str, Any], host: str) -> Iterator[Fault]:
+    for name, table in nodes.items():
+        said = table.get("host", LOCAL) if isinstance(table, Mapping) else LOCAL
+        if isinstance(said, str) and said not in {LOCAL, host}:
+            sentence = (
+                f'is "{said}" here, and `invoke on` or {VARIABLE} says "{host}": a group that the '
+                "file places is not placed otherwise; leave that out, or copy the file"
+            )
+            yield Fault(("nodes", str(name), "host"), sentence)
