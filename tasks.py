@@ -334,11 +334,11 @@ def test(c: Context, unit: bool = False, options: str = "") -> None:  # noqa: AR
     os.execv(words[0], words)  # noqa: S606 (it is to take this process's place)
 
 
-@task(help={"rounds": "of each way, alternating"})
-def bench(c: Context, rounds: int = 5) -> None:  # noqa: ARG001
+@task(help={"rounds": "of each way, alternating", "remote": "over SSH against the local engine"})
+def bench(c: Context, rounds: int = 5, remote: bool = False) -> None:  # noqa: ARG001
     """Measure the three tasks against the same work by hand, as a ratio."""
-    script = str(Path(__file__).parent / "benchmarks" / "bench.py")
-    os.execv(sys.executable, [sys.executable, script, str(rounds)])  # noqa: S606
+    script = Path(__file__).parent / "benchmarks" / ("remote.py" if remote else "bench.py")
+    os.execv(sys.executable, [sys.executable, str(script), str(rounds)])  # noqa: S606
 
 
 @task(name="up", help={"hosts": "how many, from 1 to 8"})

@@ -32,7 +32,7 @@ def _ports() -> tuple[int, int]:
         return one.getsockname()[1], other.getsockname()[1]
 
 
-def _timed(command: list[str], environment: dict[str, str]) -> float:
+def timed(command: list[str], environment: dict[str, str]) -> float:
     """Run a command that has to succeed; return its seconds."""
     started = time.perf_counter()
     done = subprocess.run(
@@ -53,32 +53,40 @@ def by_hand(image: str) -> float:
     variables = {"name": name, "image": image, "directory": directory}
     variables |= {"master_port": str(ports[0]), "standby_port": str(ports[1])}
     try:
-        return _timed([str(ROOT / "benchmarks" / "by-hand.sh")], {**os.environ, **variables})
+        return timed([str(ROOT / "benchmarks" / "by-hand.sh")], {**os.environ, **variables})
     finally:
         _quiet("docker", "rm", "-f", "-v", f"{name}-master", f"{name}-standby")
         _quiet("docker", "network", "rm", f"{name}-net")
         _emptied(image, directory)
 
 
-def with_pgherd(image: str) -> float:
+def with_pgherd(image: str, host: str = "local", **variables: str) -> float:
     """Time the three tasks in one invoke, and take away what they made."""
-    name, directory, ports = f"herd{secrets.token_hex(3)}", tempfile.mkdtemp(), _ports()
-    topology = Path(directory) / "topology.toml"
-    topology.write_text(
+    directory = tempfile.mkdtemp()
+    environment = {**os.environ, **variables}
+    environment |= topology(image, directory, host, data=directory if host == "local" else ".")
+    name = Path(environment["INVOKE_TOPOLOGY"]).stem
+    tasks = ["setup-master", "seed-standby", "--no-verify-backup", "verify"]
+    try:
+        return timed([INVOKE, *tasks], environment)
+    finally:
+        timed([INVOKE, "down", "--purge", "--confirm", name, "--delete-data"], environment)
+        (ROOT / "data" / f".{name}.lock").unlink(missing_ok=True)
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def topology(image: str, directory: str, host: str, *, data: str) -> dict[str, str]:
+    """Write the topology of a pair on a host; return the variable that names it."""
+    name, ports = f"herd{secrets.token_hex(3)}", _ports()
+    path = Path(directory) / f"{name}.toml"
+    path.write_text(
         f'[group]\nname = "{name}"\nimage = "{image}"\nsync = "FIRST 1 (standby1)"\n'
-        f'[nodes.{name}-master]\nport = {ports[0]}\ndata = "{directory}/master"\n'
-        f'[nodes.{name}-standby]\nport = {ports[1]}\ndata = "{directory}/standby"\n'
+        f'[nodes.{name}-master]\nhost = "{host}"\nport = {ports[0]}\ndata = "{data}/{name}-m"\n'
+        f'[nodes.{name}-standby]\nhost = "{host}"\nport = {ports[1]}\ndata = "{data}/{name}-s"\n'
         f'upstream = "{name}-master"\napplication_name = "standby1"\n',
         encoding="utf-8",
     )
-    environment = {**os.environ, "INVOKE_TOPOLOGY": str(topology)}
-    tasks = ["setup-master", "seed-standby", "--no-verify-backup", "verify"]
-    try:
-        return _timed([INVOKE, *tasks], environment)
-    finally:
-        _timed([INVOKE, "down", "--purge", "--confirm", name, "--delete-data"], environment)
-        (ROOT / "data" / f".{name}.lock").unlink(missing_ok=True)
-        shutil.rmtree(directory, ignore_errors=True)
+    return {"INVOKE_TOPOLOGY": str(path)}
 
 
 def _emptied(image: str, directory: str) -> None:
@@ -89,18 +97,22 @@ def _emptied(image: str, directory: str) -> None:
     shutil.rmtree(directory, ignore_errors=True)
 
 
+def the_image() -> str:
+    """Have the default topology's image present; return its name."""
+    done = subprocess.run([INVOKE, "image"], cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
 def main(rounds: int) -> int:
     """Print both medians, their ratio and the time of `invoke --list`; 1 if one is too long."""
-    image = subprocess.run(
-        [INVOKE, "image"], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout.strip()
+    image = the_image()
     hand, herd = [], []
     for number in range(1, rounds + 1):
         hand.append(by_hand(image))
         herd.append(with_pgherd(image))
         print(f"round {number}: by hand {hand[-1]:.2f} s, pgherd {herd[-1]:.2f} s", flush=True)
     ratio = statistics.median(herd) / statistics.median(hand)
-    listing = statistics.median(_timed([INVOKE, "--list"], dict(os.environ)) for _ in range(7))
+    listing = statistics.median(timed([INVOKE, "--list"], dict(os.environ)) for _ in range(7))
     print(f"median by hand {statistics.median(hand):.2f} s, pgherd {statistics.median(herd):.2f} s")
     print(f"ratio {ratio:.2f} (at most {TASKS_AT_MOST})")
     print(f"invoke --list {listing:.2f} s (at most {LIST_AT_MOST})")

@@ -7,9 +7,9 @@ import shutil
 import stat
 from pathlib import Path
 
+from login import Reached
 from network import Lan
 from space import OWN
-from sshd import Reached
 
 PLACES = [f"{top}{last}" for top in ("/usr/local/", "/usr/", "/") for last in ("sbin", "bin")]
 

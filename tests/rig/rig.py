@@ -19,10 +19,10 @@ from pathlib import Path
 
 import images as image_store
 from host import Host
+from login import make_key
 from machine import BASE, ENVIRONMENT, alone, lives, myself, run
 from network import FIRST, Lan
 from space import OWN, end_space
-from sshd import make_key
 
 NAMES = tuple(f"host{letter}" for letter in "abcdefgh")
 SSH_CONFIG = """\

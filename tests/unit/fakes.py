@@ -72,7 +72,7 @@ class FakeHost:
         """Return where it is anyway."""
         return address, port
 
-    def lease(self, name: str, what: str) -> AbstractContextManager[None]:
+    def lease(self, name: str, what: str) -> AbstractContextManager[None]:  # noqa: ARG002
         """Hold nothing."""
         return nullcontext()
 

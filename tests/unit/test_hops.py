@@ -162,6 +162,15 @@ def test_the_timeout_of_ssh_config_counts(user: Client) -> None:
         assert "within 1 s" in refusal(user, "box", timeout=60.0)
 
 
+def test_a_slow_host_may_have_longer_than_paramiko_gives_it(
+    user: Client, servers: list[Sshd]
+) -> None:
+    user.server("box", servers[0])
+    connected = connect(user, "box", timeout=60.0)
+    connected.close()
+    assert connected.transport.banner_timeout > 50  # else 15, for the handshake too
+
+
 # --- jump hosts ---
 
 
@@ -171,6 +180,7 @@ def test_one_connection_is_one_login_without_delay(user: Client, servers: list[S
     assert connected.transport.is_authenticated()
     assert connected.transport.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
     assert says(connected, "echo $SSH_CONNECTION").split()[3] == str(servers[0].port)
+    assert connected.transport.channel_timeout == 15.0  # paramiko's own is an hour
     connected.close()
     assert not connected.transport.is_active()
     assert logins(servers[0], user.directory / "id") == 1
@@ -262,3 +272,10 @@ def test_a_proxy_command_makes_the_connection(
 def test_what_a_proxy_command_complains_of_is_told(user: Client) -> None:
     user.host("box", ProxyCommand="echo No way today >&2; exit 3")
     assert "ProxyCommand failed: No way today" in refusal(user, "box")
+
+
+def test_a_proxy_command_that_hangs_is_ended(user: Client, tmp_path: Path) -> None:
+    (tmp_path / "hang").write_text("while :; do sleep 0.2; done", encoding="utf-8")
+    user.host("box", ProxyCommand=f"sh {tmp_path}/hang")
+    assert "within 1 s" in refusal(user, "box", timeout=1.0)
+    assert f"{tmp_path}/hang" not in run("ps", "-eo", "args")

@@ -118,7 +118,7 @@ def test_only_the_trace_prints() -> None:
 
 # --- sizes ---
 
-LONGEST = {"tasks.py": 330}  # a table of contents, with an entry for each task
+LONGEST = {"tasks.py": 400}  # a table of contents, with an entry for each task
 
 
 @pytest.mark.parametrize("file", TREES, ids=lambda file: str(file.relative_to(ROOT)))
@@ -164,7 +164,8 @@ def readme() -> str:
 def test_there_are_the_tasks_that_the_users_know(tasks: Collection) -> None:
     assert set(tasks.task_names) == {
         "setup-master", "seed-standby", "verify", "demo", "steps", "logs", "psql", "uri", "stop",
-        "start", "down", "image", "test", "bench", "rig.up", "rig.down", "step.run-master",
+        "start", "down", "image", "on", "hosts", "test", "bench", "rig.up", "rig.down",
+        "step.run-master",
         "step.run-standby", "step.stop", "step.set-aside", "step.copy-data", "step.base-backup",
         "step.allow-replication", "step.connect-standby", "step.mark-standby", "step.start",
         "step.require-sync", "step.logs", "step.check",

@@ -236,7 +236,7 @@ def test_a_killed_client_leaves_nothing_behind(there: Box, tmp_path: Path) -> No
         "threading.Thread(target=go, args=(sys.argv[3], None)).start()\n"
         "go(sys.argv[4], 100)\n"
     )
-    script = f"sh -c 'trap \"\" TERM; {STAYS}' sh \"$1\" & wait"
+    script = f'sh -c \'trap "" TERM; {STAYS}\' sh "$1" & wait'
     files = [tmp_path / "a", tmp_path / "b"]
     argv = [sys.executable, "-c", code, there.client.config, script, *map(str, files)]
     client = subprocess.Popen(argv, env={**os.environ, "PYTHONPATH": "scripts"})
@@ -334,7 +334,7 @@ def test_paths_are_those_of_the_host(there: Box) -> None:
         "data/x": f"{home}/the root/data/x",
         "-n": f"{home}/the root/-n",
         "../y": f"{home}/y",
-        "~/it's a \"ü\"": f"{home}/it's a \"ü\"",
+        '~/it\'s a "ü"': f'{home}/it\'s a "ü"',
         "~": str(home),
         "~/link/new/x": f"{home}/target/new/x",
         "~/dangling/x": f"{home}/nowhere/x",

@@ -200,9 +200,11 @@ class OneKey(paramiko.ServerInterface):  # type: ignore[misc]
         self.key = public(key)
 
     def get_allowed_auths(self, username: str) -> str:  # noqa: ARG002
+        """Return what a client may try."""
         return "publickey"
 
     def check_auth_publickey(self, username: str, key: paramiko.PKey) -> int:  # noqa: ARG002
+        """Tell whether a key opens."""
         known = f"{key.get_name()} {key.get_base64()}" == self.key
         return int(paramiko.AUTH_SUCCESSFUL if known else paramiko.AUTH_FAILED)
 
@@ -255,14 +257,16 @@ def test_a_certificate(
 # --- the agent ---
 
 
+@pytest.mark.parametrize("format_", ["RFC4716", "PEM"])  # the former is OpenSSH's own
 def test_the_agent_has_the_locked_key(
-    user: Client, server: Sshd, tmp_path: Path, own_agent: Path
+    user: Client, server: Sshd, tmp_path: Path, own_agent: Path, format_: str
 ) -> None:
-    key = make_key(tmp_path / "key")
+    key = make_key(tmp_path / "key", "ecdsa")
     server.admit(key)
     add(own_agent, key)
-    run("ssh-keygen", "-q", "-p", "-N", LOCK, "-f", key)
-    Path(f"{key}.pub").unlink()
+    run("ssh-keygen", "-q", "-p", "-m", format_, "-N", LOCK, "-f", key)
+    if format_ == "RFC4716":  # which has the public key in the clear
+        Path(f"{key}.pub").unlink()
     user.host("box", IdentityFile=key, IdentityAgent=own_agent, IdentitiesOnly="yes")
     logs_in(user)
 

@@ -380,13 +380,11 @@ def test_the_proof_by_hand_names_each_standby() -> None:
 
 @pytest.mark.parametrize("labels", [{}, OURS | {"pgherd.home": "/other/data"}])
 def test_a_foreign_container_is_not_asked(labels: dict[str, str]) -> None:
-    """Only a container with the group's labels is; the plan has no answer for any other."""
+    """Only a container with the group's labels has a say, whatever it answers."""
     foreign: Container = container("pa", labels=labels)
-    host = FakeHost({"sh -c": Said()})
-    made = group(topology(), host)
-    made.site(made.master).engine.containers = lambda: {"pa": foreign}  # type: ignore[method-assign]
-    assert made.observe().nodes["pa"] == Seen(foreign, None)
-    assert host.calls == []
+    made = group(topology(), FakeHost())
+    assert made._seen(foreign, facts()) == Seen(foreign, None)
+    assert made._seen(container("pa"), facts()) == Seen(container("pa"), facts())
 
 
 def test_of_two_primaries_the_one_promoted_last_is_meant(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -112,7 +112,11 @@ class Engine:
         # One that vanishes meanwhile makes the exit non-zero; the others are still printed.
         if not result.ok and not result.out.strip():
             raise Error(f"A docker command failed: {result.complaint()}")
-        found = {c.name: c for c in map(read_container, json.loads(result.out or "[]"))}
+        return self.counted(result.out)
+
+    def counted(self, records: str) -> dict[str, Container]:
+        """Return the containers that `docker container inspect` printed, with what is planned."""
+        found = {c.name: c for c in map(read_container, json.loads(records or "[]"))}
         for name, planned in self._planned.items():
             found.pop(name, None)
             if planned:

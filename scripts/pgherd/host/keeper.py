@@ -30,7 +30,7 @@ RESOLVE = r"""
 resolve() {
     readlink -m "$1" 2>/dev/null && return
     there=$1 rest=
-    until [ -e "$there" ] || [ "$there" = / ]; do
+    until [ -e "$there" ] || [ -L "$there" ] || [ "$there" = / ]; do
         rest=/${there##*/}$rest there=${there%/*}
         there=${there:-/}
     done
@@ -44,8 +44,18 @@ SCRIPT = (
     RESOLVE
     + r"""
 has() { command -v "$1" >/dev/null 2>&1 && echo yes; }
+# The processes with this in their environment. busybox's grep reads no further than a NUL.
+if printf 'a\0b' | grep -qF -e b; then
+    carry() { grep -lsF -e "$1" /proc/[0-9]*/environ; }
+else
+    carry() {
+        for environ in /proc/[0-9]*/environ; do
+            [ ! -r "$environ" ] || ! tr '\0' '\n' <"$environ" | grep -qF -e "$1" || echo "$environ"
+        done
+    }
+fi
 marked() {
-    for process in $(grep -lsF -e "$name=$1" /proc/[0-9]*/environ); do
+    for process in $(carry "$name=$1"); do
         process=${process#/proc/}
         printf '%s\n' "${process%/*}"
     done
@@ -94,19 +104,25 @@ timeout -k 5 5 true 2>/dev/null && bounded=yes
 printf '%s\n' "system=$(uname -sm)" "home=$HOME" "root=$(resolve "$root")" "bounded=$bounded" \
     "docker=$(has docker)" "flock=$(has flock)" "clock=$(date +%s.%N)" told
 exec 2>/dev/null
+trap '' PIPE HUP
 while hear; do
     case $heard in
     '') echo . ;;
+    alive) echo yes ;;
     end\ *) finish "$mark-${heard#end }." >/dev/null & ;;
     lock\ *)
         file=${heard#lock [0-9] }
         descriptor=${heard#lock } descriptor=${descriptor%% *}
         hear && lock "$descriptor" "$file" "$heard"
         ;;
-    free\ *) eval "exec ${heard#free }>&-" ;;
+    free\ *)
+        eval "exec ${heard#free }>&-"
+        echo freed
+        ;;
     esac
 done
 finish "$mark-"
+exit
 """
 )
 

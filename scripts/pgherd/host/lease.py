@@ -7,7 +7,7 @@ when the keeper hears nothing from here any more.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from pgherd.errors import Error, Refused, Unreachable
 from pgherd.host.link import Link
@@ -55,7 +55,8 @@ class Leases:
             yield
         finally:
             del self._held[descriptor]
-            link.free(descriptor)
+            with suppress(Unreachable):  # then it is free as well
+                link.ask(f"free {descriptor}\n")
 
     def _take(self, link: Link, name: str, what: str) -> int:
         descriptor = next((n for n in DESCRIPTORS if n not in self._held), None)

@@ -190,11 +190,6 @@ class Link:
         self.check()
         return answer
 
-    def free(self, descriptor: int) -> None:
-        """Have the keeper let go of a lock."""
-        with contextlib.suppress(Unreachable):  # then it did
-            self._tell(f"free {descriptor}\n")
-
     def _tell(self, text: str) -> None:
         try:
             with self._sending:

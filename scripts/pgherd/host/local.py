@@ -42,11 +42,6 @@ class LocalHost:
         """The directory `data` of the project."""
         return str(config.ROOT / "data")
 
-    @property
-    def over(self) -> tuple[str, ...]:
-        """Nothing: commands are run here."""
-        return ()
-
     def run(
         self,
         command: BaseCommand,

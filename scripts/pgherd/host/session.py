@@ -38,6 +38,7 @@ class Remote(Running):
         self.link = link
         self.channel = channel
         self.bound = math.ceil(timeout) if timeout and link.told.bounded else None
+        self.ended = False
         self.number, mark = link.marked()
         before = ["timeout", "-k", f"{running.GRACE:g}", str(self.bound)] if self.bound else []
         text = f"{mark}exec {shlex.join([*before, *argv])}"
@@ -89,8 +90,8 @@ class Remote(Running):
             Unreachable: the connection was lost before.
         """
         code = int(self.channel.recv_exit_status())
-        if code < 0:
-            self.link.check()
+        if code < 0 and not self.ended:  # by whom?
+            self.link.ask("alive\n")
         if code and self.bound and time.monotonic() - self.started >= self.bound:
             self.expired = True
             self.link.end(self.number)  # a child of the command may be deaf to TERM
@@ -98,6 +99,7 @@ class Remote(Running):
 
     def end(self) -> None:
         """End the command and its children, and let go of the session."""
+        self.ended = True
         self.link.end(self.number)
         self.channel.status_event.wait(running.GRACE + LAST_WORDS)
         with contextlib.suppress(OSError, EOFError, paramiko.SSHException):

@@ -48,9 +48,8 @@ class Key:
         if self.certificate:
             self.key.load_certificate(self.certificate)
         else:  # also of an RSA certificate in the agent, which paramiko forgets to send
-            self.key.public_blob = getattr(
-                getattr(self.key, "inner_key", None), "public_blob", None
-            )
+            inner = getattr(self.key, "inner_key", None)
+            self.key.public_blob = getattr(inner, "public_blob", None)
         return self.key
 
     def __str__(self) -> str:

@@ -125,6 +125,8 @@ class Stage:
         banner = self.words.after("Banner")
         if "MaxStartups" in banner:
             return f"It has too many logins under way ({banner}): try again, or raise MaxStartups."
+        if self.words.after("Remote version"):
+            banner = ""  # only a greeting, which may come first
         if banner or "protocol version" in text or isinstance(cause, UnicodeDecodeError):
             shown = f"; it said: {banner}" if banner else ""
             return f"What listens there is no SSH server{shown}. Correct HostName or Port."

@@ -167,23 +167,20 @@ class Group:
         return Observation({name: seen[name] for name in self.instances}, engines)
 
     def _look(self, site: Site) -> tuple[dict[str, Seen], dict[str, Container]]:
-        containers = site.engine.containers()
-        ours = list(site.instances.values())
-        self._clear_helpers(ours, containers)
-        there = {instance.name: containers.get(instance.name) for instance in ours}
-        running = [instance for instance in ours if self._answers(there[instance.name])]
-        answers = site.ask(running)
-        seen = {}
-        for name, container in there.items():
-            answer = answers.get(name)
-            silence = answer if isinstance(answer, str) else ""
-            seen[name] = Seen(container, answer if isinstance(answer, Facts) else None, silence)
-        return seen, containers
+        containers, answers = site.look()
+        self._clear_helpers(list(site.instances.values()), containers)
+        return {
+            n: self._seen(containers.get(n), answers.get(n)) for n in site.instances
+        }, containers
 
-    def _answers(self, container: Container | None) -> bool:
-        """Tell whether there is a server to be asked: ours, running, and not only planned."""
+    def _seen(self, container: Container | None, answer: Facts | str | None) -> Seen:
+        """Put together what was found of a node; only the group's own server has a say in it."""
         runs = container is not None and container.running and not container.planned
-        return runs and container is not None and self.owns(container)
+        if container is None or not runs or not self.owns(container):
+            return Seen(container, None)
+        if isinstance(answer, Facts):
+            return Seen(container, answer)
+        return Seen(container, None, answer or f"{container.name} gave no answer.")
 
     def owns(self, container: Container) -> bool:
         """Tell whether a container is this group's, by its labels, and not another checkout's."""

@@ -235,8 +235,6 @@ class Instance:
         script = scripts.compose("examine")
         return Disk.parse(self.offline(image, script, mounts=chosen, reads=True))
 
-    # --- waits ---
-
     def wait_ready(self, seconds: int = READY_SECONDS) -> None:
         """Wait until the server answers over TCP."""
         self.execute(scripts.compose("ready", seconds=seconds), seconds + 30.0)

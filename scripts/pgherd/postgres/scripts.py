@@ -97,9 +97,10 @@ def query(name: str) -> str:
     return f"as_postgres psql -XAtq -v ON_ERROR_STOP=1 <<'END-OF-SQL'\n{sql(name)}END-OF-SQL\n"
 
 
-def look() -> Script:
-    """Return the script that asks the servers of one host, whose names are its arguments."""
-    return Script((fragment("look").replace("$facts\n", sql("facts")),))
+def look(group: str, home: str) -> Script:
+    """Return the script that looks at a host: its containers, and what the group's servers say."""
+    text = fragment("look").replace("$facts\n", sql("facts"))
+    return Script((assignments(group=group, home=home) + text,))
 
 
 def changes(out: str) -> list[str]:

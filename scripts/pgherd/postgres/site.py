@@ -8,8 +8,9 @@ from collections.abc import Iterable
 from functools import partial
 
 from pgherd.docker import Container, Engine, Image
-from pgherd.errors import Error
+from pgherd.errors import DeadlinePassed, Error
 from pgherd.host import Host
+from pgherd.host.together import side_by_side
 from pgherd.postgres import scripts
 from pgherd.postgres.facts import Facts
 from pgherd.postgres.instance import Instance
@@ -17,7 +18,7 @@ from pgherd.postgres.places import Places
 from pgherd.shell import Tool
 from pgherd.topology import Topology
 
-LOOK_SECONDS = 60.0
+LOOK_SECONDS = 30.0
 _ANSWER = re.compile(r"^== (\S+) (\d+)$\n?", re.MULTILINE)
 
 
@@ -73,28 +74,26 @@ class Site:
             for node in self.nodes
         }
 
-    def ask(self, instances: Iterable[Instance]) -> dict[str, Facts | str]:
-        """Ask running servers of this host what they are, in one round trip.
+    def look(self) -> tuple[dict[str, Container], dict[str, Facts | str]]:
+        """Return every container of the engine, and what the group's running servers say.
 
-        Where one does not answer, there is a sentence in place of its facts.
+        It is one round trip, however many there are. Where a server does not answer, there is a
+        sentence in place of its facts.
         """
-        asked = list(instances)
-        if not asked:
-            return {}
-        if len(asked) > 1:
-            names = [instance.name for instance in asked]
-            try:
-                result = self.engine.run(
-                    Tool("sh")["-s", "--", names],
-                    stdin=scripts.look(),
-                    timeout=LOOK_SECONDS,
-                    reads=True,
-                )
-            except Error:
-                pass  # one that stands still holds up the others: ask each by itself
-            else:
-                return _answers(result.out, names)
-        return {instance.name: _asked(instance) for instance in asked}
+        script = scripts.look(self.topology.group.name, self.host.home)
+        try:
+            result = self.engine.run(
+                Tool("sh")["-s"], stdin=script, timeout=LOOK_SECONDS, reads=True
+            )
+        except DeadlinePassed:  # one that stands still holds up the others: ask each by itself
+            containers = self.engine.containers()
+            asked = [i for i in self.instances.values() if i.name in containers]
+            answers = side_by_side(_asked, asked)
+            return containers, {i.name: a for i, a in zip(asked, answers, strict=True)}
+        records, _, answered = result.out.partition("== ANSWERS\n")
+        if not result.ok and not records.strip():
+            raise Error(f"A docker command failed: {result.complaint()}")
+        return self.engine.counted(records), read_answers(answered)
 
     def find_image(self, names: list[str], used: Iterable[Container] = ()) -> Image | None:
         """Return the image that these containers have, else the first of `names` that is here."""
@@ -118,18 +117,13 @@ def _asked(instance: Instance) -> Facts | str:
         return fault.sentence
 
 
-def _answers(out: str, names: list[str]) -> dict[str, Facts | str]:
-    """Read what `sh/look.sh` printed: a line with name and exit status, then what psql said."""
-    parts = _ANSWER.split(out)
-    said = {
-        name: (code, text)
-        for name, code, text in zip(parts[1::3], parts[2::3], parts[3::3], strict=True)
-    }
+def read_answers(text: str) -> dict[str, Facts | str]:
+    """Read what `sh/look.sh` prints of each server: name and exit status, then psql's words."""
+    parts = _ANSWER.split(text)
     found: dict[str, Facts | str] = {}
-    for name in names:
-        code, text = said.get(name, ("1", "it gave no answer"))
+    for name, code, said in zip(parts[1::3], parts[2::3], parts[3::3], strict=True):
         try:
-            found[name] = Facts.parse(text) if code == "0" else f"On {name}: {text.strip()}"
+            found[name] = Facts.parse(said) if code == "0" else f"On {name}: {said.strip()}"
         except Error as fault:
             found[name] = fault.sentence
     return found

@@ -51,8 +51,13 @@ def psql(group: Group, name: str, command: str) -> int:
     Raises:
         Refused: the node does not run.
     """
-    instance = group.instance(name) if name else group.primary(group.observe())
-    container = instance.container()
+    if name:
+        instance = group.instance(name)
+        container = instance.container()
+    else:
+        seen = group.observe()
+        instance = group.primary(seen)
+        container = seen.nodes[instance.name].container
     if container is None or not container.running:
         raise Refused(f"{instance.name} does not run: `invoke start`.")
     terminal = [] if command else ["--tty"]

@@ -1,5 +1,6 @@
-# What each of the containers $@ says of itself, all asked at once: a line `== NAME STATUS`, then psql's words.
-# Each answer waits in its pipe until the later ones are printed, so that they do not mix.
+# All containers of the engine, as `docker container inspect` has them; then, after a line `== ANSWERS`, what each
+# server of the group $group and the home $home says of itself: a line `== NAME STATUS`, then psql's words.
+# All are asked at once; each answer waits in its pipe until the later ones are printed, so that they do not mix.
 ask() {
   docker exec --interactive --user postgres --env 'PGOPTIONS=-c synchronous_commit=local' "$1" \
     psql -XAtq -v ON_ERROR_STOP=1 -U postgres -d postgres 2>&1 <<'END-OF-SQL'
@@ -10,4 +11,7 @@ tell() {
   [ $# -gt 0 ] || return 0
   { said=$(ask "$1") && code=0 || code=$?; printf '== %s %s\n%s\n' "$1" "$code" "$said"; } | { shift; tell "$@"; cat; }
 }
-tell "$@"
+ids=$(docker ps --all --quiet --no-trunc) || exit
+[ -n "$ids" ] || exit 0
+tell $(docker ps --filter "label=pgherd.group=$group" --filter "label=pgherd.home=$home" --filter label=pgherd.node \
+  --filter status=running --filter status=paused --format '{{.Names}}') | { docker container inspect $ids; echo '== ANSWERS'; cat; }

@@ -1,0 +1,191 @@
+"""Ports of another machine, reached through its SSH connection: a real sshd on loopback."""
+
+from __future__ import annotations
+
+import socket
+import statistics
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from boxes import LIMIT, Box, box, eventually
+from sshd import free_port, needs_sshd
+
+from pgherd.errors import Unreachable
+from pgherd.host.local import LocalHost
+from pgherd.shell import Trace
+
+pytestmark = needs_sshd
+
+
+@pytest.fixture(scope="module")
+def there(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
+    with box(tmp_path_factory.mktemp("box")) as made:
+        yield made
+
+
+@contextmanager
+def server(
+    serve: Callable[[socket.socket], None], port: int = 0, address: str = "127.0.0.1"
+) -> Iterator[int]:
+    """Serve each client in a thread; yield the port."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    listener = socket.create_server((address, port), backlog=64, family=family)
+
+    def accept() -> None:
+        while True:
+            try:
+                client, _ = listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=serve, args=(client,), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+
+
+def echo(client: socket.socket) -> None:
+    with client:
+        while piece := client.recv(65536):
+            client.sendall(piece)
+
+
+def count(client: socket.socket) -> None:
+    """Answer after the end of what was said, with how much that was."""
+    with client:
+        total = 0
+        while piece := client.recv(65536):
+            total += len(piece)
+        client.sendall(str(total).encode())
+
+
+def talk(place: tuple[str, int], said: bytes = b"hello") -> bytes:
+    """Say something, end that, and return the answer."""
+    with socket.create_connection(place, timeout=LIMIT) as line:
+        line.sendall(said)
+        line.shutdown(socket.SHUT_WR)
+        return b"".join(iter(lambda: line.recv(65536), b""))
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0", "127.0.1.1"])
+def test_a_loopback_port_is_reached(there: Box, address: str) -> None:
+    listening = "127.0.0.1" if address == "0.0.0.0" else address
+    with server(echo, address=listening) as port:
+        place = there.host().reach(address, port)
+        assert place[0] == "127.0.0.1"
+        assert place[1] != port
+        assert talk(place) == b"hello"
+
+
+def test_an_ipv6_port_is_reached(there: Box) -> None:
+    try:
+        with server(echo, address="::1") as port:
+            assert talk(there.host().reach("::", port)) == b"hello"
+    except OSError:
+        pytest.skip("this machine has no ::1")
+
+
+def test_other_addresses_are_reached_directly(there: Box) -> None:
+    host = there.host()
+    assert host.reach("192.0.2.1", 5432) == ("192.0.2.1", 5432)
+    assert host.reach("db.example", 5432) == ("db.example", 5432)
+    assert host.logins == 0
+
+
+def test_of_this_machine_all_are_reached_directly() -> None:
+    host = LocalHost(Trace())
+    assert host.reach("0.0.0.0", 1) == ("127.0.0.1", 1)
+    assert host.reach("::", 2) == ("::1", 2)
+    assert host.reach("192.0.2.1", 3) == ("192.0.2.1", 3)
+
+
+def test_a_tunnel_is_kept_for_the_run(there: Box) -> None:
+    host = there.host()
+    with server(echo) as port, server(echo) as other:
+        with ThreadPoolExecutor(6) as pool:
+            places = set(pool.map(lambda _: host.reach("127.0.0.1", port), range(12)))
+        assert len(places) == 1
+        assert host.reach("127.0.0.1", other) not in places
+        assert host.logins == 1
+
+
+def test_twenty_connect_at_once(there: Box) -> None:
+    with server(echo) as port:
+        place = there.host().reach("127.0.0.1", port)
+        with ThreadPoolExecutor(20) as pool:
+            assert list(pool.map(lambda _: talk(place), range(60))) == [b"hello"] * 60
+
+
+def test_the_end_of_one_direction_leaves_the_other(there: Box) -> None:
+    with server(count) as port:
+        said = b"x" * 20_000_000
+        assert talk(there.host().reach("127.0.0.1", port), said) == b"20000000"
+
+
+def test_a_closed_port_ends_the_clients_connection_and_not_the_tunnel(there: Box) -> None:
+    port = free_port()
+    place = there.host().reach("127.0.0.1", port)
+    started = time.monotonic()
+    with socket.create_connection(place, timeout=LIMIT) as line:
+        assert line.recv(1) == b""
+    assert time.monotonic() - started < 2
+    with server(echo, port):
+        assert talk(place) == b"hello"
+    with socket.create_connection(place, timeout=LIMIT) as line:
+        assert line.recv(1) == b""
+
+
+def test_small_messages_do_not_wait_for_each_other(there: Box) -> None:
+    times = []
+    with server(echo) as port:
+        place = there.host().reach("127.0.0.1", port)
+        with socket.create_connection(place, timeout=LIMIT) as line:
+            line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for _ in range(50):
+                started = time.perf_counter()
+                line.sendall(b"select 1")
+                assert line.recv(100) == b"select 1"
+                times.append((time.perf_counter() - started) * 1000)
+    print(f"an answer through the tunnel: median {statistics.median(times):.2f} ms")
+    assert statistics.median(times) < 20
+
+
+def test_the_tunnel_outlives_a_lost_connection(there: Box) -> None:
+    host = there.host()
+    with server(echo) as port:
+        place = host.reach("127.0.0.1", port)
+        link = host.link()
+        link.lose("the test wants it so")
+        assert talk(place) == b"hello"
+    assert host.logins == 2
+
+
+def test_a_closed_tunnel_listens_no_more(there: Box) -> None:
+    host = there.host()
+    with server(echo) as port:
+        place = host.reach("127.0.0.1", port)
+        host.close()
+        assert eventually(lambda: refused(place), seconds=2)
+
+
+def refused(place: tuple[str, int]) -> bool:
+    try:
+        socket.create_connection(place, timeout=1).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("line", ["AllowTcpForwarding no", "PermitOpen 127.0.0.1:1"])
+def test_a_server_that_forwards_nothing(tmp_path: Path, line: str) -> None:
+    with box(tmp_path, line) as closed, server(echo) as port:
+        with pytest.raises(Unreachable, match=r"forwards no connection to .*AllowTcpForwarding"):
+            closed.host().reach("127.0.0.1", port)
