@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -95,7 +96,12 @@ def tunnels(topology: Topology) -> list[str]:
         if node.host != LOCAL and only_here(_address(node)):
             way = f"-L {node.port}:{_host(node)}:{node.port}"
             hidden.setdefault(node.host, []).append(way)
-    return [f"ssh -N {' '.join(ways)} {shlex.quote(host)}" for host, ways in hidden.items()]
+    return [f"ssh -N {' '.join(ways)} {_destination(host)}" for host, ways in hidden.items()]
+
+
+def _destination(host: str) -> str:
+    """Return a destination as ssh takes it: with a port only as an address of the Web's kind."""
+    return shlex.quote(f"ssh://{host}" if re.search(r":\d+$", host) else host)
 
 
 def _address(node: Node) -> str:
@@ -157,15 +163,21 @@ def summary(topology: Topology, password_file: str) -> str:
         (node.name, "primary" if node.upstream is None else f"standby of {node.upstream}", uri)
         for node, uri in zip(nodes, single, strict=True)
     ]
+    invoke = f"invoke on {topology.placed_on}" if topology.placed_on else "invoke"
+    further = {
+        "psql": "a session on the primary",
+        f"psql --node {standby}": "one on the standby, which refuses writes",
+        "steps": "what was done, step by step",
+        "logs --follow": "the logs of all servers",
+        "stop start": "and they find each other again",
+        "down": "remove the containers, keep the data",
+    }
+    next_lines = "\n".join(f"  {f'{invoke} {task}':<40} {does}" for task, does in further.items())
+    ways = "".join(f"first, to reach them from here: {way}\n" for way in tunnels(topology))
     return f"""
 {table(rows)}
 whichever is primary: {both}
-the password: export PGPASSWORD="$(cat {shlex.quote(password_file)})"
+{ways}the password: export PGPASSWORD="$(cat {shlex.quote(password_file)})"
 
 Next:
-  invoke psql                              a session on the primary
-  {f"invoke psql --node {standby}":<40} one on the standby, which refuses writes
-  invoke steps                             what was done, step by step
-  invoke logs --follow                     the logs of all servers
-  invoke stop; invoke start                and they find each other again
-  invoke down                              remove the containers, keep the data"""
+{next_lines}"""

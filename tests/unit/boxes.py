@@ -1,4 +1,4 @@
-"""Remote hosts for tests: an sshd on loopback, whose users find a home and a docker of their own."""
+"""Remote hosts for tests: an sshd on loopback, with a home and a docker command of its own."""
 
 from __future__ import annotations
 

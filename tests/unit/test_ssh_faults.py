@@ -15,7 +15,7 @@ from boxes import LIMIT, Box, alive, box, eventually, program, sh
 from sshd import needs_sshd
 
 from pgherd.errors import Error, Refused, Unreachable
-from pgherd.host.link import SESSIONS
+from pgherd.host.sessions import MOST
 from pgherd.shell import Script, Tool
 
 pytestmark = needs_sshd
@@ -91,7 +91,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("impatient")
 def test_a_black_hole_before_a_command(there: Box) -> None:
     host = there.host()
-    host.home  # noqa: B018 (connects)
+    host.link()
     there.signal(signal.SIGSTOP)
     started = time.monotonic()
     with pytest.raises(Unreachable, match="2 s without an answer"):
@@ -145,16 +145,20 @@ def test_two_sessions_are_enough(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_one_session_is_too_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pgherd.host.link.OPEN_SECONDS", 1.0)
-    with box(tmp_path, "MaxSessions 1") as there:
-        with pytest.raises(Unreachable, match=f"MaxSessions in its sshd_config to {SESSIONS + 1}"):
-            there.host().run(Tool("true"))
+    monkeypatch.setattr("pgherd.host.sessions.DENIED_SECONDS", 0.5)
+    with (
+        box(tmp_path, "MaxSessions 1") as there,
+        pytest.raises(Unreachable, match=f"MaxSessions in its sshd_config to {MOST + 1}"),
+    ):
+        there.host().link()
 
 
 def test_no_session_at_all(tmp_path: Path) -> None:
-    with box(tmp_path, "MaxSessions 0") as there:
-        with pytest.raises(Unreachable, match="opens no session"):
-            there.host().run(Tool("true"))
+    with (
+        box(tmp_path, "MaxSessions 0") as there,
+        pytest.raises(Unreachable, match="opens no session"),
+    ):
+        there.host().link()
 
 
 # --- what logs in, but runs no commands ---
@@ -165,13 +169,15 @@ def test_a_login_shell_that_prints(there: Box) -> None:
         pytest.skip("this user's login shell is not bash, which reads ~/.bashrc")
     (there.home / ".bashrc").write_text('echo "Welcome, $USER!"; printf "no end"\n')
     with pytest.raises(Refused, match=r'box prints "Welcome, \w*! no end" before each command'):
-        there.host().run(Tool("true"))
+        there.host().link()
 
 
 def test_a_login_shell_that_prints_for_ever(tmp_path: Path) -> None:
-    with box(tmp_path, "ForceCommand yes") as there:
-        with pytest.raises(Refused, match=r'login shell of box prints "y y y .*…" before'):
-            there.host().run(Tool("true"))
+    with (
+        box(tmp_path, "ForceCommand yes") as there,
+        pytest.raises(Refused, match=r'login shell of box prints "y y y .*…" before'),
+    ):
+        there.host().link()
 
 
 @pytest.mark.parametrize(
@@ -184,25 +190,31 @@ def test_a_login_shell_that_prints_for_ever(tmp_path: Path) -> None:
     ],
 )
 def test_an_account_without_commands(tmp_path: Path, command: str, said: str) -> None:
-    with box(tmp_path, f"ForceCommand {command}") as there:
-        with pytest.raises(Unreachable, match=f'runs no commands: it answered "{said}'):
-            there.host().run(Tool("true"))
+    with (
+        box(tmp_path, f"ForceCommand {command}") as there,
+        pytest.raises(Unreachable, match=f'runs no commands: it answered "{said}'),
+    ):
+        there.host().link()
 
 
 def test_an_account_that_never_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pgherd.host.keeper.ANSWER_SECONDS", 1.0)
-    with box(tmp_path, "ForceCommand sleep 3") as there:
-        with pytest.raises(Unreachable, match='it answered "nothing of use within 1 s"'):
-            there.host().run(Tool("true"))
+    with (
+        box(tmp_path, "ForceCommand sleep 3") as there,
+        pytest.raises(Unreachable, match='it answered "nothing of use within 1 s"'),
+    ):
+        there.host().link()
 
 
 def test_a_shell_with_other_quotes(tmp_path: Path) -> None:
     """As fish has: a backslash stands for itself only if there are two, in quotes as well."""
     shell = tmp_path / "fish"
     program(shell, r"""exec sh -c "$(printf '%s' "$SSH_ORIGINAL_COMMAND" | sed 's/\\\\/\\/g')" """)
-    with box(tmp_path, f"ForceCommand {shell}") as there:
-        with pytest.raises(Unreachable, match="login shell of box takes quotes and backslashes"):
-            there.host().run(Tool("true"))
+    with (
+        box(tmp_path, f"ForceCommand {shell}") as there,
+        pytest.raises(Unreachable, match="login shell of box takes quotes and backslashes"),
+    ):
+        there.host().link()
 
 
 def test_no_docker(tmp_path: Path) -> None:
@@ -210,4 +222,4 @@ def test_no_docker(tmp_path: Path) -> None:
         for name in ("sh", "grep", "uname", "date", "readlink", "timeout", "true", "id"):
             (there.programs / name).symlink_to(shutil.which(name) or name)
         with pytest.raises(Unreachable, match="box has no docker command: install Docker there"):
-            there.host().run(Tool("true"))
+            there.host().link()

@@ -21,6 +21,8 @@ from pgherd.shell import Trace
 
 pytestmark = needs_sshd
 
+EVERYWHERE = "0.0.0.0"  # noqa: S104
+
 
 @pytest.fixture(scope="module")
 def there(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
@@ -75,9 +77,9 @@ def talk(place: tuple[str, int], said: bytes = b"hello") -> bytes:
         return b"".join(iter(lambda: line.recv(65536), b""))
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0", "127.0.1.1"])
+@pytest.mark.parametrize("address", ["127.0.0.1", EVERYWHERE, "127.0.1.1"])
 def test_a_loopback_port_is_reached(there: Box, address: str) -> None:
-    listening = "127.0.0.1" if address == "0.0.0.0" else address
+    listening = "127.0.0.1" if address == EVERYWHERE else address
     with server(echo, address=listening) as port:
         place = there.host().reach(address, port)
         assert place[0] == "127.0.0.1"
@@ -102,7 +104,7 @@ def test_other_addresses_are_reached_directly(there: Box) -> None:
 
 def test_of_this_machine_all_are_reached_directly() -> None:
     host = LocalHost(Trace())
-    assert host.reach("0.0.0.0", 1) == ("127.0.0.1", 1)
+    assert host.reach(EVERYWHERE, 1) == ("127.0.0.1", 1)
     assert host.reach("::", 2) == ("::1", 2)
     assert host.reach("192.0.2.1", 3) == ("192.0.2.1", 3)
 
@@ -186,6 +188,6 @@ def refused(place: tuple[str, int]) -> bool:
 
 @pytest.mark.parametrize("line", ["AllowTcpForwarding no", "PermitOpen 127.0.0.1:1"])
 def test_a_server_that_forwards_nothing(tmp_path: Path, line: str) -> None:
-    with box(tmp_path, line) as closed, server(echo) as port:
-        with pytest.raises(Unreachable, match=r"forwards no connection to .*AllowTcpForwarding"):
-            closed.host().reach("127.0.0.1", port)
+    said = r"forwards no connection to .*AllowTcpForwarding"
+    with box(tmp_path, line) as closed, pytest.raises(Unreachable, match=said):
+        closed.host().reach("127.0.0.1", free_port())

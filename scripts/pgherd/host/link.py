@@ -1,4 +1,4 @@
-"""One connection to a remote host: its sessions, and the watch over it."""
+"""One connection to a remote host, and the watch over it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import itertools
 import logging
 import queue
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import paramiko
@@ -16,9 +16,8 @@ import paramiko
 from pgherd.errors import Error, Unreachable
 from pgherd.host import keeper
 from pgherd.host.hops import Connected
+from pgherd.host.sessions import OPEN_SECONDS, Sessions
 
-SESSIONS = 6  # at once, beside the keeper; sshd's MaxSessions is 10 unless it is told otherwise
-OPEN_SECONDS = 15.0
 BEAT_SECONDS = 3.0  # between two lines to the keeper
 TICK_SECONDS = 2.0
 SILENT_TICKS = 5  # without an answer, until the connection counts as lost
@@ -43,10 +42,8 @@ class Link:
         self._hang_up = connected.close
         self.destination = destination
         self.lost = ""
-        self._note = note
         self._numbers = itertools.count(1)
-        self._free = threading.Condition()
-        self._cap, self._taken, self._open = SESSIONS, 0, 0
+        self._sessions = Sessions(self.transport, destination, self.check, note)
         self._heard = True  # since the last tick
         self._closed = threading.Event()
         self._answers: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -56,7 +53,7 @@ class Link:
         watch.daemon = True
         watch.start()
         try:
-            self._keeper = self._first_session()
+            self._keeper = self._sessions.first()
             self.told = keeper.start(self._keeper, destination, root, PATIENCE)
         except BaseException:
             self._hang_up()
@@ -66,80 +63,11 @@ class Link:
         for watcher in (self._listen, self._beat):
             threading.Thread(target=watcher, daemon=True).start()
 
-    def _first_session(self) -> Any:
-        try:
-            return self.transport.open_session(timeout=OPEN_SECONDS)
-        except (paramiko.SSHException, EOFError, OSError) as fault:
-            raise Unreachable(
-                f"{self.destination} lets you log in, but opens no session ({fault}): its "
-                "sshd_config must allow them (MaxSessions, 10 unless said)."
-            ) from None
+    # --- commands and channels ---
 
-    # --- sessions ---
-
-    @contextlib.contextmanager
-    def session(self) -> Iterator[Any]:
-        """Open a session; it is closed with the block. Where there are too many, wait for one.
-
-        Raises:
-            Unreachable: the connection is lost, or the server allows us none.
-        """
-        channel = self._session()
-        try:
-            yield channel
-        finally:
-            with contextlib.suppress(Exception):  # the connection may be gone
-                channel.close()
-            self._release(closed=1)
-
-    def _session(self) -> Any:
-        end = time.monotonic() + OPEN_SECONDS
-        while True:
-            with self._free:
-                while self._taken >= self._cap and not self.lost:
-                    self._free.wait()
-                self._taken += 1
-            try:
-                self.check()
-                channel = self.transport.open_session(timeout=OPEN_SECONDS)
-            except (paramiko.SSHException, EOFError, OSError) as fault:
-                self._release()
-                self.check()
-                self._denied(fault, last=time.monotonic() > end)
-            except BaseException:
-                self._release()
-                raise
-            else:
-                with self._free:
-                    self._open += 1
-                return channel
-
-    def _release(self, closed: int = 0) -> None:
-        with self._free:
-            self._taken -= 1
-            self._open -= closed
-            self._free.notify_all()
-
-    def _denied(self, fault: Exception, *, last: bool) -> None:
-        """Make do with the sessions that we have.
-
-        Raises:
-            Unreachable: we have none, and are given none.
-        """
-        with self._free:
-            if self._open and self._open < self._cap:
-                if self._cap == SESSIONS:
-                    self._note(
-                        f"{self.destination} allows few sessions at once (MaxSessions in its "
-                        "sshd_config): some work waits that would go side by side."
-                    )
-                self._cap = self._open
-            elif not self._open and last:
-                raise Unreachable(
-                    f"{self.destination} opens no second session on a connection ({fault}): "
-                    f"set MaxSessions in its sshd_config to {SESSIONS + 1} or more; 2 is the least."
-                )
-        time.sleep(0.05)  # the server may not have noticed yet that the last one was closed
+    def session(self) -> AbstractContextManager[Any]:
+        """Open a session: see `Sessions.another`."""
+        return self._sessions.another()
 
     def tunnelled(self, address: str, port: int) -> Any:
         """Open a channel to an address as that host reaches it.
@@ -159,8 +87,6 @@ class Link:
         except (paramiko.SSHException, EOFError, OSError) as fault:
             self.check()
             raise paramiko.ChannelException(2, str(fault)) from None
-
-    # --- commands ---
 
     def marked(self) -> tuple[int, str]:
         """Return a new command's number, and the shell text that marks it with that."""
@@ -252,5 +178,4 @@ class Link:
         with self._closing:
             self._hang_up()
         self._answers.put("")
-        with self._free:
-            self._free.notify_all()
+        self._sessions.wake()

@@ -25,7 +25,8 @@ from pgherd.shell import Output, Result, Script, Trace, argv_of
 if TYPE_CHECKING:
     from plumbum.commands.base import BaseCommand
 
-REACHED = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (what listens everywhere)
+# Where a client finds what listens everywhere.
+REACHED = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 
 
 class LocalHost:

@@ -9,25 +9,21 @@ import threading
 import time
 from collections.abc import Generator
 from contextlib import AbstractContextManager
-from ipaddress import ip_address
 from typing import TYPE_CHECKING
-
-import paramiko
 
 from pgherd.errors import Error, Refused, Unreachable
 from pgherd.host import NOTHING, About, OnLine, Stdin, hops, keeper
 from pgherd.host.lease import Leases
 from pgherd.host.link import Link
-from pgherd.host.local import REACHED, LocalHost
+from pgherd.host.local import LocalHost
 from pgherd.host.session import Remote
-from pgherd.host.tunnel import Tunnel
+from pgherd.host.tunnel import Tunnels
 from pgherd.shell import Output, Result, Tool, Trace, argv_of
 
 if TYPE_CHECKING:
     from plumbum.commands.base import BaseCommand
 
 NOT_FOUND = 127  # a shell's exit code for a program that is not there
-PROHIBITED = 1  # why a channel is not opened: RFC 4254, 5.1
 RESOLVE = keeper.RESOLVE + 'for path; do resolve "$path"; done\n'
 
 
@@ -59,7 +55,7 @@ class SshHost:
         self._failed: tuple[float, Error] | None = None
         self._leases = Leases(destination, trace)
         self._paths: dict[str, str] = {}
-        self._tunnels: dict[tuple[str, int], Tunnel] = {}
+        self._tunnels = Tunnels(destination, self.link, self._count)
         atexit.register(self.close)
 
     # --- the connection ---
@@ -101,9 +97,7 @@ class SshHost:
         atexit.unregister(self.close)
         with self._opening:
             link, self._link = self._link, None
-        for tunnel in self._tunnels.values():
-            tunnel.close()
-        self._tunnels.clear()
+        self._tunnels.close()
         if link:
             link.close()
 
@@ -207,37 +201,8 @@ class SshHost:
         return posixpath.normpath(posixpath.join(told.root, data))
 
     def reach(self, address: str, port: int) -> tuple[str, int]:
-        """Return where a client on this machine reaches it: by a tunnel, or directly.
-
-        Raises:
-            Unreachable: the SSH server forwards no ports.
-        """
-        there = REACHED.get(address, address)
-        if not _is_loopback(there):
-            return address, port
-        link = self.link()
-        with self._counting:
-            tunnel = self._tunnels.get((there, port))
-        if tunnel is None:
-            self._probe(link, there, port)
-            with self._counting:
-                tunnel = self._tunnels.get((there, port))
-                if tunnel is None:
-                    tunnel = Tunnel(lambda: self.link().tunnelled(there, port))
-                    self._tunnels[there, port] = tunnel
-        return "127.0.0.1", tunnel.port
-
-    def _probe(self, link: Link, address: str, port: int) -> None:
-        self._count()
-        try:
-            link.tunnelled(address, port).close()
-        except paramiko.ChannelException as fault:  # else nobody listens there yet
-            if fault.code == PROHIBITED:
-                raise Unreachable(
-                    f"The SSH server of {self.name} forwards no connection to {address}:{port}: "
-                    "allow it in its sshd_config (AllowTcpForwarding yes or local, no PermitOpen "
-                    "without it), or let the node listen on an address that is reached from here."
-                ) from None
+        """Return where a client on this machine reaches it, by a tunnel or directly: see `Host`."""
+        return self._tunnels.reach(address, port)
 
     # --- the rest ---
 
@@ -248,10 +213,3 @@ class SshHost:
     def about(self) -> About:
         """Return what sort of machine it is."""
         return self.link().told.about
-
-
-def _is_loopback(address: str) -> bool:
-    try:
-        return ip_address(address).is_loopback
-    except ValueError:
-        return address == "localhost"

@@ -1,4 +1,4 @@
-"""A port of this machine that leads to a port of a remote host, through its SSH connection."""
+"""Ports of this machine that lead to ports of a remote host, through its SSH connection."""
 
 from __future__ import annotations
 
@@ -6,14 +6,67 @@ import contextlib
 import socket
 import threading
 from collections.abc import Callable
+from ipaddress import ip_address
 from typing import Any
 
 import paramiko
 
-from pgherd.errors import Error
+from pgherd.errors import Error, Unreachable
+from pgherd.host.link import Link
+from pgherd.host.local import REACHED
 from pgherd.host.running import CHUNK
 
+PROHIBITED = 1  # why a channel is not opened: RFC 4254, 5.1
 WAITING = 128  # connects at once that are not refused
+
+
+class Tunnels:
+    """The tunnels to one host, each kept for the run."""
+
+    def __init__(
+        self, destination: str, link: Callable[[], Link], count: Callable[[], None]
+    ) -> None:
+        """Take what returns the open connection, and what counts a round trip."""
+        self.destination = destination
+        self._link = link
+        self._count = count
+        self._making = threading.Lock()
+        self._made: dict[tuple[str, int], Tunnel] = {}
+
+    def reach(self, address: str, port: int) -> tuple[str, int]:
+        """Return where a client on this machine reaches it.
+
+        Raises:
+            Unreachable: the SSH server forwards no connections, or is lost.
+        """
+        there = REACHED.get(address, address)
+        if not _is_loopback(there):
+            return address, port
+        with self._making:
+            if (there, port) not in self._made:
+                self._probe(there, port)
+                self._made[there, port] = Tunnel(lambda: self._link().tunnelled(there, port))
+            return "127.0.0.1", self._made[there, port].port
+
+    def _probe(self, address: str, port: int) -> None:
+        self._count()
+        try:
+            self._link().tunnelled(address, port).close()
+        except paramiko.ChannelException as fault:  # else nobody listens there yet
+            if fault.code == PROHIBITED:
+                raise Unreachable(
+                    f"The SSH server of {self.destination} forwards no connection to {address}:"
+                    f"{port}: allow it in its sshd_config (AllowTcpForwarding yes or local, and no "
+                    "PermitOpen that leaves it out), or let the node listen on an address that is "
+                    "reached from here."
+                ) from None
+
+    def close(self) -> None:
+        """Close them all."""
+        with self._making:
+            for tunnel in self._made.values():
+                tunnel.close()
+            self._made.clear()
 
 
 class Tunnel:
@@ -57,6 +110,13 @@ class Tunnel:
                 back.start()
                 _pump(client, channel)
                 back.join()
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ip_address(address).is_loopback
+    except ValueError:
+        return address == "localhost"
 
 
 def _pump(source: Any, sink: Any) -> None:

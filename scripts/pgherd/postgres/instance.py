@@ -26,7 +26,7 @@ from pgherd.docker import (
     label_options,
     no_volumes,
 )
-from pgherd.errors import DeadlinePassed, Error
+from pgherd.errors import DeadlinePassed, Error, Refused
 from pgherd.host import Host
 from pgherd.postgres import scripts
 from pgherd.postgres.facts import Disk, Facts
@@ -43,14 +43,7 @@ TIMED_OUT = 75  # EX_TEMPFAIL, what our scripts exit with at a deadline
 
 
 class Instance:
-    """The server of one node, running or not.
-
-    Example:
-        >>> master.run_server(image)          # doctest: +SKIP
-        >>> master.wait_ready()               # doctest: +SKIP
-        >>> master.facts().in_recovery        # doctest: +SKIP
-        False
-    """
+    """The server of one node, running or not."""
 
     def __init__(
         self, group: str, node: Node, engine: Engine, places: Callable[[], Places]
@@ -113,6 +106,7 @@ class Instance:
 
         Raises:
             Error: Docker refused; a container that could not start is removed again.
+            Refused: the address to publish on is not one of the host's.
         """
         image = image.at(self.host.name)
         spec, options = self.spec(image), self.run_options(image)
@@ -126,6 +120,11 @@ class Instance:
         if not result.ok:
             if "is already in use by container" not in result.err:
                 self.engine.run(docker["rm", "--force", "--volumes", self.name])
+            if "cannot assign requested address" in result.err:
+                raise Refused(
+                    f"{self.name}: its `listen`, {self.node.listen}, is no address of "
+                    f"{self.host.name} (`ip address` there shows which it has)."
+                )
             raise Error(f"{self.name} could not be started: {result.complaint()}")
         self.engine.plan(self.name, self._as_planned(image, labels))
 

@@ -61,6 +61,24 @@ def check_name(group: Group, instance: Instance, seen: Observation) -> None:
         )
 
 
+def check_passwords(group: Group, seen: Observation) -> None:
+    """Refuse a group that lives elsewhere and was made by somebody else, whose passwords it has.
+
+    Others would be made here in their place, and the role's changed under those who use it.
+    """
+    made = [
+        instance
+        for instance in group.instances.values()
+        if instance.node.host != LOCAL and seen.nodes[instance.name].container
+    ]
+    if made and group.passwords.known("replicator") is None:
+        raise Refused(
+            f"{made[0].name} is on {made[0].node.host} already, and the passwords of {group.name} "
+            f"are not here: copy {group.secrets} from the checkout that made it. If they are lost, "
+            f"write a new one, one line, into {group.passwords.path('replicator')}."
+        )
+
+
 def check_spec(instance: Instance, container: Container, image: Image) -> bool:
     """Tell whether a container is what the topology asks for; refuse a running one that is not."""
     if container.planned or container.labels.get(SPEC_LABEL) == instance.spec(image):

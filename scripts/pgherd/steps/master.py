@@ -37,6 +37,7 @@ def setup_master(group: Group) -> None:
     with group.locked():
         seen = group.observe()
         tell_differences(group)
+        guards.check_passwords(group, seen)
         run_master(group, seen)
         allow_replication(group, group.master)
 

@@ -46,6 +46,7 @@ def seed_standby(group: Group, name: str, asked: Asked) -> None:
         seen = group.observe()
         tell_differences(group)
         guards.check_name(group, standby, seen)
+        guards.check_passwords(group, seen)
         image = ensure_image(group, seen)
         upstream = _upstream(group, standby, seen, asked)
         pair = Pair(group, standby, upstream, image, seen)

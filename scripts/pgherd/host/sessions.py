@@ -1,0 +1,120 @@
+"""The sessions of one SSH connection: no more at once than its server allows."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import paramiko
+
+from pgherd.errors import Unreachable
+
+MOST = 6  # at once, beside the keeper; sshd's MaxSessions is 10 unless it is told otherwise
+OPEN_SECONDS = 15.0
+DENIED_SECONDS = 3.0  # until the server has noticed that the last one was closed
+
+
+class Sessions:
+    """Opens sessions, and learns from the server how many it allows."""
+
+    def __init__(
+        self,
+        transport: Any,
+        destination: str,
+        check: Callable[[], None],
+        note: Callable[[str], None],
+    ) -> None:
+        """Take what raises once the connection is lost, and what prints a line."""
+        self.transport = transport
+        self.destination = destination
+        self._check = check
+        self._note = note
+        self._changed = threading.Condition()
+        self._cap = MOST
+        self._taken = 0  # open, or being opened
+        self._open = 0
+
+    def first(self) -> Any:
+        """Open the session that stays.
+
+        Raises:
+            Unreachable: the server allows none.
+        """
+        try:
+            return self.transport.open_session(timeout=OPEN_SECONDS)
+        except (paramiko.SSHException, EOFError, OSError) as fault:
+            raise Unreachable(
+                f"{self.destination} lets you log in, but opens no session ({fault}): its "
+                "sshd_config must allow them (MaxSessions, 10 unless said)."
+            ) from None
+
+    @contextlib.contextmanager
+    def another(self) -> Iterator[Any]:
+        """Open a session; it is closed with the block. Where there are too many, wait for one.
+
+        Raises:
+            Unreachable: the connection is lost, or the server allows us none.
+        """
+        channel = self._opened()
+        try:
+            yield channel
+        finally:
+            with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
+                channel.close()
+            self._change(taken=-1, opened=-1)
+
+    def wake(self) -> None:
+        """Let those who wait look whether the connection is lost."""
+        self._change()
+
+    def _opened(self) -> Any:
+        end = time.monotonic() + DENIED_SECONDS
+        while True:
+            with self._changed:
+                while self._taken >= self._cap:
+                    self._check()
+                    self._changed.wait()
+                self._taken += 1
+            try:
+                self._check()
+                channel = self.transport.open_session(timeout=OPEN_SECONDS)
+            except (paramiko.SSHException, EOFError, OSError) as fault:
+                self._change(taken=-1)
+                self._check()
+                self._denied(fault, last=time.monotonic() > end)
+            except BaseException:
+                self._change(taken=-1)
+                raise
+            else:
+                self._change(opened=1)
+                return channel
+
+    def _change(self, taken: int = 0, opened: int = 0) -> None:
+        with self._changed:
+            self._taken += taken
+            self._open += opened
+            self._changed.notify_all()
+
+    def _denied(self, fault: Exception, *, last: bool) -> None:
+        """Make do with the sessions that we have.
+
+        Raises:
+            Unreachable: we have none, and are given none.
+        """
+        with self._changed:
+            if 0 < self._open < self._cap:
+                if self._cap == MOST:
+                    self._note(
+                        f"{self.destination} allows few sessions at once (MaxSessions in its "
+                        "sshd_config): some work waits that would go side by side."
+                    )
+                self._cap = self._open
+            elif not self._open and last:
+                raise Unreachable(
+                    f"{self.destination} opens no second session on a connection ({fault}): "
+                    f"set MaxSessions in its sshd_config to {MOST + 1} or more; 2 is the least."
+                )
+        time.sleep(0.05)
