@@ -215,3 +215,10 @@ def test_port_of_another_process() -> None:
     line = 'LISTEN 0 4096 127.0.0.1:5432 0.0.0.0:* users:(("postgres",pid=9,fd=7))\n'
     with pytest.raises(Refused, match=r"Port 5432 is taken by the process postgres \(pid 9\)"):
         guards.check_port(made({"sh -s": Said(line)}).master, seen())
+
+
+def test_with_dry_the_port_of_a_server_that_will_be_stopped_is_free() -> None:
+    """`invoke --dry stop start`: while the script is printed, the server still has its port."""
+    line = 'LISTEN 0 4096 127.0.0.1:5432 0.0.0.0:* users:(("docker-proxy",pid=9,fd=7))\n'
+    own = container("pa", status="exited", planned=True)
+    guards.check_port(made({"sh -s": Said(line)}).master, seen(own))

@@ -150,7 +150,7 @@ def test_one_session_is_too_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         box(tmp_path, "MaxSessions 1") as there,
         pytest.raises(Unreachable, match=f"MaxSessions in its sshd_config to {MOST + 1}"),
     ):
-        there.host().link()
+        there.host().run(Tool("true"))
 
 
 def test_no_session_at_all(tmp_path: Path) -> None:

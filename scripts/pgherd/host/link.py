@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import logging
 import queue
 import threading
 from collections.abc import Callable
@@ -22,8 +21,6 @@ BEAT_SECONDS = 3.0  # between two lines to the keeper
 TICK_SECONDS = 2.0
 SILENT_TICKS = 5  # without an answer, until the connection counts as lost
 PATIENCE = 20  # seconds without a line, until the keeper counts its client as lost
-
-logging.getLogger("paramiko").setLevel(logging.CRITICAL + 1)  # what it has to say is raised as well
 
 
 class Link:
@@ -55,8 +52,14 @@ class Link:
         try:
             self._keeper = self._sessions.first()
             self.told = keeper.start(self._keeper, destination, root, PATIENCE)
-        except BaseException:
+        except BaseException as fault:
+            alive = self.transport.is_active()
             self._hang_up()
+            if isinstance(fault, Unreachable) and not alive:
+                raise Unreachable(
+                    f"The connection to {destination} was lost as soon as it was made; its log "
+                    "over there may tell why."
+                ) from None
             raise
         finally:
             watch.cancel()

@@ -11,6 +11,7 @@ from typing import Any
 
 import paramiko
 
+from pgherd.errors import Unreachable
 from pgherd.host import OnLine, running
 from pgherd.host.link import Link
 from pgherd.host.running import CHUNK, Running
@@ -42,8 +43,11 @@ class Remote(Running):
         self.number, mark = link.marked()
         before = ["timeout", "-k", f"{running.GRACE:g}", str(self.bound)] if self.bound else []
         text = f"{mark}exec {shlex.join([*before, *argv])}"
-        with self._told():
-            channel.exec_command(text.encode("utf-8", "surrogateescape"))
+        try:
+            with self._told():
+                channel.exec_command(text.encode("utf-8", "surrogateescape"))
+        except OSError as fault:
+            raise Unreachable(f"{link.destination} starts no more commands: {fault}") from None
 
     def wait(self, timeout: float | None) -> int:
         """Wait for the end: see `Running.wait`. Over there the time is watched first."""

@@ -135,6 +135,9 @@ def check_port(instance: Instance, seen: Observation) -> None:
             for address, port in other.ports:
                 if port == node.port and _same_address(address, node.listen):
                     raise Refused(f"{_port(node)} is taken by the container {other.name}. {cure}")
+    own = seen.beside(instance).get(instance.name)
+    if own and own.planned:  # with --dry: what has the port now is the server that will be stopped
+        return
     script = Script((assignments(port=node.port) + _WHO_LISTENS,))
     said = instance.host.run(Tool("sh")["-s"], stdin=script, reads=True).out
     for line in said.splitlines():
