@@ -24,6 +24,8 @@ from pgherd.shell import Tool, Trace
 
 pytestmark = needs_sshd
 
+ROOT = Path(__file__).parents[2]
+
 
 @pytest.fixture
 def there(tmp_path: Path) -> Iterator[Box]:
@@ -112,7 +114,7 @@ with host.lease("pair", "pair"):
 def test_a_killed_holder_lets_go(there: Box, sign: signal.Signals) -> None:
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLDER, there.client.config],
-        env={**os.environ, "PYTHONPATH": "scripts"},
+        env={**os.environ, "PYTHONPATH": str(ROOT / "scripts")},
         stdout=subprocess.PIPE,
     )
     try:

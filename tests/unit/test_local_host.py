@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from pgherd import config
-from pgherd.errors import DeadlinePassed, Unreachable
-from pgherd.host import running
+from pgherd.errors import DeadlinePassed, Error, Unreachable
+from pgherd.host import About, running
 from pgherd.host.local import LocalHost
 from pgherd.shell import Result, Script, Tool, Trace
 
@@ -104,6 +106,57 @@ def test_a_program_may_leave_its_stdin_unread(host: LocalHost) -> None:
     text = "x" * (3 * MB)
     result = host.run(Tool("sh")["-c", "exit 3"], stdin=Script((text,)), timeout=LIMIT)
     assert result.code == 3
+
+
+def test_stdin_may_come_in_pieces(host: LocalHost) -> None:
+    assert host.run(Tool("wc")["-c"], stdin=(b"x" * 99_999 for _ in range(9))).out == "899991\n"
+
+
+def test_a_source_that_fails_is_not_taken_for_whole(host: LocalHost, tmp_path: Path) -> None:
+    file = tmp_path / "half"
+
+    def source() -> Iterator[bytes]:
+        yield b"half"
+        assert eventually(lambda: file.exists() and file.read_text() == "half", seconds=5)
+        raise Error("no more")
+
+    with pytest.raises(Error, match="no more"):
+        host.run(Tool("sh")["-c", 'cat >"$1"; echo whole >"$1"', "sh", str(file)], stdin=source())
+    assert file.read_text() == "half"
+
+
+# --- output in pieces ---
+
+
+def test_chunks_are_what_the_program_prints(host: LocalHost) -> None:
+    assert b"".join(host.chunks(Tool("printf")[r"a\377\0b"])) == b"a\xff\0b"
+    source = host.chunks(Tool("head")["-c", str(9 * MB), "/dev/zero"])
+    assert host.run(Tool("wc")["-c"], stdin=source, timeout=LIMIT).out == f"{9 * MB}\n"
+
+
+def test_chunks_end_the_program_when_dropped(
+    host: LocalHost, tmp_path: Path, all_ended: Callable[[], bool]
+) -> None:
+    chunks = host.chunks(Tool("sh")["-c", 'exec 3>"$1"; yes', "sh", str(tmp_path / "alive")])
+    assert next(chunks)[:2] == b"y\n"
+    assert not all_ended()
+    del chunks
+    assert eventually(all_ended, seconds=3)
+
+
+def test_chunks_of_a_failed_program_are_an_error(host: LocalHost) -> None:
+    chunks = host.chunks(Tool("sh")["-c", "echo half; echo why >&2; exit 4"])
+    assert next(chunks) == b"half\n"
+    with pytest.raises(Error, match=r"on local, exit status 4:\n  \| why$"):
+        next(chunks)
+
+
+def test_a_source_that_is_ended_ends_its_reader(host: LocalHost, tmp_path: Path) -> None:
+    file = tmp_path / "read"
+    failing = host.chunks(Tool("sh")["-c", "echo half; exit 4"])
+    with pytest.raises(Error, match="exit status 4"):
+        host.run(Tool("sh")["-c", 'cat; echo whole >"$1"', "sh", str(file)], stdin=failing)
+    assert not file.exists()
 
 
 # --- lines as they come ---
@@ -200,6 +253,18 @@ def test_a_missing_program_is_said(host: LocalHost) -> None:
     assert caught.value.sentence.startswith("The program 'no-such-program' is not on this machine")
 
 
+def test_end_all_ends_what_other_threads_wait_for(
+    host: LocalHost, tmp_path: Path, all_ended: Callable[[], bool]
+) -> None:
+    script = 'exec 3>"$1"; sleep 60 & sleep 60'
+    with ThreadPoolExecutor() as pool:
+        runs = [pool.submit(sh, host, script, str(tmp_path / "alive")) for _ in range(3)]
+        assert eventually(lambda: len(running._all) == 3, seconds=5)
+        running.end_all()
+        assert [run.result(LIMIT).code for run in runs] == [-signal.SIGTERM] * 3
+    assert eventually(all_ended, seconds=3)
+
+
 # --- modes ---
 
 
@@ -212,6 +277,12 @@ def test_dry_runs_what_reads_only(capsys: pytest.CaptureFixture[str], tmp_path: 
     assert capsys.readouterr().out.endswith(f"touch {tmp_path}/x\ntouch {tmp_path}/y\n")
 
 
+def test_dry_shows_where_the_bytes_come_from(capsys: pytest.CaptureFixture[str]) -> None:
+    host = LocalHost(Trace(dry=True))
+    assert host.run(Tool("docker")["load"], stdin=host.chunks(Tool("docker")["save", "a b"])).ok
+    assert capsys.readouterr().out.endswith("docker save 'a b' | docker load\n")
+
+
 def test_interactive_returns_the_exit_code(host: LocalHost) -> None:
     assert host.interactive(Tool("sh")["-c", "exit 5"]) == 5
 
@@ -220,3 +291,9 @@ def test_a_path_is_absolute_with_links_resolved(host: LocalHost, tmp_path: Path)
     (tmp_path / "link").symlink_to(tmp_path / "real")
     asked = [str(tmp_path / "link" / "x"), "data/x"]
     assert host.paths(*asked) == [f"{tmp_path.resolve()}/real/x", f"{config.ROOT}/data/x"]
+
+
+def test_about(host: LocalHost) -> None:
+    said = subprocess.run(["uname", "-sm"], capture_output=True, text=True, check=True).stdout
+    assert host.about() == About(said.strip())
+    assert host.home == f"{config.ROOT}/data"

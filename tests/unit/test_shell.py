@@ -13,6 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pgherd.shell import (
+    Output,
     Result,
     Script,
     Secret,
@@ -94,6 +95,36 @@ EOF
 )
 def test_rendered(stdin: Script | None, text: str) -> None:
     assert render(["cat", "a b"], stdin) == text
+
+
+OVER = ["ssh", "user@box"]
+
+
+@pytest.mark.parametrize(
+    ("stdin", "text"),
+    [
+        (None, """ssh user@box 'cat '"'"'a b'"'"'' </dev/null"""),
+        (Script(("x\n",)), """ssh user@box 'cat '"'"'a b'"'"'' <<'EOF'\nx\nEOF"""),
+        (
+            Script(("x\n", Secret("s3cret", "/s"))),
+            """{
+cat <<'EOF'
+x
+EOF
+printf '%s\\n' "$(cat /s)"
+} | ssh user@box 'cat '"'"'a b'"'"''""",
+        ),
+        (Output("echo x", (_ for _ in ())), """echo x | ssh user@box 'cat '"'"'a b'"'"''"""),
+    ],
+)
+def test_rendered_for_another_host(stdin: Script | Output | None, text: str) -> None:
+    assert render(["cat", "a b"], stdin, OVER) == text
+
+
+def test_what_carries_a_command_has_it_as_one_argument() -> None:
+    words = ["it's", "$HOME", "a\nb", ""]
+    carried = render(["printf", "%s|", *words], over=["sh", "-c"])
+    assert sh(carried) == "it's|$HOME|a\nb||"
 
 
 @settings(max_examples=50)

@@ -26,6 +26,7 @@ from pgherd.shell import Script, Secret, Tool, Trace
 
 pytestmark = needs_sshd
 
+ROOT = Path(__file__).parents[2]
 MB = 2**20
 # $1: where its process number goes
 STAYS = 'echo $$ >"$1"; echo up; exec sleep 100'
@@ -92,11 +93,13 @@ def test_stdin_may_come_in_pieces(host: SshHost) -> None:
 
 
 def test_a_source_that_fails_is_not_taken_for_whole(there: Box) -> None:
+    host, file = there.host(), there.home / "half"
+
     def source() -> Iterator[bytes]:
         yield b"half"
+        assert eventually(lambda: file.exists() and file.read_text() == "half", seconds=5)
         raise Error("no more")
 
-    host, file = there.host(), there.home / "half"
     with pytest.raises(Error, match="no more"):
         sh(host, 'cat >"$1"; echo whole >"$1"', str(file), stdin=source())
     assert file.read_text() == "half"
@@ -239,7 +242,8 @@ def test_a_killed_client_leaves_nothing_behind(there: Box, tmp_path: Path) -> No
     script = f'sh -c \'trap "" TERM; {STAYS}\' sh "$1" & wait'
     files = [tmp_path / "a", tmp_path / "b"]
     argv = [sys.executable, "-c", code, there.client.config, script, *map(str, files)]
-    client = subprocess.Popen(argv, env={**os.environ, "PYTHONPATH": "scripts"})
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "scripts")}
+    client = subprocess.Popen(argv, env=environment)
     try:
         processes = [process(file) for file in files]
     finally:
@@ -247,6 +251,28 @@ def test_a_killed_client_leaves_nothing_behind(there: Box, tmp_path: Path) -> No
         client.wait()
     assert all(map(alive, processes))
     assert eventually(lambda: not any(map(alive, processes)), seconds=9)
+
+
+def test_python_ends_without_waiting(there: Box, tmp_path: Path) -> None:
+    """Whatever is still open then: commands in threads, pieces, tunnels, locks."""
+    code = (
+        "import sys, threading, time; from pgherd.host.ssh import SshHost\n"
+        "from pgherd.shell import Tool, Trace\n"
+        "host = SshHost('box', Trace(), config_file=sys.argv[1])\n"
+        "stays = Tool('sh')['-c', sys.argv[2], 'sh', sys.argv[3]]\n"
+        "threading.Thread(target=host.run, args=(stays,), daemon=True).start()\n"
+        "chunks = host.chunks(Tool('yes')); next(chunks)\n"
+        "host.reach('127.0.0.1', 1); lease = host.lease('g', 'g'); lease.__enter__()\n"
+        "time.sleep(1); print(time.time(), flush=True)\n"
+    )
+    argv = [sys.executable, "-c", code, there.client.config, STAYS, str(tmp_path / "pid")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "scripts")}
+    done = subprocess.run(
+        argv, env=environment, capture_output=True, text=True, check=False, timeout=LIMIT
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert time.time() - float(done.stdout) < 3
+    assert eventually(lambda: not alive(process(tmp_path / "pid")), seconds=3)
 
 
 # --- output in pieces ---

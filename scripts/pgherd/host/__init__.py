@@ -81,7 +81,8 @@ class Host(Protocol):
     def chunks(self, command: BaseCommand) -> Iterator[bytes]:
         """Run a command that changes nothing and yield its output in pieces, as it comes.
 
-        It is ended when the iterator is dropped. There is no deadline but the reader's.
+        It is ended when the iterator is dropped. There is no deadline but the reader's. Where it is
+        the `stdin` of another command, both are shown as a pipeline.
 
         Raises:
             Error: it failed, which is known at the end of its output.

@@ -6,6 +6,7 @@ when the keeper hears nothing from here any more.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
@@ -20,9 +21,12 @@ DESCRIPTORS = range(4, 10)  # of the keeper's shell, which knows no higher ones
 class Leases:
     """The locks that this process holds on one host."""
 
-    def __init__(self, destination: str, trace: Trace) -> None:
+    def __init__(self, destination: str, trace: Trace, count: Callable[[], None]) -> None:
+        """Take what counts a round trip."""
         self.destination = destination
         self.trace = trace
+        self._count = count
+        self._taking = threading.Lock()
         self._held: dict[int, tuple[str, Link]] = {}  # by descriptor: what it keeps, and where
 
     def check(self) -> None:
@@ -49,12 +53,14 @@ class Leases:
             )
             yield
             return
-        descriptor = self._take(link, name, what)
-        self._held[descriptor] = (what, link)
+        with self._taking:
+            descriptor = self._take(link, name, what)
+            self._held[descriptor] = (what, link)
         try:
             yield
         finally:
             del self._held[descriptor]
+            self._count()
             with suppress(Unreachable):  # then it is free as well
                 link.ask(f"free {descriptor}\n")
 
@@ -62,6 +68,7 @@ class Leases:
         descriptor = next((n for n in DESCRIPTORS if n not in self._held), None)
         if descriptor is None:
             raise Error(f"{len(DESCRIPTORS)} locks are held at {self.destination} already")
+        self._count()
         path = f"{link.told.root}/.{name}.lock"
         state, _, said = link.ask(f"lock {descriptor} {path}\n{holder()}\n").partition(" ")
         if state == "busy":

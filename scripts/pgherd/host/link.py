@@ -109,6 +109,7 @@ class Link:
         Raises:
             Unreachable: the connection is lost.
         """
+        self.check()
         with self._asking:
             self._tell(text)
             try:

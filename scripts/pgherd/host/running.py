@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -103,7 +104,8 @@ class Running(ABC):
             done = True
         finally:
             if not done:
-                self._spawn(_exhaust, self.out())
+                if not sys.is_finalizing():  # then no thread begins any more
+                    self._spawn(_exhaust, self.out())
                 self.end()
         if code:
             raise Error(f"A command failed: {self.result(code).complaint()}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import shlex
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -104,6 +105,8 @@ class Remote(Running):
     def end(self) -> None:
         """End the command and its children, and let go of the session."""
         self.ended = True
+        if sys.is_finalizing():  # no other thread runs any more; the keeper does it by itself
+            return
         self.link.end(self.number)
         self.channel.status_event.wait(running.GRACE + LAST_WORDS)
         with contextlib.suppress(OSError, EOFError, paramiko.SSHException):

@@ -53,7 +53,7 @@ class SshHost:
         self._opening, self._counting = threading.Lock(), threading.Lock()
         self._link: Link | None = None
         self._failed: tuple[float, Error] | None = None
-        self._leases = Leases(destination, trace)
+        self._leases = Leases(destination, trace, self._count)
         self._paths: dict[str, str] = {}
         self._tunnels = Tunnels(destination, self.link, self._count)
         atexit.register(self.close)
