@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import sys
 from pathlib import Path
 
 from login import Reached
 from network import Lan
 from space import OWN
 
+NAMESERVER = Path(__file__).with_name("nameserver.py")
 PLACES = [f"{top}{last}" for top in ("/usr/local/", "/usr/", "/") for last in ("sbin", "bin")]
 
 
@@ -25,6 +27,13 @@ class Host(Reached):
         super().__init__(directory, name, cgroup, address)
         self.lan = lan
         self._mounted: list[str] = []
+
+    def begin(self, own: tuple[str, ...] = OWN, *, stay: bool = False) -> None:
+        """Make it; one with a home of its own has a name server of its own."""
+        if "root" in own:
+            (self.directory / "etc").mkdir(parents=True, exist_ok=True)
+            (self.directory / "etc" / "resolv.conf").write_text(f"nameserver {self.address}\n")
+        super().begin(own, stay=stay)
 
     def home(self, user: str = "root") -> Path:
         """Return where a user's home directory is seen from outside."""
@@ -130,6 +139,8 @@ class Host(Reached):
 
     def ready(self, public: str) -> None:
         """Start what it runs, on a link that it is attached to already."""
+        words = (sys.executable, str(NAMESERVER), self.address)
+        self.launch(*words, log=self.directory / "nameserver.log")
         self.let_in(public)
         self.start_sshd()
         self.start_engine()

@@ -323,7 +323,7 @@ def test_dry_runs_what_reads_only(there: Box, capsys: pytest.CaptureFixture[str]
     assert f"""{ssh} 'touch '"'"'it'"'"'"'"'"'"'"'"'s'"'"'' </dev/null\n""" in printed
     assert f"}} | {ssh} cat\n" in printed
     assert f"{ssh} 'echo '\"'\"'x y'\"'\"'' | {ssh} cat\n" in printed
-    assert f"ssh -F {there.client.config} -t -o StrictHostKeyChecking=yes box cat" in printed
+    assert f"ssh -F {there.client.config} -T -o StrictHostKeyChecking=yes box cat" in printed
     assert "s3cret" not in printed
 
 

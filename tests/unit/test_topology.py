@@ -177,7 +177,7 @@ def test_no_fault_hides_another() -> None:
         ({"group__sync": 1, "group__strict": True}, "group.sync"),
         ({"s1__application_name": "", "group__sync": "standby1"}, "nodes.s1.application_name"),
         (
-            {"s1__host": "box", "s1__address": "b", "pa__address": 1, "pa__listen": "0.0.0.0"},
+            {"s1__host": "box", "s1__address": "b", "pa__address": 1, "pa__listen": "192.0.2.1"},
             "nodes.pa.address",
         ),
     ],
@@ -203,8 +203,8 @@ def test_what_only_looks_like_a_contradiction() -> None:
 
 def test_data_of_another_host_lies_below_its_root() -> None:
     remote = {
-        "pa__address": "h", "pa__listen": "0.0.0.0", "s1__host": "box", "s1__address": "b",
-        "s2__host": "box", "s2__address": "b", "s3__address": "h", "s1__listen": "0.0.0.0",
+        "pa__address": "h", "pa__listen": "192.0.2.1", "s1__host": "box", "s1__address": "b",
+        "s2__host": "box", "s2__address": "b", "s3__address": "h", "s1__listen": "192.0.2.2",
     }  # fmt: skip
     same = faults(**remote, s2__data="~/pgherd/s1", s3__upstream="s1")
     assert same == ["nodes.s2.data: is the directory of s1 too"]

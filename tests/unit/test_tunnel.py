@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ from boxes import LIMIT, Box, box, eventually
 from sshd import free_port, needs_sshd
 
 from pgherd.errors import Unreachable
+from pgherd.host import tunnel
 from pgherd.host.local import LocalHost
 from pgherd.shell import Trace
 
@@ -95,11 +96,24 @@ def test_an_ipv6_port_is_reached(there: Box) -> None:
         pytest.skip("this machine has no ::1")
 
 
-def test_other_addresses_are_reached_directly(there: Box) -> None:
-    host = there.host()
-    assert host.reach("192.0.2.1", 5432) == ("192.0.2.1", 5432)
-    assert host.reach("db.example", 5432) == ("db.example", 5432)
-    assert host.logins == 0
+def test_an_address_that_leads_there_is_reached_directly() -> None:
+    """Also where nobody listens yet: the refusal is the server's own, and says more."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        port = taken.getsockname()[1]
+        assert tunnel._leads_there("127.0.0.1", port)
+    assert tunnel._leads_there("127.0.0.1", port)
+
+
+def test_an_address_of_a_network_between_the_hosts_is_reached_through_one(
+    there: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A local address plays it: what it looks like from here is what decides."""
+    monkeypatch.setattr(tunnel, "_leads_there", lambda *_: False)
+    monkeypatch.setattr(tunnel, "_is_loopback", lambda _: False)
+    with server(echo) as port:
+        place = there.host().reach("127.0.0.1", port)
+        assert place != ("127.0.0.1", port)
+        assert talk(place) == b"hello"
 
 
 def test_of_this_machine_all_are_reached_directly() -> None:

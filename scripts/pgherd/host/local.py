@@ -123,6 +123,7 @@ class _Child(Running):
             stderr=subprocess.PIPE,
             new_session=True,
         )
+        self.register()
 
     def out(self) -> Iterator[bytes]:
         return _read(self.process.stdout)

@@ -6,6 +6,7 @@ import contextlib
 import sys
 import threading
 import time
+import weakref
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
@@ -71,6 +72,21 @@ class Running(ABC):
 
     # --- what is the same everywhere ---
 
+    def register(self) -> None:
+        """Count it among what `end_all` ends: from before it runs, until nobody waits for it."""
+        with _lock:
+            _all.add(self)
+
+    @contextlib.contextmanager
+    def registered(self) -> Iterator[None]:
+        """Count it until the end of the block."""
+        self.register()
+        try:
+            yield
+        finally:
+            with _lock:
+                _all.discard(self)
+
     def finish(self, stdin: Stdin, timeout: float | None) -> Result:
         """Feed and drain it to its end.
 
@@ -81,7 +97,8 @@ class Running(ABC):
         self._spawn(self._drain, self.err(), self._err)
         self.feed(stdin)
         try:
-            code = self.wait(timeout)
+            with self.registered():
+                code = self.wait(timeout)
         except TimeoutError:
             raise DeadlinePassed(
                 f"{' '.join(self.argv[:3])} … did not end within {timeout:g} s and was ended."
@@ -98,7 +115,7 @@ class Running(ABC):
         self._spawn(self._drain, self.err(), self._err)
         done = False
         try:
-            with live(self):
+            with self.registered():
                 yield from self.out()
                 code = self.wait(None)
             done = True
@@ -129,18 +146,17 @@ class Running(ABC):
             TimeoutError: the timeout came first.
         """
         watch = threading.Timer(timeout, self._expire) if timeout else None
-        with live(self):
+        if watch:
+            watch.daemon = True
+            watch.start()
+        try:
+            code = self.code()
+        except BaseException:
+            self.end()
+            raise
+        finally:
             if watch:
-                watch.daemon = True
-                watch.start()
-            try:
-                code = self.code()
-            except BaseException:
-                self.end()
-                raise
-            finally:
-                if watch:
-                    watch.cancel()
+                watch.cancel()
         if self.expired:
             raise TimeoutError
         end = time.monotonic() + GRACE
@@ -216,20 +232,8 @@ def whole_lines(pieces: Iterable[bytes]) -> Iterator[bytes]:
         yield last
 
 
-_all: set[Running] = set()
+_all: weakref.WeakSet[Running] = weakref.WeakSet()
 _lock = threading.Lock()
-
-
-@contextlib.contextmanager
-def live(one: Running) -> Iterator[None]:
-    """Count it among what runs."""
-    with _lock:
-        _all.add(one)
-    try:
-        yield
-    finally:
-        with _lock:
-            _all.discard(one)
 
 
 def end_all() -> None:

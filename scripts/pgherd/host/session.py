@@ -44,6 +44,7 @@ class Remote(Running):
         self.number, mark = link.marked()
         before = ["timeout", "-k", f"{running.GRACE:g}", str(self.bound)] if self.bound else []
         text = f"{mark}exec {shlex.join([*before, *argv])}"
+        self.register()
         try:
             with self._told():
                 channel.exec_command(text.encode("utf-8", "surrogateescape"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import posixpath
 import shlex
+import sys
 import threading
 import time
 from collections.abc import Generator
@@ -160,9 +161,13 @@ class SshHost:
         return Output(shlex.join([*self.over, shlex.join(argv)]), pieces())
 
     def interactive(self, command: BaseCommand) -> int:
-        """Run a command on the user's own terminal, by `ssh -t`; return its exit code."""
+        """Run a command on the user's own terminal, by ssh; return its exit code.
+
+        It is another login. There is a terminal over there if there is one here.
+        """
+        terminal = "-t" if sys.stdin.isatty() and sys.stdout.isatty() else "-T"
         ssh, *words = hops.ssh_argv(
-            self.name, "-t", "-o", "StrictHostKeyChecking=yes", config_file=self._config_file
+            self.name, terminal, "-o", "StrictHostKeyChecking=yes", config_file=self._config_file
         )
         return LocalHost(self.trace).interactive(Tool(ssh)[words, shlex.join(argv_of(command))])
 

@@ -17,6 +17,7 @@ from pgherd.host.local import REACHED
 from pgherd.host.running import CHUNK
 
 PROHIBITED = 1  # why a channel is not opened: RFC 4254, 5.1
+DIRECT_SECONDS = 2.0  # for an address to answer from this machine
 WAITING = 128  # connects at once that are not refused
 
 
@@ -34,14 +35,16 @@ class Tunnels:
         self._made: dict[tuple[str, int], Tunnel] = {}
 
     def reach(self, address: str, port: int) -> tuple[str, int]:
-        """Return where a client on this machine reaches it.
+        """Return where a client on this machine reaches it: there, or by a tunnel.
+
+        An address that does not answer from here may be that of a network between the hosts.
 
         Raises:
             Unreachable: the SSH server forwards no connections, or is lost.
         """
         there = REACHED.get(address, address)
-        if not _is_loopback(there):
-            return address, port
+        if not _is_loopback(there) and _leads_there(there, port):
+            return there, port
         with self._making:
             if (there, port) not in self._made:
                 self._probe(there, port)
@@ -117,6 +120,17 @@ def _is_loopback(address: str) -> bool:
         return ip_address(address).is_loopback
     except ValueError:
         return address == "localhost"
+
+
+def _leads_there(address: str, port: int) -> bool:
+    """Tell whether an address can be reached from this machine, if only to be refused by it."""
+    try:
+        socket.create_connection((address, port), DIRECT_SECONDS).close()
+    except ConnectionRefusedError:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 def _pump(source: Any, sink: Any) -> None:
