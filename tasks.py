@@ -80,6 +80,8 @@ def on(c: Context, host: str) -> None:
     """Place the group on another machine, for the tasks that follow: invoke on ada@box …."""
     from pgherd.errors import Refused
 
+    if not host:
+        raise Refused("`invoke on` needs a host, and was given an empty word: a variable not set?")
     if c.config.pgherd.on not in {"", host} or _opened.cache_info().currsize:
         raise Refused(f"`on {host}` comes before all other tasks, and once: a run has one place.")
     c.config.pgherd.on = host
@@ -186,7 +188,7 @@ def demo(c: Context) -> None:
     from pgherd import report
 
     group = _group(c)
-    text = report.summary(group.topology, group.passwords.path("postgres"))
+    text = report.summary(group.topology, group.passwords.path("postgres"), group.over)
     (group.trace.note if group.trace.dry else print)(text)
 
 
@@ -228,7 +230,7 @@ def uri(c: Context) -> None:
     from pgherd import report
 
     group = _group(c)
-    for tunnel in report.tunnels(group.topology):
+    for tunnel in report.tunnels(group.topology, group.over):
         group.trace.note(f"to be reached from this machine: {tunnel}")
     print("\n".join(report.uris(group.topology)))
 

@@ -12,10 +12,10 @@ from itertools import combinations
 from typing import NamedTuple
 
 from pgherd.node import Group, HostSettings, Node
-from pgherd.rules import Fault, meant, only_here
+from pgherd.rules import LOCAL, Fault, meant
+from pgherd.spanning import faults_between_hosts, host_faults
 from pgherd.sync import WILDCARD, same_name
 
-LOCAL = "local"
 # A standby with less than its primary does not start (xlog.c, CheckRequiredParameterValues).
 SAME_EVERYWHERE = (
     "max_connections",
@@ -55,7 +55,7 @@ def contradictions(parts: Parts, locate: Callable[[str], object]) -> Iterator[Fa
     if parts.group:
         yield from _sync_faults(parts, parts.group)
     yield from _settings_faults(parts)
-    yield from _host_faults(parts)
+    yield from host_faults(parts.nodes, parts.hosts, complete=parts.complete)
 
 
 def _upstream_faults(parts: Parts) -> Iterator[Fault]:
@@ -84,25 +84,7 @@ def _faults_towards(name: str, node: Node, parts: Parts) -> Iterator[Fault]:
         yield Fault(where, f"goes round in a circle: {' -> '.join([*circle, node.name])}")
     upstream = parts.nodes.get(name)
     if upstream and upstream.host != node.host:
-        yield from _faults_between_hosts(node, upstream)
-
-
-def _faults_between_hosts(node: Node, upstream: Node) -> Iterator[Fault]:
-    """Check that a node can reach its upstream on another host, and that this can let it in."""
-    there = ("nodes", upstream.name)
-    if upstream.reached_at is None:
-        sentence = f"missing: nodes on other hosts need its address, and {node.name} follows it"
-        yield Fault((*there, "address"), sentence)
-    if only_here(upstream.listen):
-        sentence = f"is for its own host only, and {node.name} follows it from {node.host}"
-        yield Fault((*there, "listen"), f"{upstream.listen} {sentence}")
-    if node.reached_at is None:
-        sentence = f"missing: {upstream.name} is on another host and lets it in by its address"
-        yield Fault(("nodes", node.name, "address"), sentence)
-    for one in (node, upstream):
-        if one.address and only_here(one.address):
-            sentence = f"must be one that other hosts reach, not {one.address}"
-            yield Fault(("nodes", one.name, "address"), sentence)
+        yield from faults_between_hosts(node, upstream)
 
 
 def _circle(node: Node, nodes: Mapping[str, Node]) -> list[str]:
@@ -217,13 +199,3 @@ def _settings_faults(parts: Parts) -> Iterator[Fault]:
             for node, value in said.items():
                 if value is not None:
                     yield Fault(("nodes", node, "settings", name), SAME, value)
-
-
-def _host_faults(parts: Parts) -> Iterator[Fault]:
-    used = [node.host for node in parts.nodes.values()]
-    for name in parts.hosts:
-        if name == LOCAL:
-            sentence = "has no root: relative paths of this machine lie in the project"
-            yield Fault(("hosts", name), sentence)
-        elif name not in used and parts.complete:
-            yield Fault(("hosts", name), f"no node runs there{meant(name, used)}")

@@ -30,9 +30,7 @@ Host = Annotated[
     str,
     rule(r"[^\s/\x00-\x1f\x7f-][^\s/\x00-\x1f\x7f]*", 'must be "local" or an SSH destination'),
 ]
-Address = Annotated[
-    str, rule(r"[a-zA-Z0-9:][a-zA-Z0-9_.:%-]*", "must be one host name or IP address, without port")
-]
+Address = Annotated[str, AfterValidator(rules.node_address)]
 
 
 class Asked(BaseModel):

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pgherd.contradictions import LOCAL
 from pgherd.errors import Refused
-from pgherd.rules import Fault, collected
+from pgherd.rules import LOCAL, Fault, collected
 
 VARIABLE = "INVOKE_HOST"
 
@@ -44,11 +43,21 @@ def placed(data: Mapping[str, Any], host: str) -> dict[str, Any]:
 
 
 def _elsewhere(nodes: Mapping[str, Any], host: str) -> Iterator[Fault]:
-    for name, table in nodes.items():
-        said = table.get("host", LOCAL) if isinstance(table, Mapping) else LOCAL
-        if isinstance(said, str) and said not in {LOCAL, host}:
+    """Find the nodes that the file itself places; "local" is its word for no place in particular.
+
+    Where one node is placed elsewhere than the rest, "local" has a meaning, and stays as well.
+    """
+    said = {
+        str(name): table.get("host", LOCAL)
+        for name, table in nodes.items()
+        if isinstance(table, Mapping) and isinstance(table.get("host", LOCAL), str)
+    }
+    if set(said.values()) in ({LOCAL}, {host}):
+        return
+    for name, there in said.items():
+        if there != host:
             sentence = (
-                f'is "{said}" here, and `invoke on` or {VARIABLE} says "{host}": a group that the '
+                f'is "{there}" here, and `invoke on` or {VARIABLE} says "{host}": a group that the '
                 "file places is not placed otherwise; leave that out, or copy the file"
             )
-            yield Fault(("nodes", str(name), "host"), sentence)
+            yield Fault(("nodes", name, "host"), sentence)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 
-from pgherd.contradictions import LOCAL
-from pgherd.rules import only_here, reachable
+from pgherd.rules import LOCAL, only_here, reachable
 from pgherd.steps.hosts import HostReport
 from pgherd.steps.tutorial import Step
 from pgherd.topology import Node, Topology
@@ -89,27 +87,23 @@ def uris(topology: Topology) -> list[str]:
     return [*single, both]
 
 
-def tunnels(topology: Topology) -> list[str]:
-    """Return a command for each remote host whose ports are for itself only: a way to them."""
+def tunnels(topology: Topology, over: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return a command for each remote host whose ports are for itself only: a way to them.
+
+    `over` has the command that carries another one to a host, by the host's name.
+    """
     hidden: dict[str, list[str]] = {}
     for node in topology.nodes.values():
-        if node.host != LOCAL and only_here(_address(node)):
-            way = f"-L {node.port}:{_host(node)}:{node.port}"
-            hidden.setdefault(node.host, []).append(way)
-    return [f"ssh -N {' '.join(ways)} {_destination(host)}" for host, ways in hidden.items()]
-
-
-def _destination(host: str) -> str:
-    """Return a destination as ssh takes it: with a port only as an address of the Web's kind."""
-    return shlex.quote(f"ssh://{host}" if re.search(r":\d+$", host) else host)
-
-
-def _address(node: Node) -> str:
-    return node.address or reachable(node.listen)
+        if node.host != LOCAL and only_here(reachable(node.published_at)):
+            hidden.setdefault(node.host, []).append(f"{node.port}:{_host(node)}:{node.port}")
+    return [
+        shlex.join([over[host][0], "-N", *(f"-L{way}" for way in ways), *over[host][1:]])
+        for host, ways in hidden.items()
+    ]
 
 
 def _host(node: Node) -> str:
-    address = _address(node)
+    address = reachable(node.published_at)
     return f"[{address}]" if ":" in address else address
 
 
@@ -154,8 +148,11 @@ def _size(count: int | None) -> str:
     return "?" if count is None else f"{count / 1e9:.1f} GB"
 
 
-def summary(topology: Topology, password_file: str) -> str:
-    """Return what there is after a demo: the nodes, how to connect, what to try next."""
+def summary(topology: Topology, password_file: str, over: Mapping[str, Sequence[str]]) -> str:
+    """Return what there is after a demo: the nodes, how to connect, what to try next.
+
+    `over` is as `tunnels` has it.
+    """
     nodes = list(topology.nodes.values())
     standby = topology.standbys[0].name if topology.standbys else nodes[0].name
     *single, both = uris(topology)
@@ -173,7 +170,7 @@ def summary(topology: Topology, password_file: str) -> str:
         "down": "remove the containers, keep the data",
     }
     next_lines = "\n".join(f"  {f'{invoke} {task}':<40} {does}" for task, does in further.items())
-    ways = "".join(f"first, to reach them from here: {way}\n" for way in tunnels(topology))
+    ways = "".join(f"first, to reach them from here: {way}\n" for way in tunnels(topology, over))
     return f"""
 {table(rows)}
 whichever is primary: {both}

@@ -19,6 +19,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 Setting = str | int | float | bool
 
 VOLUME = "volume:"
+LOCAL = "local"  # the name of this machine among hosts
 _MUCH = 2**63
 NAME_LIMIT = 63  # a DNS label, and PostgreSQL's NAMEDATALEN - 1
 
@@ -105,6 +106,20 @@ def ip_address(text: str) -> str:
         ipaddress.ip_address(text)
     except ValueError:
         raise ValueError("must be an IP address of its host, like 127.0.0.1 or 0.0.0.0") from None
+    return text
+
+
+def node_address(text: str) -> str:
+    """Take a host name or an IP address that leads to one host."""
+    if not re.fullmatch(r"[a-zA-Z0-9:][a-zA-Z0-9_.:%-]*", text):
+        raise ValueError("must be one host name or IP address, without port")
+    if ":" in text or re.fullmatch(r"[0-9.]+", text):
+        try:
+            found = ipaddress.ip_address(text)
+        except ValueError:
+            raise ValueError("must be one host name or IP address, without port") from None
+        if found.is_unspecified:
+            raise ValueError("must be the address of one host")
     return text
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import subprocess
 import sys
 from pathlib import Path
 
 from login import Reached
+from machine import ENVIRONMENT
 from network import Lan
 from space import OWN
 
@@ -139,11 +141,19 @@ class Host(Reached):
 
     def ready(self, public: str) -> None:
         """Start what it runs, on a link that it is attached to already."""
-        words = (sys.executable, str(NAMESERVER), self.address)
-        self.launch(*words, log=self.directory / "nameserver.log")
+        self._answer_names()
         self.let_in(public)
         self.start_sshd()
         self.start_engine()
+
+    def _answer_names(self) -> None:
+        """Start its name server, by this machine's Python, which it may not see itself."""
+        inside = ("nsenter", f"--target={self.pid}", "--net", "--pid", "setsid", "--fork")
+        with (self.directory / "nameserver.log").open("wb") as log:
+            subprocess.run(
+                [*inside, sys.executable, str(NAMESERVER), self.address], env=ENVIRONMENT,
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, timeout=20, check=True,
+            )  # fmt: skip
 
 
 def _empty(directory: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +14,9 @@ from pgherd.docker import Container, Image, Mount
 from pgherd.errors import Error
 from pgherd.host import NOTHING, About, OnLine, Stdin
 from pgherd.postgres.facts import Facts, Sender
-from pgherd.postgres.group import Group, Observation, Seen
-from pgherd.shell import Result, Script, Trace, argv_of
+from pgherd.postgres.group import Group
+from pgherd.postgres.observation import Observation, Seen
+from pgherd.shell import Output, Result, Script, Trace, argv_of
 from pgherd.topology import Topology
 
 if TYPE_CHECKING:
@@ -80,9 +81,13 @@ class FakeHost:
         """A Linux machine whose clock is right."""
         return About("Linux x86_64")
 
-    def chunks(self, command: BaseCommand) -> Iterator[bytes]:
+    def chunks(self, command: BaseCommand) -> Output:
         """Run like any other command; yield what it said in one piece."""
-        yield self.run(command, reads=True).out.encode()
+
+        def pieces() -> Generator[bytes, None, None]:
+            yield self.run(command, reads=True).out.encode()
+
+        return Output(shlex.join(argv_of(command)), pieces())
 
     def interactive(self, command: BaseCommand) -> int:
         """Run like any other command; return its exit code."""

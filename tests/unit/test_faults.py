@@ -76,7 +76,6 @@ VALUES = r"""
 [nodes.pstandby] settings = {A = 1, a = 2} -> nodes.pstandby.settings.a: stands twice: PostgreSQL does not tell its letters' case apart
 [hosts.box] root = "x"   -> hosts.box.root: must begin with / or ~/, not "x"
 [hosts.box] rot = "/x"   -> hosts.box.rot: unknown key (did you mean root?)
-[hosts.box] root = "/x"  -> hosts.box: no node runs there
 [hosts.local] root = "/" -> hosts.local.root: must begin with / or ~/, not "/"
 [nodes.p] port = 1       -> nodes.p: must be 2 to 63 <name>, not "p"
 [nodes."é-"] port = 1    -> nodes."é-": must be 2 to 63 <name>, not "é-"

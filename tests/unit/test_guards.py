@@ -7,7 +7,8 @@ from fakes import FakeHost, Said, bind, container, group, image, topology
 
 from pgherd.docker import Container, Mount
 from pgherd.errors import Refused
-from pgherd.postgres.group import Group, Observation
+from pgherd.postgres.group import Group
+from pgherd.postgres.observation import Observation
 from pgherd.steps import guards
 
 
@@ -33,7 +34,7 @@ def test_a_foreign_container_of_the_nodes_name() -> None:
 def test_a_container_of_another_checkout() -> None:
     asked = made()
     foreign = container("pa", labels={"pgherd.group": "g", "pgherd.home": "/other/data"})
-    assert not asked.owns(foreign)
+    assert not asked.owns(foreign, "local")
     with pytest.raises(Refused, match=r"pa is of a group g too, of another checkout \(/other/data"):
         guards.check_name(asked, asked.master, seen(foreign))
 

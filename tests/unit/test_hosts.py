@@ -75,7 +75,11 @@ def test_a_lone_host_lets_nobody_in_from_elsewhere() -> None:
 
 
 def test_answers_of_several_servers_in_one_round_trip() -> None:
-    said = f"== s1 2\npsql: error: gone\n\n== pa 0\n{json.dumps(ANSWER)}\n"
+    warned = "== pa stderr\nWARNING: collation version mismatch\n"
+    said = (
+        "== s1 2\n\n== s1 stderr\npsql: error: gone\n\n"
+        f"== pa 0\n{json.dumps(ANSWER, indent=1)}\n{warned}"
+    )
     found = read_answers(said)
     assert getattr(found["pa"], "system_identifier", None) == SYSTEM
     assert found["s1"] == "On s1: psql: error: gone"
@@ -92,6 +96,7 @@ def layers(*names: str, **changes: Any) -> Said:
     return Said(json.dumps([record]))
 
 
+AMD64 = Said("linux/amd64\n")
 NOTHING_THERE = Said("[]\n", "No such image", 1)
 
 
@@ -110,13 +115,18 @@ def test_the_same_image_may_have_another_id() -> None:
 
 def test_another_image_of_that_name_is_left_and_the_masters_carried() -> None:
     mine, other = layers("a"), layers("b")
+    inspected = [other, other, other, other, other, mine]
     boxb = FakeHost(
-        {"docker image inspect": [other, other, other, other, mine], "docker load": Said()}
+        {"docker image inspect": inspected, "docker load": Said(), "docker version": AMD64}
     )
-    made = spanning(
-        boxa=FakeHost({"docker image inspect": mine, "docker save": Said("archive")}), boxb=boxb
+    boxa = FakeHost(
+        {"docker image inspect": mine, "docker save": Said("archive"), "docker tag": Said()}
     )
-    assert ensure_image(made).at("boxb").ref == "sha256:postgres:17"
+    made = spanning(boxa=boxa, boxb=boxb)
+    there = ensure_image(made).at("boxb").ref
+    assert there.startswith("pgherd/carried:")
+    assert f"docker tag sha256:postgres:17 {there}" in boxa.ran
+    assert f"docker save {there}" in boxa.ran
     assert [call.stdin for call in boxb.calls if call.argv[1] == "load"] == ["archive"]
 
 
@@ -125,12 +135,23 @@ def test_architectures_do_not_mix() -> None:
         boxa=FakeHost({"docker image inspect": layers("a")}),
         boxb=FakeHost({"docker image inspect": layers("b", Architecture="arm64")}),
     )
-    with pytest.raises(Refused, match="boxb has linux/arm64 and boxa linux/amd64"):
+    with pytest.raises(Refused, match="boxb has linux/arm64, and boxa linux/amd64"):
+        ensure_image(made)
+
+
+def test_nor_is_one_for_another_carried() -> None:
+    """A pull by digest would bring the other architecture's, and load takes any."""
+    boxb = FakeHost({"docker image inspect": NOTHING_THERE, "docker version": Said("linux/arm64")})
+    made = spanning(boxa=FakeHost({"docker image inspect": layers("a")}), boxb=boxb)
+    with pytest.raises(Refused, match="boxb has linux/arm64, and boxa linux/amd64"):
         ensure_image(made)
 
 
 def test_what_does_not_arrive_whole_is_an_error() -> None:
-    boxb = FakeHost({"docker image inspect": NOTHING_THERE, "docker load": Said(err="EOF", code=1)})
+    lost = Said(err="EOF", code=1)
+    boxb = FakeHost(
+        {"docker image inspect": NOTHING_THERE, "docker load": lost, "docker version": AMD64}
+    )
     boxa = FakeHost({"docker image inspect": layers("a"), "docker save": Said("half")})
     made = spanning(boxa=boxa, boxb=boxb)
     image = made.sites["boxa"].engine.image("postgres:17")
@@ -194,8 +215,17 @@ def test_the_first_error_is_the_one_that_is_raised() -> None:
 
 def test_a_port_for_its_own_host_needs_a_tunnel() -> None:
     asked = topology("s1", pa={"host": "ada@box"}, s1={"host": "ada@box"})
-    assert report.tunnels(asked) == ["ssh -N -L 5432:127.0.0.1:5432 -L 5433:127.0.0.1:5433 ada@box"]
-    assert report.tunnels(topology("s1")) == []
+    over = ["ssh", "-F", "/a b", "-p", "2222", "ada@box"]
+    assert report.tunnels(asked, {"ada@box": over}) == [
+        "ssh -N -L5432:127.0.0.1:5432 -L5433:127.0.0.1:5433 -F '/a b' -p 2222 ada@box"
+    ]
+    assert report.tunnels(topology("s1"), {"local": []}) == []
+
+
+def test_where_it_comes_from_is_not_where_it_listens() -> None:
+    asked = topology("s1", s1={"host": "box", "address": "192.0.2.9"}, pa={"listen": "192.0.2.1"})
+    assert report.uris(asked)[1] == "postgresql://postgres@127.0.0.1:5433/postgres"
+    assert report.tunnels(asked, {"box": ["ssh", "box"]}) == ["ssh -N -L5433:127.0.0.1:5433 box"]
 
 
 def test_uris_have_the_addresses() -> None:

@@ -30,7 +30,7 @@ def written(folder: Path, host: str = "") -> Path:
     return path
 
 
-@pytest.mark.parametrize("host", ["", 'host = "local"', 'host = "box"'])
+@pytest.mark.parametrize("host", ["", 'host = "local"'])
 def test_a_group_is_placed_as_a_whole(tmp_path: Path, host: str) -> None:
     placed = config.load(written(tmp_path, host), {}, on="box")
     assert [node.host for node in placed.nodes.values()] == ["box", "box"]
@@ -60,6 +60,11 @@ def test_the_file_has_the_last_word(tmp_path: Path) -> None:
         with pytest.raises(Refused) as caught:
             config.load(written(tmp_path, 'host = "box"'), environ, on=on)
         assert re.search(r'nodes\.s1\.host: is "box" here, and .* says "a"', caught.value.sentence)
+
+
+def test_local_has_a_meaning_beside_another_host(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match=r'nodes\.pa\.host: is "local" here'):
+        config.load(written(tmp_path, 'host = "box"'), {"INVOKE_HOST": "box"})
 
 
 def test_what_is_no_destination_is_refused(tmp_path: Path) -> None:

@@ -135,7 +135,7 @@ def test_steps() -> None:
 
 
 def test_summary() -> None:
-    lines = report.summary(topology("s1"), "/it's/p").splitlines()
+    lines = report.summary(topology("s1"), "/it's/p", {}).splitlines()
     assert lines[1:5] == [
         "pa  primary        postgresql://postgres@127.0.0.1:5432/postgres",
         "s1  standby of pa  postgresql://postgres@127.0.0.1:5433/postgres",
@@ -146,4 +146,4 @@ def test_summary() -> None:
         "the password: export PGPASSWORD=\"$(cat '/it'\"'\"'s/p')\"",
     ]
     assert "  invoke psql --node s1                    one on the standby" in "\n".join(lines)
-    assert "invoke psql --node pa" in report.summary(topology(), "/p")
+    assert "invoke psql --node pa" in report.summary(topology(), "/p", {})

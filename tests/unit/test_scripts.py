@@ -73,7 +73,7 @@ def test_functions_come_along_where_they_are_called(name: str) -> None:
         "initdb": ["unfinished", "begin"],
         "mark-standby": ["lay"],
         "passfile": ["lay"],
-        "reload": ["until_true"],
+        "reload": ["until_true", "lay"],
         "streaming": ["until_true"],
         "sync-names": ["until_true"],
         "synchronous": ["until_true"],

@@ -29,7 +29,8 @@ from pgherd import verify as verify_room
 from pgherd.docker import Container
 from pgherd.errors import DeadlinePassed, Error, Refused, Unreachable
 from pgherd.postgres.facts import Facts
-from pgherd.postgres.group import Group, Observation, Seen
+from pgherd.postgres.group import Group
+from pgherd.postgres.observation import Observation, Seen
 from pgherd.steps import sync
 from pgherd.sync import Sync
 from pgherd.verify import client as client_room
@@ -383,8 +384,8 @@ def test_a_foreign_container_is_not_asked(labels: dict[str, str]) -> None:
     """Only a container with the group's labels has a say, whatever it answers."""
     foreign: Container = container("pa", labels=labels)
     made = group(topology(), FakeHost())
-    assert made._seen(foreign, facts()) == Seen(foreign, None)
-    assert made._seen(container("pa"), facts()) == Seen(container("pa"), facts())
+    assert made._seen(foreign, facts(), "local") == Seen(foreign, None)
+    assert made._seen(container("pa"), facts(), "local") == Seen(container("pa"), facts())
 
 
 def test_of_two_primaries_the_one_promoted_last_is_meant(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from fakes import SYSTEM, FakeHost, Said, container, facts, group, image, standb
 
 from pgherd.errors import Refused
 from pgherd.postgres.facts import Disk, Facts
-from pgherd.postgres.group import Observation, Seen
+from pgherd.postgres.observation import Observation, Seen
 from pgherd.steps import leaders
 
 

@@ -21,8 +21,9 @@ from pgherd.docker.model import (
     read_container,
     read_image,
 )
-from pgherd.errors import Error, Refused, Unreachable
-from pgherd.host import LOCAL, NOTHING, Host, OnLine, Stdin
+from pgherd.docker.unreachable import raise_if_unreachable
+from pgherd.errors import Error, Refused
+from pgherd.host import NOTHING, Host, OnLine, Stdin
 from pgherd.shell import Result, Script, Tool
 
 docker = Tool("docker")
@@ -64,7 +65,7 @@ class Engine:
         """
         result = self.host.run(command, stdin=stdin, timeout=timeout, on_line=on_line, reads=reads)
         if not result.ok:
-            _raise_if_unreachable(result)
+            raise_if_unreachable(result)
         return result
 
     def must(self, command: BaseCommand, **options: Any) -> Result:
@@ -100,6 +101,11 @@ class Engine:
         if not result.ok and not NO_REGISTRY.search(result.err + result.out):
             raise Refused(f"The image {ref} cannot be had: {result.complaint()}")
         return result.ok
+
+    def platform(self) -> str:
+        """Return what the engine runs on, as images name it: "linux/amd64"."""
+        words = docker["version", "--format", "{{.Server.Os}}/{{.Server.Arch}}"]
+        return self.must(words, reads=True).out.strip()
 
     # --- containers ---
 
@@ -218,31 +224,3 @@ class Engine:
     def volume_exists(self, name: str) -> bool:
         """Tell whether the named volume exists."""
         return self.run(docker["volume", "inspect", name], reads=True).ok
-
-
-def _raise_if_unreachable(result: Result) -> None:
-    """Turn the CLI's own complaint about its engine into a sentence with a cure."""
-    said = result.err
-    if re.search(r"docker: (command )?not found", said):
-        raise Unreachable(
-            "The program 'docker' is not on this machine's PATH; ./scripts/bootstrap installs what "
-            "is missing on Debian and Ubuntu."
-            if result.host == LOCAL
-            else f"{result.host} has no docker command on the PATH of logins without a terminal: "
-            "install Docker there (Debian: apt-get install docker.io)."
-        )
-    if re.search(r"permission denied while trying to connect to the docker", said, re.IGNORECASE):
-        raise Unreachable(
-            f"The user has no permission on Docker's socket (host {result.host}).\n"
-            "Join the group docker (sudo usermod -aG docker $USER, then log in again)."
-        )
-    if re.search(
-        r"cannot connect to the docker daemon|failed to connect to the docker API|"
-        r"error during connect|docker\.sock",
-        said,
-        re.IGNORECASE,
-    ):
-        raise Unreachable(
-            f"The Docker Engine does not answer (host {result.host}): {said.strip()}\n"
-            "Start it (sudo systemctl start docker), or let ./scripts/bootstrap do it."
-        )

@@ -6,20 +6,22 @@ another that is reached by SSH; `open_host` tells which a name means.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
 from plumbum.commands.base import BaseCommand
 
-from pgherd.shell import Result, Script, Trace
+from pgherd.rules import LOCAL
+from pgherd.shell import Output, Result, Script, Trace
+
+__all__ = ["LOCAL", "NOTHING", "About", "Host", "OnLine", "Stdin"]
 
 OnLine = Callable[[str], None]
 Stdin = Script | Iterable[bytes]
 
 NOTHING = Script()
-LOCAL = "local"
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class Host(Protocol):
         """
         ...
 
-    def chunks(self, command: BaseCommand) -> Iterator[bytes]:
+    def chunks(self, command: BaseCommand) -> Output:
         """Run a command that changes nothing and yield its output in pieces, as it comes.
 
         It is ended when the iterator is dropped. There is no deadline but the reader's. Where it is

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 
 from pgherd import config
 from pgherd.docker import GROUP_LABEL, HELPER_LABEL, HOME_LABEL, Container, Image, docker
-from pgherd.errors import Refused
+from pgherd.errors import Refused, Unreachable
 from pgherd.host import LOCAL, Host
 from pgherd.host.local import LocalHost
 from pgherd.host.open import open_host
@@ -17,45 +16,10 @@ from pgherd.host.together import side_by_side
 from pgherd.passwords import Passwords
 from pgherd.postgres.facts import Facts
 from pgherd.postgres.instance import Instance
+from pgherd.postgres.observation import Observation, Seen
 from pgherd.postgres.site import Site
 from pgherd.shell import Trace
 from pgherd.topology import Topology
-
-
-@dataclass(frozen=True)
-class Seen:
-    """One node as it was found: its container, and what its server says if it answers."""
-
-    container: Container | None
-    facts: Facts | None
-    silence: str = ""  # why a running server did not answer
-
-    @property
-    def planned(self) -> bool:
-        """With `--dry`: it will run once the printed script has, so that it cannot be asked."""
-        return bool(self.container and self.container.planned and self.container.alive)
-
-
-@dataclass(frozen=True)
-class Observation:
-    """The group at one moment. Roles are those that PostgreSQL tells, never those asked for.
-
-    Attributes:
-        nodes: what was found of each node, by its name.
-        engines: every container of each host's engine by its name, other people's too.
-    """
-
-    nodes: Mapping[str, Seen]
-    engines: Mapping[str, Mapping[str, Container]]
-
-    @property
-    def primaries(self) -> list[str]:
-        """The nodes that are not in recovery: one, if all is well."""
-        return [n for n, seen in self.nodes.items() if seen.facts and not seen.facts.in_recovery]
-
-    def beside(self, instance: Instance) -> Mapping[str, Container]:
-        """Return the containers of the engine that the instance lives on, by name."""
-        return self.engines[instance.node.host]
 
 
 class Group:
@@ -81,12 +45,25 @@ class Group:
         self.image: Image | None = None  # once it is found
         self.image_told = False  # once in a run is enough
         self.hosts_told = False
+        self.served: set[str] = set()  # whose rules and role are as they ought to be, in this run
+        self.away: dict[str, str] = {}  # hosts that could not be reached, where that is tolerated
+        self._tolerant = False
         self._locked = False
 
     def _host(self, name: str) -> Host:
         if name == LOCAL:
             return self.here
         return open_host(name, self.trace, self.topology.root(name), config.ssh_config())
+
+    @property
+    def over(self) -> dict[str, Sequence[str]]:
+        """The command that carries another one to a host, by the host's name."""
+        return {name: site.host.over for name, site in self.sites.items()}
+
+    @property
+    def present(self) -> list[Site]:
+        """The hosts that answer, as far as is known: all of them, where none may be missing."""
+        return [site for site in self.sites.values() if site.name not in self.away]
 
     def site(self, instance: Instance) -> Site:
         """Return the host that a node lives on."""
@@ -142,10 +119,10 @@ class Group:
     def _no_primary(self, seen: Observation) -> str:
         master = self.master
         container = seen.nodes[master.name].container
-        if container is None:
-            return f"{master.name} does not run yet: `invoke setup-master` makes it."
         if silence := seen.nodes[master.name].silence:
             return f"{master.name} does not answer: {silence}"
+        if container is None:
+            return f"{master.name} does not run yet: `invoke setup-master` makes it."
         facts = seen.nodes[master.name].facts
         if facts and facts.in_recovery:
             return (
@@ -158,35 +135,56 @@ class Group:
 
     # --- what is ---
 
-    def observe(self) -> Observation:
-        """Look at every container of the engines and ask every running server of the group."""
-        sites = list(self.sites.values())
-        found = side_by_side(self._look, sites)
+    def observe(self, *, tolerant: bool = False) -> Observation:
+        """Look at every container of the engines and ask every running server of the group.
+
+        Args:
+            tolerant: a host that cannot be reached is said and left out, as in a tolerant lock;
+                its nodes count as silent. Else it is an error, since who is there may be primary.
+        """
+        if not tolerant and not self._tolerant:
+            self.away.clear()
+        sites = self.present
+        found = side_by_side(lambda site: self._look(site, tolerant or self._tolerant), sites)
         seen = {name: node for nodes, _ in found for name, node in nodes.items()}
-        engines = {site.name: those for site, (_, those) in zip(sites, found, strict=True)}
+        engines: dict[str, Mapping[str, Container]] = {name: {} for name in self.sites}
+        engines |= {site.name: those for site, (_, those) in zip(sites, found, strict=True)}
+        for name, instance in self.instances.items():
+            seen.setdefault(name, Seen(None, None, self.away.get(instance.node.host, "")))
         return Observation({name: seen[name] for name in self.instances}, engines)
 
-    def _look(self, site: Site) -> tuple[dict[str, Seen], dict[str, Container]]:
-        containers, answers = site.look()
-        self._clear_helpers(list(site.instances.values()), containers)
-        return {
-            n: self._seen(containers.get(n), answers.get(n)) for n in site.instances
-        }, containers
+    def _look(self, site: Site, tolerant: bool) -> tuple[dict[str, Seen], dict[str, Container]]:
+        try:
+            containers, answers = site.look()
+        except Unreachable as fault:
+            if not tolerant:
+                raise
+            self._leave_out(site.name, fault)
+            return {}, {}
+        self._clear_helpers(site, containers)
+        nodes = {
+            n: self._seen(containers.get(n), answers.get(n), site.name) for n in site.instances
+        }
+        return nodes, containers
 
-    def _seen(self, container: Container | None, answer: Facts | str | None) -> Seen:
+    def _leave_out(self, host: str, fault: Unreachable) -> None:
+        nodes = ", ".join(self.sites[host].instances)
+        self.trace.note(f"{fault.sentence}\n{nodes}: left out, since {host} cannot be reached")
+        self.away[host] = fault.sentence
+
+    def _seen(self, container: Container | None, answer: Facts | str | None, host: str) -> Seen:
         """Put together what was found of a node; only the group's own server has a say in it."""
         runs = container is not None and container.running and not container.planned
-        if container is None or not runs or not self.owns(container):
+        if container is None or not runs or not self.owns(container, host):
             return Seen(container, None)
         if isinstance(answer, Facts):
             return Seen(container, answer)
         return Seen(container, None, answer or f"{container.name} gave no answer.")
 
-    def owns(self, container: Container) -> bool:
-        """Tell whether a container is this group's, by its labels, and not another checkout's."""
-        homes = {site.host.home for site in self.sites.values()}
-        labels = container.labels
-        return labels.get(GROUP_LABEL) == self.name and labels.get(HOME_LABEL) in homes
+    def owns(self, container: Container, host: str) -> bool:
+        """Tell whether a container of that host is this group's, and not another checkout's."""
+        mine = (self.name, self.sites[host].host.home)
+        return (container.labels.get(GROUP_LABEL), container.labels.get(HOME_LABEL)) == mine
 
     @property
     def image_names(self) -> list[str]:
@@ -198,30 +196,45 @@ class Group:
     # --- one run at a time ---
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self, *, tolerant: bool = False) -> Iterator[None]:
         """Keep a second run away from this group, on each of its hosts; see `Host.lease`.
 
         With `--dry` nothing is taken. While it is held, `observe` clears away what a run that was
         killed left at work.
+
+        Args:
+            tolerant: a host that cannot be reached is said, and left out until the lock is given
+                back: for acts that need only the hosts that they touch.
         """
-        if self.trace.dry:
-            yield
-            return
-        hosts = {LOCAL: self.here} | {name: site.host for name, site in self.sites.items()}
+        self._tolerant = tolerant
+        self.away.clear()
         with ExitStack() as held:
-            for name in sorted(hosts):
-                held.enter_context(hosts[name].lease(self.name, self.name))
-            self._locked = True
+            if not self.trace.dry:
+                self._lock_all(held)
+                self._locked = True
             try:
                 yield
             finally:
-                self._locked = False
+                self._locked = self._tolerant = False
 
-    def _clear_helpers(self, ours: list[Instance], containers: dict[str, Container]) -> None:
+    def _lock_all(self, held: ExitStack) -> None:
+        held.enter_context(self.here.lease(self.secrets.name, self.name))
+        for name, site in sorted(self.sites.items()):
+            if name == LOCAL:
+                continue
+            try:
+                held.enter_context(site.host.lease(self.name, self.name))
+            except Unreachable as fault:
+                if not self._tolerant:
+                    raise
+                self._leave_out(name, fault)
+
+    def _clear_helpers(self, site: Site, containers: dict[str, Container]) -> None:
         """Remove what a killed run of ours left at work; the lock tells that it is gone itself."""
-        for instance in ours:
+        for instance in site.instances.values():
             left = containers.get(instance.helper)
-            if left and HELPER_LABEL in left.labels and self.owns(left) and self._locked:
+            ours = left and HELPER_LABEL in left.labels and self.owns(left, site.name)
+            if left and ours and self._locked:
                 self.trace.note(f"{left.name}: left behind by a run that was killed; removing it")
                 instance.engine.run(docker["rm", "--force", "--volumes", left.name])
                 del containers[left.name]

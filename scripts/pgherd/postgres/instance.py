@@ -26,7 +26,7 @@ from pgherd.docker import (
     label_options,
     no_volumes,
 )
-from pgherd.errors import DeadlinePassed, Error, Refused
+from pgherd.errors import DeadlinePassed, Error
 from pgherd.host import Host
 from pgherd.postgres import scripts
 from pgherd.postgres.facts import Disk, Facts
@@ -106,7 +106,6 @@ class Instance:
 
         Raises:
             Error: Docker refused; a container that could not start is removed again.
-            Refused: the address to publish on is not one of the host's.
         """
         image = image.at(self.host.name)
         spec, options = self.spec(image), self.run_options(image)
@@ -120,11 +119,6 @@ class Instance:
         if not result.ok:
             if "is already in use by container" not in result.err:
                 self.engine.run(docker["rm", "--force", "--volumes", self.name])
-            if "cannot assign requested address" in result.err:
-                raise Refused(
-                    f"{self.name}: its `listen`, {self.node.listen}, is no address of "
-                    f"{self.host.name} (`ip address` there shows which it has)."
-                )
             raise Error(f"{self.name} could not be started: {result.complaint()}")
         self.engine.plan(self.name, self._as_planned(image, labels))
 

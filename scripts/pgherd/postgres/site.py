@@ -19,7 +19,7 @@ from pgherd.shell import Tool
 from pgherd.topology import Topology
 
 LOOK_SECONDS = 30.0
-_ANSWER = re.compile(r"^== (\S+) (\d+)$\n?", re.MULTILINE)
+_ANSWER = re.compile(r"^== (\S+) (\d+|stderr)$\n?", re.MULTILINE)
 
 
 class Site:
@@ -120,10 +120,15 @@ def _asked(instance: Instance) -> Facts | str:
 def read_answers(text: str) -> dict[str, Facts | str]:
     """Read what `sh/look.sh` prints of each server: name and exit status, then psql's words."""
     parts = _ANSWER.split(text)
+    records = list(zip(parts[1::3], parts[2::3], parts[3::3], strict=True))
+    also = {name: said.strip() for name, code, said in records if code == "stderr"}
     found: dict[str, Facts | str] = {}
-    for name, code, said in zip(parts[1::3], parts[2::3], parts[3::3], strict=True):
-        try:
-            found[name] = Facts.parse(said) if code == "0" else f"On {name}: {said.strip()}"
+    for name, code, said in records:
+        if code == "stderr":
+            continue
+        try:  # a warning beside an answer is no fault
+            failed = f"On {name}: {also.get(name) or said.strip()}"
+            found[name] = Facts.parse(said) if code == "0" else failed
         except Error as fault:
             found[name] = fault.sentence
     return found

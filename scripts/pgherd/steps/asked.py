@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pgherd.docker import Container, Image
 from pgherd.errors import Refused
 from pgherd.postgres.facts import Facts
-from pgherd.postgres.group import Group, Observation
+from pgherd.postgres.group import Group
 from pgherd.postgres.instance import Instance
+from pgherd.postgres.observation import Observation
 
 METHODS = ("basebackup", "copy")
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing
 
 from pgherd.docker import Engine, Image, docker
 from pgherd.errors import Error, Refused
+from pgherd.shell import Output
 
 PROGRESS_SECONDS = 2.0
 MEGABYTE = 1_000_000
@@ -19,17 +21,22 @@ def carry(source: Engine, target: Engine, image: Image) -> Image:
         The image as the other engine knows it.
 
     Raises:
+        Refused: the other engine's architecture is another.
         Error: it did not arrive whole.
     """
-    if (there := target.image(image.id)) and there.contents == image.contents:
-        return there
+    own = f"pgherd/carried:{image.contents[:12]}"
+    for known in (image.id, own):
+        if (there := target.image(known)) and there.contents == image.contents:
+            return there
+    check_platform(image, source.host.name, target.platform(), target.host.name)
     if image.digest and (there := _pulled(target, image)):
         return there
-    # By its id where the name is taken there: what else has that name keeps it.
-    taken = image.ref != image.id and target.image(image.ref)
-    what = image.id if taken else image.ref
-    note = target.host.trace.note
-    note(f"image: {image.ref} goes from {source.host.name} to {target.host.name}")
+    what = image.ref
+    if image.ref == image.id or target.image(image.ref):
+        # What has the name there keeps it; and another kind of store gives another id.
+        what = own
+        source.must(docker["tag", image.id, own])
+    target.host.trace.note(f"image: {image.ref} goes from {source.host.name} to {target.host.name}")
     pieces = _told(source.host.chunks(docker["save", what]), image, target)
     result = target.run(docker["load", "--quiet"], stdin=pieces, timeout=None)
     there = target.image(what)
@@ -39,6 +46,15 @@ def carry(source: Engine, target: Engine, image: Image) -> Image:
             f"{target.host.name}: {result.complaint()}"
         )
     return there
+
+
+def check_platform(image: Image, host: str, platform: str, other: str) -> None:
+    """Refuse an image for another architecture than that of `other`, whose platform is given."""
+    if platform != image.platform:
+        raise Refused(
+            f"{other} has {platform}, and {host} {image.platform}: PostgreSQL's files are not the "
+            "same on both, so neither can follow the other. Choose hosts of one architecture."
+        )
 
 
 def _pulled(target: Engine, image: Image) -> Image | None:
@@ -59,13 +75,18 @@ def _pulled(target: Engine, image: Image) -> Image | None:
     return there
 
 
-def _told(pieces: Iterator[bytes], image: Image, target: Engine) -> Iterator[bytes]:
-    """Hand the pieces on and say now and then how many have gone."""
-    gone, said = 0, time.monotonic()
-    for piece in pieces:
-        yield piece
-        gone += len(piece)
-        if time.monotonic() - said > PROGRESS_SECONDS:
-            said = time.monotonic()
-            size = f"of about {image.size // MEGABYTE} " if image.size else ""
-            target.host.trace.note(f"  {target.host.name}: {gone // MEGABYTE} {size}MB")
+def _told(pieces: Output, image: Image, target: Engine) -> Output:
+    """Return the same output, which says now and then how much has gone."""
+
+    def counted() -> Generator[bytes, None, None]:
+        gone, said = 0, time.monotonic()
+        with closing(pieces):
+            for piece in pieces:
+                yield piece
+                gone += len(piece)
+                if time.monotonic() - said > PROGRESS_SECONDS:
+                    said = time.monotonic()
+                    size = f"of about {image.size // MEGABYTE} " if image.size else ""
+                    target.host.trace.note(f"  {target.host.name}: {gone // MEGABYTE} {size}MB")
+
+    return Output(pieces.shown, counted())

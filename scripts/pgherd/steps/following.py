@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 
 from pgherd.errors import DeadlinePassed, Error, Refused
+from pgherd.postgres import scripts
 from pgherd.postgres.conf import sql_literal
 from pgherd.postgres.facts import Facts
 from pgherd.steps import connect, guards, lifecycle
 from pgherd.steps.asked import Pair
-from pgherd.steps.node import run_container, wait_serving
+from pgherd.steps.node import keep, run_container, serve, wait_serving
 
 FOLLOW_SECONDS = 20  # for a standby to stream again before its log is looked at
 HOPELESS_LINES = 40
@@ -57,6 +58,7 @@ def _following_live(pair: Pair, mine: Facts, theirs: Facts) -> Facts | None:
 
 def _made_to_follow(pair: Pair) -> Facts | None:
     """Connect a standby of this system and see whether it streams; None if it does not."""
+    let_in(pair)
     connect.ensure_slot(pair.standby, pair.upstream)
     if pair.runs:
         connect.connect_running(pair.group, pair.standby, pair.upstream, pair.image)
@@ -71,10 +73,23 @@ def _made_to_follow(pair: Pair) -> Facts | None:
             pair.standby.engine.remove(made)
         return None
     facts = connect.wait_streaming(pair.standby, pair.upstream, connect.STREAMING_SECONDS)
-    pair.standby.wait_ready()
+    wait_serving(pair.group, pair.standby)
     pair.note(f"streams from {pair.upstream.name}")
     _drop_former_slot(pair)
     return facts or pair.theirs
+
+
+def let_in(pair: Pair) -> None:
+    """Have the upstream let the standby in, while there is nothing set aside yet.
+
+    Its rules name the addresses of the other hosts, which may be new; and the password in the file
+    has to be the role's.
+    """
+    name, group = pair.upstream.name, pair.group
+    if name not in group.served:
+        secret = scripts.password("password", group.passwords.of("replicator"))
+        keep(pair.upstream, serve(pair.upstream, secret, "role"))
+        group.served.add(name)
 
 
 def _drop_former_slot(pair: Pair) -> None:

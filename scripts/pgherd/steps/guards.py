@@ -8,8 +8,11 @@ from pathlib import PurePosixPath
 from pgherd.docker import GROUP_LABEL, HOME_LABEL, SPEC_LABEL, Container, Image
 from pgherd.errors import Refused
 from pgherd.host import LOCAL
-from pgherd.postgres.group import Group, Observation
+from pgherd.postgres.group import Group
 from pgherd.postgres.instance import Instance
+from pgherd.postgres.observation import Observation
+from pgherd.postgres.site import Site
+from pgherd.rules import for_others
 from pgherd.shell import Script, Tool, assignments
 from pgherd.topology import Node
 
@@ -21,6 +24,13 @@ _LOOK = """\
 [ -d "$data" ] || { echo 'not a directory'; exit; }
 found=$(ls -A "$data" 2>/dev/null) || { echo full; exit; }
 if [ -n "$found" ]; then echo full; else echo empty; fi
+"""
+
+# Whether the host has the address $listen, where that can be told.
+_HAS_ADDRESS = """\
+if command -v ip >/dev/null && ! ip -o address | awk '{ print $4 }' | grep -qF -e "$listen/"; then
+  echo 'no such address'
+fi
 """
 
 # ss is Linux's, lsof macOS's; without either, Docker's own refusal has to do.
@@ -47,13 +57,14 @@ def data_state(instance: Instance) -> str:
 def check_name(group: Group, instance: Instance, seen: Observation) -> None:
     """Refuse a container that has the node's name and is not this group's."""
     container = seen.beside(instance).get(instance.name)
-    if container and container.labels.get(GROUP_LABEL) == group.name and not group.owns(container):
+    owned = container and group.owns(container, instance.node.host)
+    if container and container.labels.get(GROUP_LABEL) == group.name and not owned:
         raise Refused(
             f"The container {instance.name} is of a group {group.name} too, of another checkout "
             f"({container.labels.get(HOME_LABEL)}): work on it there, or give this group and its "
             "nodes other names."
         )
-    if container and not group.owns(container):
+    if container and not owned:
         raise Refused(
             f"There is a container named {instance.name} that is not of group {group.name} "
             f"(image {container.image_ref}, {container.status}). Rename or remove it "
@@ -66,17 +77,24 @@ def check_passwords(group: Group, seen: Observation) -> None:
 
     Others would be made here in their place, and the role's changed under those who use it.
     """
-    made = [
-        instance
-        for instance in group.instances.values()
-        if instance.node.host != LOCAL and seen.nodes[instance.name].container
-    ]
-    if made and group.passwords.known("replicator") is None:
-        raise Refused(
-            f"{made[0].name} is on {made[0].node.host} already, and the passwords of {group.name} "
-            f"are not here: copy {group.secrets} from the checkout that made it. If they are lost, "
-            f"write a new one, one line, into {group.passwords.path('replicator')}."
-        )
+    if group.passwords.known("replicator"):
+        return
+    for site in group.present:
+        if site.name == LOCAL:
+            continue
+        theirs = [n for n in site.instances if _made(group, seen.engines[site.name].get(n), site)]
+        there = Tool("test")["-d", site.private]
+        if theirs or site.host.run(there, reads=True).ok:
+            raise Refused(
+                f"{group.name} is on {site.name} already, and its passwords are not here: copy "
+                f"{group.secrets} from the checkout that made it. If they are lost, write a new "
+                f"one, one line, into {group.passwords.path('replicator')}."
+            )
+
+
+def _made(group: Group, container: Container | None, site: Site) -> bool:
+    """Tell whether it is a container of the group that an earlier run has made."""
+    return bool(container and not container.planned and group.owns(container, site.name))
 
 
 def check_spec(instance: Instance, container: Container, image: Image) -> bool:
@@ -124,7 +142,7 @@ def _overlap(one: str, other: str, volume: bool) -> bool:
 
 
 def check_port(instance: Instance, seen: Observation) -> None:
-    """Refuse a port that somebody listens on, and say who."""
+    """Refuse a port that somebody listens on, and say who; and an address that the host lacks."""
     node = instance.node
     cure = (
         f"Free it, or give {node.name} another `port` in the topology "
@@ -138,9 +156,15 @@ def check_port(instance: Instance, seen: Observation) -> None:
     own = seen.beside(instance).get(instance.name)
     if own and own.planned:  # with --dry: what has the port now is the server that will be stopped
         return
-    script = Script((assignments(port=node.port) + _WHO_LISTENS,))
+    text = assignments(port=node.port, listen=node.listen) + _WHO_LISTENS
+    script = Script((text + _HAS_ADDRESS if for_others(node.listen) else text,))
     said = instance.host.run(Tool("sh")["-s"], stdin=script, reads=True).out
     for line in said.splitlines():
+        if line == "no such address":
+            raise Refused(
+                f"nodes.{node.name}.listen: {node.listen} is no address of {node.host} "
+                "(`ip address` there shows which it has)."
+            )
         if listener := _listener(line, node.listen, node.port):
             raise Refused(f"{_port(node)} is taken by {listener}. {cure}")
 

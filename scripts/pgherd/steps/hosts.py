@@ -9,7 +9,6 @@ from itertools import combinations
 
 from pgherd.docker import GROUP_LABEL, HOME_LABEL
 from pgherd.errors import Error
-from pgherd.host import About
 from pgherd.host.together import side_by_side
 from pgherd.postgres.group import Group
 from pgherd.postgres.site import Site
@@ -19,15 +18,18 @@ SKEW_SECONDS = 2.0  # by which two clocks may differ before it is told
 LOOK_SECONDS = 30.0
 
 # `df` of the nearest directory that is there; -P is one line of POSIX columns, in KB.
-_LOOK = """\
+_LOOK = """\\
 docker version --format 'engine {{.Server.Version}} {{.Server.Os}}/{{.Server.Arch}}' || exit
 for image in $images; do
   if docker image inspect "$image" >/dev/null 2>&1; then echo "image $image"; break; fi
 done
 docker ps --all --filter "label=$label" \\
   --format 'container {{.Names}} {{.State}} {{.Label "'"$home"'"}}'
-while [ ! -d "$data" ]; do data=$(dirname -- "$data"); done
-df -Pk -- "$data" | awk 'NR == 2 { print "free", $4 }'
+[ -z "$volumes" ] || set -- "$@" "$(docker info --format '{{.DockerRootDir}}')"
+for data; do
+  while [ ! -d "$data" ]; do data=$(dirname -- "$data"); done
+  df -Pk -- "$data" | awk 'NR == 2 { print "free", $4 }'
+done
 """
 
 
@@ -42,8 +44,7 @@ class HostReport:
     platform: str = ""
     skew: float = 0.0  # seconds that its clock is ahead of this machine's
     doubt: float = 0.0  # and by how much that may be wrong
-    free: int | None = None  # bytes, where the first of its data directories is
-    data: str = ""
+    free: int | None = None  # bytes, where its data directories are; the least of them
     image: str = ""  # the group's image, by the name that it has there; empty if it lacks it
     containers: tuple[tuple[str, str], ...] = ()  # the group's: name and state
 
@@ -61,11 +62,11 @@ def survey(group: Group) -> list[HostReport]:
 def _report(group: Group, site: Site) -> HostReport:
     names = tuple(node.name for node in site.nodes)
     try:
-        about, (engine, platform), seen, data = _look(group, site)
+        about, seen = site.host.about(), _look(group, site)
     except Error as fault:
         return HostReport(site.name, names, fault.sentence)
-    free = seen.get("free")
-    containers = (line.split(" ") for line in seen.get("container", []))
+    engine, _, platform = seen["engine"][0].partition(" ")
+    containers = (line.split(" ", 2) for line in seen.get("container", []))
     return HostReport(
         name=site.name,
         nodes=names,
@@ -73,31 +74,30 @@ def _report(group: Group, site: Site) -> HostReport:
         platform=platform,
         skew=about.skew,
         doubt=about.doubt,
-        free=int(free[0]) * 1024 if free else None,
-        data=data,
+        free=min((int(free) * 1024 for free in seen.get("free", [])), default=None),
         image=seen.get("image", [""])[0],
-        containers=tuple((c[0], c[1]) for c in containers if c[2] == site.host.home),
+        containers=tuple((c[0], c[1]) for c in containers if c[2:] == [site.host.home]),
     )
 
 
-def _look(group: Group, site: Site) -> tuple[About, tuple[str, str], dict[str, list[str]], str]:
-    about = site.host.about()
+def _look(group: Group, site: Site) -> dict[str, list[str]]:
+    """Return what the script printed, by the first word of each line."""
     directories = [node.data for node in site.nodes if not node.volume]
-    data = site.host.paths(*directories[:1])[0] if directories else "/"
+    data = site.host.paths(*directories) if directories else []
     values = assignments(
         images=" ".join(group.image_names),
         label=f"{GROUP_LABEL}={group.name}",
         home=HOME_LABEL,
-        data=data,
+        volumes="yes" if len(directories) < len(site.nodes) else "",
     )
     script = Script((values + _LOOK,))
-    result = site.engine.must(Tool("sh")["-s"], stdin=script, timeout=LOOK_SECONDS, reads=True)
+    command = Tool("sh")["-s", "--", data]
+    result = site.engine.must(command, stdin=script, timeout=LOOK_SECONDS, reads=True)
     seen: dict[str, list[str]] = {}
     for line in result.out.splitlines():
         kind, _, rest = line.partition(" ")
         seen.setdefault(kind, []).append(rest)
-    version, _, platform = seen["engine"][0].partition(" ")
-    return about, (version, platform), seen, data
+    return seen
 
 
 # --- in what they differ ---

@@ -10,9 +10,10 @@ from pgherd.docker import Container, Engine, Image
 from pgherd.errors import Error, Refused
 from pgherd.host import LOCAL
 from pgherd.host.together import side_by_side
-from pgherd.postgres.group import Group, Observation
+from pgherd.postgres.group import Group
+from pgherd.postgres.observation import Observation
 from pgherd.shell import Tool
-from pgherd.steps.carry import carry
+from pgherd.steps.carry import carry, check_platform
 
 BUILD_TIMEOUT = 1800.0
 UNBUILDABLE = 2  # what scripts/image/build exits with for a major that it cannot build
@@ -40,7 +41,7 @@ def ensure_image(group: Group, seen: Observation | None = None) -> Image:
         found = _obtained(group, asked)
     source, reference = _reference(group, found, seen)
     _refuse_other(group, seen, found, source, reference)
-    lacking = [name for name in group.sites if not _same(found.get(name), reference)]
+    lacking = [s.name for s in group.present if not _same(found.get(s.name), reference)]
     origin = _engine(group, source)
     made = side_by_side(lambda name: carry(origin, group.sites[name].engine, reference), lacking)
     group.image = _joined(reference, {**found, **dict(zip(lacking, made, strict=True))})
@@ -63,15 +64,15 @@ def find_image(group: Group, seen: Observation | None = None) -> Image | None:
 
 def _look(group: Group, seen: Observation | None) -> dict[str, Image | None]:
     """Ask each host for the image that the group's containers have there, else for one by name."""
-    names, sites = group.image_names, list(group.sites.values())
+    names, sites = group.image_names, group.present
     found = side_by_side(lambda site: site.find_image(names, _ours(group, seen, site.name)), sites)
-    return dict(zip(group.sites, found, strict=True))
+    return {site.name: image for site, image in zip(sites, found, strict=True)}
 
 
 def _ours(group: Group, seen: Observation | None, host: str) -> list[Container]:
     """Return the containers of the group's nodes on a host."""
     there = seen.engines[host].values() if seen else ()
-    return [c for c in there if group.owns(c) and c.name in group.topology.nodes]
+    return [c for c in there if group.owns(c, host) and c.name in group.topology.nodes]
 
 
 def _reference(group: Group, found: Found, seen: Observation | None) -> tuple[str, Image]:
@@ -99,12 +100,7 @@ def _refuse_other(
     for name, image in found.items():
         if image is None or _same(image, reference) or name not in group.sites:
             continue
-        if image.platform != reference.platform:
-            raise Refused(
-                f"{name} has {image.platform} and {source} {reference.platform}: PostgreSQL's "
-                "files are not the same on both, so neither can follow the other. Choose hosts of "
-                "one architecture."
-            )
+        check_platform(reference, source, image.platform, name)
         if ours := _ours(group, seen, name):
             raise Refused(
                 f"{ours[0].name} on {name} runs another image ({image.ref}, {image.id[:19]}) than "
@@ -134,7 +130,7 @@ def _obtained(group: Group, asked: str) -> dict[str, Image | None]:
         engine = group.sites[name].engine
         return engine.image(asked) if engine.pull(asked, _said(group, name)) else None
 
-    names = list(group.sites)
+    names = [site.name for site in group.present]
     found = dict(zip(names, side_by_side(pulled, names), strict=True))
     if not any(found.values()):
         found[LOCAL] = _found_or_built(group, asked)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pgherd.docker import Image
 from pgherd.errors import Refused
 from pgherd.postgres.facts import Disk
-from pgherd.postgres.group import Group, Observation, Seen
+from pgherd.postgres.group import Group
+from pgherd.postgres.observation import Observation, Seen
 from pgherd.steps import guards
 
 

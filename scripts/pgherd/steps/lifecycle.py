@@ -6,8 +6,9 @@ from pgherd.docker import Image
 from pgherd.errors import Error, Refused
 from pgherd.host.together import side_by_side
 from pgherd.postgres.facts import Disk
-from pgherd.postgres.group import Group, Observation
+from pgherd.postgres.group import Group
 from pgherd.postgres.instance import STOP_SECONDS, Instance
+from pgherd.postgres.observation import Observation
 from pgherd.steps import connect, guards, sync
 from pgherd.steps.image import ensure_image
 from pgherd.steps.leaders import refuse_two_primaries
@@ -21,7 +22,7 @@ def stop(group: Group) -> None:
 
     A standby stopped first would leave commits waiting for it.
     """
-    with group.locked():
+    with group.locked(tolerant=True):
         seen = group.observe()
         running = [i for i in group.instances.values() if _alive(seen, i)]
         if not running:
@@ -57,7 +58,7 @@ def _stop(group: Group, instance: Instance, *, clean: bool) -> None:
     container = instance.container()
     if container is None or not container.alive:
         return
-    if not group.owns(container):
+    if not group.owns(container, instance.node.host):
         raise Refused(f"{instance.name} is not a container of group {group.name}.")
     group.trace.note(f"{instance.name}: stopping it (a clean stop, up to {STOP_SECONDS} s)")
     instance.engine.stop(container, STOP_SECONDS)

@@ -6,11 +6,18 @@ from collections.abc import Callable
 
 from pgherd.docker import docker
 from pgherd.errors import Refused
-from pgherd.host.together import side_by_side
+from pgherd.host.together import WORKERS, side_by_side
 from pgherd.postgres.group import Group
 from pgherd.postgres.instance import Instance
+from pgherd.shell import Script, Tool, assignments
 
 LOG_SECONDS = 60.0
+# One round trip for all servers of a host.
+_LOGS = """\\
+for name; do
+  docker logs --tail "$tail" "$name" 2>&1 | sed "${head:+s/^/$name | /}"
+done
+"""
 
 
 def logs(group: Group, name: str, *, tail: int, follow: bool, show: Callable[[str], None]) -> None:
@@ -28,21 +35,32 @@ def logs(group: Group, name: str, *, tail: int, follow: bool, show: Callable[[st
         make = seed if name and group.instance(name).node.upstream else "`invoke setup-master`"
         raise Refused(f"There is no container of {name or group.name}: {make} or `invoke start`.")
 
+    if follow:
+        _follow(there, ["--tail", str(tail), "--follow"], show)
+        return
+    for site in sites.values():
+        names = [i.name for i in there if i.node.host == site.name]
+        head = "yes" if len(instances) > 1 else ""
+        script = Script((assignments(tail=tail, head=head) + _LOGS,))
+        command = Tool("sh")["-s", "--", names]
+        if names:
+            site.engine.run(command, stdin=script, timeout=LOG_SECONDS, on_line=show, reads=True)
+
+
+def _follow(instances: list[Instance], options: list[str], show: Callable[[str], None]) -> None:
+    if len(instances) > WORKERS:
+        raise Refused(f"--follow shows {WORKERS} servers at once: say --node.")
+
     def read(instance: Instance) -> None:
         head = f"{instance.name} | " if len(instances) > 1 else ""
-        options = ["--tail", str(tail), *(["--follow"] if follow else [])]
         instance.engine.run(
             docker["logs", *options, instance.name],
-            timeout=None if follow else LOG_SECONDS,
+            timeout=None,
             on_line=lambda line: show(f"{head}{line}"),
             reads=True,
         )
 
-    if follow:
-        side_by_side(read, there)
-        return
-    for instance in there:
-        read(instance)
+    side_by_side(read, instances)
 
 
 def psql(group: Group, name: str, command: str) -> int:
@@ -55,7 +73,7 @@ def psql(group: Group, name: str, command: str) -> int:
         instance = group.instance(name)
         container = instance.container()
     else:
-        seen = group.observe()
+        seen = group.observe(tolerant=True)
         instance = group.primary(seen)
         container = seen.nodes[instance.name].container
     if container is None or not container.running:

@@ -8,8 +8,10 @@ from pgherd.docker import Image, Mount
 from pgherd.errors import Refused
 from pgherd.host.together import side_by_side
 from pgherd.postgres import scripts
-from pgherd.postgres.group import Group, Observation
+from pgherd.postgres.group import Group
 from pgherd.postgres.instance import Instance, ScriptFailed
+from pgherd.postgres.observation import Observation
+from pgherd.shell import Tool
 from pgherd.steps import guards, leaders, lifecycle, seeding
 from pgherd.steps.hosts import tell_differences
 from pgherd.steps.image import ensure_image, find_image
@@ -37,7 +39,6 @@ def setup_master(group: Group) -> None:
     with group.locked():
         seen = group.observe()
         tell_differences(group)
-        guards.check_passwords(group, seen)
         run_master(group, seen)
         allow_replication(group, group.master)
 
@@ -54,6 +55,7 @@ def run_master(group: Group, seen: Observation) -> None:
     """
     master = group.master
     guards.check_name(group, master, seen)
+    guards.check_passwords(group, seen)
     _refuse_other_primary(group, seen)
     image = ensure_image(group, seen)
     container = seen.nodes[master.name].container
@@ -107,6 +109,7 @@ def make_database(group: Group, instance: Instance, image: Image) -> None:
     if guards.data_state(instance) == guards.FULL:  # half made, by a run that was killed
         seeding.set_aside(group, instance, image)
     group.trace.note(f"{instance.name}: making a database in {data} (image {image.ref})")
+    own = _initdb_scripts(instance)
     superuser = group.passwords.of("postgres")
     private = private_fragment(group)
     make_directories(group, instance)
@@ -119,8 +122,7 @@ def make_database(group: Group, instance: Instance, image: Image) -> None:
         CHECK,
     )
     mounts = instance.mounts()
-    if own := instance.places.initdb:  # the user's scripts for a new database
-        mounts.append(Mount(own, "/docker-entrypoint-initdb.d", readonly=True))
+    mounts += [Mount(own, "/docker-entrypoint-initdb.d", readonly=True)] if own else []
     acts: list[Callable[[], object]] = [
         lambda: instance.offline(image, script, mounts=mounts, timeout=None),
         lambda: instance.engine.make_network(group.network, group.name),
@@ -135,6 +137,21 @@ def make_database(group: Group, instance: Instance, image: Image) -> None:
         raise
 
 
+def _initdb_scripts(instance: Instance) -> str | None:
+    """Return the directory of the user's scripts for a new database, on the node's host.
+
+    Raises:
+        Refused: it is not there.
+    """
+    own = instance.places.initdb
+    if own and not instance.host.run(Tool("test")["-d", own], reads=True).ok:
+        raise Refused(
+            f"group.initdb: there is no directory {own} on {instance.node.host}. It is a path of "
+            f"the host of {instance.name}, as data directories are: copy the scripts there."
+        )
+    return own
+
+
 # --- step 6 ---
 
 
@@ -146,6 +163,7 @@ def allow_replication(group: Group, instance: Instance) -> None:
     if "stale passfile" in out and image:
         lay_passfile(group, instance, image)
     changed = keep(instance, out)
+    group.served.add(instance.name)
     if changed or group.trace.dry:
         group.trace.note(f"{instance.name}: allows replication")
     else:

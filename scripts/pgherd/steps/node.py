@@ -200,8 +200,7 @@ def serving_script(instance: Instance, *more: str | Script) -> Script:
         "reload",
         seconds=READY_SECONDS,
         PGDATA=PGDATA,
-        rules=hba_rules(instance),
-        elsewhere=" ".join(instance.places.elsewhere),
+        **hba_values(instance),
     )
 
 
@@ -216,6 +215,11 @@ def keep(instance: Instance, out: str) -> list[str]:
             due = line.removeprefix("restart ")
             note(f"{instance.name}: a restart is due for {due}: `invoke stop start`")
     return changed
+
+
+def hba_values(instance: Instance) -> dict[str, str]:
+    """Return the variables of `sh/hba.sh` for a node."""
+    return {"rules": hba_rules(instance), "elsewhere": " ".join(instance.places.elsewhere)}
 
 
 def hba_rules(instance: Instance) -> str:

@@ -12,11 +12,12 @@ from pgherd.errors import Error, Refused
 from pgherd.host import Host
 from pgherd.postgres import scripts
 from pgherd.postgres.facts import Facts
-from pgherd.postgres.group import Group, Observation
+from pgherd.postgres.group import Group
 from pgherd.postgres.instance import PGDATA, Instance, ScriptFailed
+from pgherd.postgres.observation import Observation
 from pgherd.shell import Script, Tool, Trace, assignments
 from pgherd.steps import connect, guards, lifecycle
-from pgherd.steps.node import make_directories, private_fragment
+from pgherd.steps.node import hba_values, make_directories, private_fragment
 from pgherd.steps.sync import read_sync
 
 NOT_EMPTY, NOT_CLEAN, LINKS = 65, 70, 71  # exit codes of begin and sh/copy.sh
@@ -104,10 +105,12 @@ def base_backup(
     script = scripts.compose(
         *pieces,
         *(["verify-backup"] * verify),
+        "hba",  # what came is the upstream's, which may be on another host
         *rest,
         "seeded",
         conninfo=connect.conninfo(instance, upstream, BACKUP_NAME),
         options=" ".join(options),
+        **hba_values(instance),
     )
     make_directories(group, instance)
     instance.engine.make_network(group.network, group.name)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from pgherd.errors import Refused
-from pgherd.postgres import scripts
+from pgherd.errors import Refused, Unreachable
 from pgherd.postgres.facts import Disk, Facts
-from pgherd.postgres.group import Group, Observation
+from pgherd.postgres.group import Group
 from pgherd.postgres.instance import Instance
+from pgherd.postgres.observation import Observation
 from pgherd.steps import connect, guards, lifecycle, seeding
 from pgherd.steps.asked import Asked, Pair
-from pgherd.steps.following import following
+from pgherd.steps.following import following, let_in
 from pgherd.steps.hosts import tell_differences
 from pgherd.steps.image import ensure_image
 from pgherd.steps.node import check_major, run_container
@@ -42,19 +42,26 @@ def seed_standby(group: Group, name: str, asked: Asked) -> None:
     """
     asked.check()
     standby = group.instance(name)
-    with group.locked():
+    with group.locked(tolerant=True):
         seen = group.observe()
+        _refuse_away(group, standby)
         tell_differences(group)
         guards.check_name(group, standby, seen)
         guards.check_passwords(group, seen)
         image = ensure_image(group, seen)
         upstream = _upstream(group, standby, seen, asked)
+        _refuse_away(group, upstream)
         pair = Pair(group, standby, upstream, image, seen)
         facts = None if asked.reseed else following(pair)
         if facts is None:
             _check(pair, asked)
             facts = _seed(pair, asked)
         _require_sync(pair, facts)
+
+
+def _refuse_away(group: Group, instance: Instance) -> None:
+    if instance.node.host in group.away:
+        raise Unreachable(group.away[instance.node.host])
 
 
 def _upstream(group: Group, standby: Instance, seen: Observation, asked: Asked) -> Instance:
@@ -163,10 +170,8 @@ def _check_data(pair: Pair, asked: Asked) -> None:
 def _seed(pair: Pair, asked: Asked) -> Facts | None:
     """Stop what runs, set aside what lies there, copy, connect, mark, start, wait."""
     group, standby, upstream, image = pair.group, pair.standby, pair.upstream, pair.image
-    if pair.theirs and guards.data_state(standby) == guards.FULL:
-        # While there is data to lose: the password in the file has to be the role's.
-        secret = scripts.password("password", group.passwords.of("replicator"))
-        upstream.execute(scripts.compose(secret, "role"))
+    if pair.theirs:
+        let_in(pair)
     for primary in _waiting(pair):
         group.trace.note(f"{primary}: asynchronous until {standby.name} streams again")
         set_names(group.instance(primary), "", 0)

@@ -51,7 +51,7 @@ def _remove(group: Group) -> None:
 def _remove_from(group: Group, site: Site) -> bool:
     """Remove what the group has on one host; tell whether there was anything."""
     containers = site.engine.containers()
-    ours = [c for n in site.nodes if (c := containers.get(n.name)) and group.owns(c)]
+    ours = [c for n in site.nodes if (c := containers.get(n.name)) and group.owns(c, site.name)]
     for container in ours:
         group.trace.note(f"{container.name}: removing its container")
         site.engine.remove(container)

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pgherd.docker import docker
 from pgherd.errors import Refused
 from pgherd.postgres.facts import Disk, Facts
-from pgherd.postgres.group import Group, Observation
+from pgherd.postgres.group import Group
 from pgherd.postgres.instance import Instance
+from pgherd.postgres.observation import Observation
 from pgherd.shell import Tool
 from pgherd.steps import guards
 from pgherd.steps.image import find_image
@@ -62,7 +63,7 @@ STEPS = (
 
 def look(group: Group) -> list[Step]:
     """Return the steps with what is done now, as Docker, PostgreSQL and the files tell."""
-    seen = group.observe()
+    seen = group.observe(tolerant=True)
     first, second = group.master, first_standby(group)
     a, b = seen.nodes[first.name], seen.nodes[second.name]
     ca, cb = a.container, b.container

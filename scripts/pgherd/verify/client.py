@@ -74,6 +74,7 @@ def connect(group: Group, instance: Instance) -> Connection:
     return psycopg.connect(
         host=host,
         sslmode="prefer",
+        require_auth="!password",  # never in clear to whoever answers there
         port=port,
         user="postgres",
         password=secret.value if secret else "",

@@ -34,4 +34,5 @@ expand() {
     esac
   done
 }
+former_rules=$(cat "$PGDATA/pg_hba.conf"; echo .)  # with its last lines' ends
 printf '%s\n' "$rules" | expand | block "$PGDATA/pg_hba.conf" replication

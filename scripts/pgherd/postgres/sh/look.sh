@@ -1,15 +1,20 @@
 # All containers of the engine, as `docker container inspect` has them; then, after a line `== ANSWERS`, what each
-# server of the group $group and the home $home says of itself: a line `== NAME STATUS`, then psql's words.
+# server of the group $group and the home $home says of itself: a line `== NAME STATUS`, then psql's words; and a line
+# `== NAME stderr`, then what else was said.
 # All are asked at once; each answer waits in its pipe until the later ones are printed, so that they do not mix.
 ask() {
   docker exec --interactive --user postgres --env 'PGOPTIONS=-c synchronous_commit=local' "$1" \
-    psql -XAtq -v ON_ERROR_STOP=1 -U postgres -d postgres 2>&1 <<'END-OF-SQL'
+    psql -XAtq -v ON_ERROR_STOP=1 -U postgres -d postgres <<'END-OF-SQL'
 $facts
 END-OF-SQL
 }
+one() {
+  also=$({ said=$(ask "$1") && code=0 || code=$?; printf '== %s %s\n%s\n' "$1" "$code" "$said" >&5; } 2>&1)
+  printf '== %s stderr\n%s\n' "$1" "$also"
+} 5>&1
 tell() {
   [ $# -gt 0 ] || return 0
-  { said=$(ask "$1") && code=0 || code=$?; printf '== %s %s\n%s\n' "$1" "$code" "$said"; } | { shift; tell "$@"; cat; }
+  one "$1" | { shift; tell "$@"; cat; }
 }
 ids=$(docker ps --all --quiet --no-trunc) || exit
 [ -n "$ids" ] || exit 0

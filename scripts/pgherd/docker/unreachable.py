@@ -1,0 +1,39 @@
+"""The docker CLI's complaints about its engine, as sentences with a cure."""
+
+from __future__ import annotations
+
+import re
+
+from pgherd.errors import Unreachable
+from pgherd.host import LOCAL
+from pgherd.shell import Result
+
+
+def raise_if_unreachable(result: Result) -> None:
+    """Turn the CLI's own complaint about its engine into a sentence with a cure."""
+    said = result.err
+    if re.search(r"docker: (command )?not found", said):
+        raise Unreachable(
+            "The program 'docker' is not on this machine's PATH; ./scripts/bootstrap installs what "
+            "is missing on Debian and Ubuntu."
+            if result.host == LOCAL
+            else f"{result.host} has no docker command on the PATH of logins without a terminal: "
+            "install Docker there (Debian: apt-get install docker.io)."
+        )
+    if re.search(r"permission denied while trying to connect to the docker", said, re.IGNORECASE):
+        raise Unreachable(
+            f"The user has no permission on Docker's socket (host {result.host}).\n"
+            "Join the group docker (sudo usermod -aG docker $USER, then log in again)."
+        )
+    if re.search(
+        r"cannot connect to the docker daemon|failed to connect to the docker API|"
+        r"error during connect|docker\.sock",
+        said,
+        re.IGNORECASE,
+    ):
+        here = result.host == LOCAL
+        raise Unreachable(
+            f"The Docker Engine does not answer (host {result.host}): {said.strip()}\n"
+            f"Start it{'' if here else ' there'} (sudo systemctl start docker)"
+            f"{', or let ./scripts/bootstrap do it' if here else ''}."
+        )
