@@ -32,10 +32,23 @@ def _group(c: Context) -> Group:
 def _opened(echo: bool, dry: bool, on: str) -> Group:
     """Return the same group to all tasks of one run: with --dry each counts on those before."""
     from pgherd import config
+    from pgherd.errors import Refused
     from pgherd.postgres.group import Group
     from pgherd.shell import Trace
 
-    return Group(config.load(on=on), Trace(echo=echo, dry=dry))
+    if len(_places()) > bool(on):
+        raise Refused(f"`on {_places()[-1]}` comes before all other tasks, and once.")
+    return Group(config.load(on=on), Trace(echo=echo, dry=dry, on=on))
+
+
+def _places() -> list[str]:
+    """Return the hosts that the command line says by `on`, wherever it does."""
+    words = sys.argv[1:]
+    return [
+        host
+        for before, word, host in zip(["", *words], words, [*words[1:], ""], strict=False)
+        if word == "on" and not before.startswith("-")
+    ]
 
 
 def told(body: Callable[..., None]) -> Callable[..., None]:
@@ -50,6 +63,9 @@ def told(body: Callable[..., None]) -> Callable[..., None]:
         try:
             body(*args, **options)
             sys.stdout.flush()
+        except Error as fault:
+            fault.message = _placed(fault.sentence, args[0])
+            raise
         except BrokenPipeError:  # | head has what it wanted
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         except KeyboardInterrupt:
@@ -58,6 +74,13 @@ def told(body: Callable[..., None]) -> Callable[..., None]:
             raise Error(f"{fault.strerror}: {fault.filename or fault}") from None
 
     return run
+
+
+def _placed(text: str, c: Context) -> str:
+    """Return advice as it has to be typed for a group that `on` has placed."""
+    from pgherd.shell import advice
+
+    return advice(text, c.config.pgherd.on)
 
 
 def _standby(group: Group, node: str) -> str:
@@ -82,8 +105,10 @@ def on(c: Context, host: str) -> None:
 
     if not host:
         raise Refused("`invoke on` needs a host, and was given an empty word: a variable not set?")
-    if c.config.pgherd.on not in {"", host} or _opened.cache_info().currsize:
-        raise Refused(f"`on {host}` comes before all other tasks, and once: a run has one place.")
+    if host in ns.task_names:
+        raise Refused(f"`invoke on {host}`: {host} is a task, and before it comes a host.")
+    if sys.argv[-2:] == ["on", host]:
+        raise Refused(f"`invoke on {host}` wants the tasks for it: invoke on {host} hosts, say.")
     c.config.pgherd.on = host
 
 
@@ -173,7 +198,7 @@ def verify(c: Context, json_: bool = False, tap: bool = False) -> None:
         return
     verdict = run(group)
     shown = report.verdict_json if json_ else report.verdict_tap if tap else report.verdict_text
-    print(shown(verdict))
+    print(_placed(shown(verdict), c))
     if not verdict.ok:
         raise Error("")
 
@@ -207,11 +232,14 @@ def steps(c: Context) -> None:
 
 @task(help={"node": "which node (default: all)", "follow": "go on until Ctrl-C"})
 @told
-def logs(c: Context, node: str = "", follow: bool = False, tail: int = 50) -> None:
+def logs(c: Context, node: str = "", follow: bool = False, tail: str = "50") -> None:
     """Show the last lines of the servers' logs."""
+    from pgherd.errors import Refused
     from pgherd.steps import looking
 
-    looking.logs(_group(c), node, tail=tail, follow=follow, show=print)
+    if not tail.isdecimal():
+        raise Refused(f"--tail is a number of lines, not {tail!r}.")
+    looking.logs(_group(c), node, tail=int(tail), follow=follow, show=print)
 
 
 @task(help={"node": "which node (default: the primary)", "command": "SQL to run instead"})
@@ -220,7 +248,8 @@ def psql(c: Context, node: str = "", command: str = "") -> None:
     """Open psql in a node's container, as superuser."""
     from pgherd.steps import looking
 
-    sys.exit(looking.psql(_group(c), node, command))
+    terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    sys.exit(looking.psql(_group(c), node, command, terminal=terminal))
 
 
 @task

@@ -21,15 +21,13 @@ from pydantic import (
 )
 
 from pgherd import rules
+from pgherd.destination import host_name
 from pgherd.errors import Refused
 from pgherd.rules import Setting, rule
 from pgherd.sync import Sync
 
 Name = Annotated[str, rule(rules.DOCKER_NAME, rules.NAME_RULE)]
-Host = Annotated[
-    str,
-    rule(r"[^\s/\x00-\x1f\x7f-][^\s/\x00-\x1f\x7f]*", 'must be "local" or an SSH destination'),
-]
+Host = Annotated[str, AfterValidator(host_name)]
 Address = Annotated[str, AfterValidator(rules.node_address)]
 
 

@@ -124,8 +124,10 @@ class Trace:
     shell script; see `note` for its comments.
     """
 
-    def __init__(self, *, echo: bool = False, dry: bool = False) -> None:
+    def __init__(self, *, echo: bool = False, dry: bool = False, on: str = "") -> None:
+        """Take what Invoke was asked for; `on` is the host that the group was placed on."""
         self.echo = echo
+        self.on = on
         self.dry = dry
         self._begun = False
         self._lock = threading.Lock()
@@ -156,6 +158,7 @@ class Trace:
 
     def note(self, text: str) -> None:
         """Print a line for the operator: on stderr, or as a comment of the dry script."""
+        text = advice(text, self.on)
         if self.dry:
             self._print("\n".join(f"# {line}" for line in text.splitlines()), sys.stdout)
         else:
@@ -219,6 +222,11 @@ def _heredoc(text: str) -> str:
 def command_line(argv: Sequence[str], over: Sequence[str] = ()) -> str:
     """Return a command as shell text, carried by `over` to another host."""
     return shlex.join([*over, shlex.join(argv)] if over else argv)
+
+
+def advice(text: str, on: str) -> str:
+    """Return a text whose `invoke …` are to be typed for a group that was placed on a host."""
+    return re.sub(r"`invoke (?!on )", f"`invoke on {on} ", text) if on else text
 
 
 def assignments(**values: str | int) -> str:

@@ -9,14 +9,13 @@ from contextlib import contextmanager, suppress
 
 import psycopg
 import pytest
-from far import Far, MakeFar, ended, wait_for
+from far import UNREACHABLE, Far, MakeFar, ended, wait_for
 from machine import lacking, until
 from rig import Rig
 
 pytest_plugins = ["rigged", "rigged_far"]
 pytestmark = pytest.mark.skipif(bool(lacking()), reason=f"no further Docker hosts: {lacking()}")
 
-UNREACHABLE = 3
 TABLE = (
     "CREATE TABLE many AS SELECT id, repeat(md5(id::text), 30) FROM generate_series(1, 60000) id"
 )
@@ -61,7 +60,7 @@ def begun(far: Far) -> bool:
 
 def sound(far: Far) -> None:
     """Whatever happened, the same command comes to a good end and leaves nothing besides."""
-    far.invoke("seed-standby")
+    far.invoke_when_free("seed-standby")
     far.checks()
     assert far.sql("standby", "SELECT count(*) FROM many") == "60000"
     assert [far.helpers(role) for role in far.nodes] == ["", ""]
@@ -96,11 +95,11 @@ def test_a_connection_that_falls_silent(far: Far) -> None:
 
 
 def test_the_connection_to_the_master_that_is_dropped(far: Far) -> None:
-    run = far.begin(*SLOW)
+    run = far.begin("seed-standby", "--max-rate", "20M")  # it is noticed after the base backup
     wait_for(run, lambda: begun(far))
     far.host("master").kill_sessions()
-    said = ended(run, 40, UNREACHABLE)
-    assert "hosta was lost" in said
+    said = ended(run, 20, UNREACHABLE)
+    assert "The connection to hosta was lost" in said
     sound(far)
 
 
@@ -165,8 +164,6 @@ def test_a_partition_loses_nothing_that_was_acknowledged(far: Far) -> None:
         senders = "SELECT count(*) FROM pg_stat_replication"
         until(lambda: far.sql("master", senders) == "0", "the master has given it up", 20)
         assert len(acknowledged) <= count + 1  # commits wait for the standby
-        failed = far.checks(code=1)
-        assert not failed["streaming", "standby"]["ok"]
         standby.mend()
         master.mend()
         until(lambda: len(acknowledged) > count + 100, "rows are written again", 30)

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from far import Far, MakeFar, ended
+from far import REFUSED, UNREACHABLE, Far, MakeFar, ended
 from host import Host
 from login import make_key
 from machine import lacking
@@ -16,7 +16,6 @@ from rig import Rig
 pytest_plugins = ["rigged", "rigged_far"]
 pytestmark = pytest.mark.skipif(bool(lacking()), reason=f"no further Docker hosts: {lacking()}")
 
-REFUSED, UNREACHABLE = 2, 3
 USERS = ("root", "member", "stranger")
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import psycopg
 import pytest
-from far import Far, MakeFar, ended
+from far import UNREACHABLE, Far, MakeFar, ended
 from host import Host
 from machine import lacking, run
 from rig import Rig
@@ -175,24 +175,40 @@ def test_the_method_copy_is_refused(made: Made) -> None:
     far.checks()
 
 
-def test_one_host_that_is_down_is_named_and_stops_the_others(rigged: Rig, made: Made) -> None:
+def test_one_host_that_is_down_is_named_and_nothing_is_changed(rigged: Rig, made: Made) -> None:
     far = made.far
     before = far.things()
     rigged.hosts["hostc"].stop_sshd()
-    began = time.monotonic()
-    for words in ([*seed(far, "standby"), "--reseed", "--async-meanwhile"], ["stop"], ["start"]):
-        said = ended(far.begin(*words), 15, 3)
-        assert "hostc" in said
+    again = [*seed(far, "standby2"), "--reseed", "--async-meanwhile"]
+    for words in (again, ["setup-master"], ["start"], ["down"]):
+        said = ended(far.begin(*words), 15, UNREACHABLE)
+        address = rigged.hosts["hostc"].address
+        assert f"hostc (root@{address}:22) cannot be reached by SSH" in said
         assert "Connection refused" in said
-    assert time.monotonic() - began < 15
-    answer = json.loads(far.invoke("hosts", "--json", code=3).stdout)
+    answer = json.loads(far.invoke("hosts", "--json", code=UNREACHABLE).stdout)
     assert [(host["name"], host["ok"]) for host in answer["hosts"]] == [
         ("hosta", True), ("member@hostb", True), ("hostc", False),
     ]  # fmt: skip
     assert "Connection refused" in answer["hosts"][2]["fault"]
+    other = far.invoke(*seed(far, "standby")).stderr  # what needs that host not
+    assert f"{far.container('standby2')}: left out, since hostc cannot be reached" in other
+    assert f"{far.container('standby')}: already streams" in other
     assert far.things() == before
     rigged.hosts["hostc"].repair()
     far.checks()
+
+
+def test_a_firewall_that_lets_only_ssh_through_from_here(rigged: Rig, made: Made) -> None:
+    far = made.far
+    for role, node in far.nodes.items():
+        rule = ("--source", rigged.machine, "--protocol", "tcp", "--dport", str(node["port"]))
+        words = ("--table", "raw", "--append", "PREROUTING", *rule, "--jump", "DROP")
+        far.host(role).run("iptables", "--wait", *words)
+    with pytest.raises(psycopg.OperationalError), far.connect("master"):
+        pass
+    began = time.monotonic()
+    far.checks()
+    assert time.monotonic() - began < 10
 
 
 def test_stop_and_start_and_a_purge_on_all_hosts(made: Made) -> None:
@@ -218,7 +234,7 @@ def test_a_master_here_and_a_standby_there(make_far: MakeFar) -> None:
     assert "already" in far.invoke("seed-standby").stderr
     sender = "SELECT sender_host FROM pg_stat_wal_receiver"
     assert far.sql("standby", sender) == far.rig.machine
-    senders = "SELECT client_addr || ' ' || sync_state FROM pg_stat_replication"
+    senders = "SELECT host(client_addr) || ' ' || sync_state FROM pg_stat_replication"
     assert far.sql("master", senders) == f"{far.host('standby').address} sync"
     far.invoke("down", "--purge", "--confirm", far.name, "--delete-data")
     assert not far.data("master").exists()

@@ -30,10 +30,12 @@ class Box:
     programs: Path  # first on the PATH over there
     hosts: list[SshHost] = field(default_factory=list)
 
-    def host(self, *, dry: bool = False, echo: bool = False, **options: Any) -> SshHost:
+    def host(
+        self, alias: str = "box", *, dry: bool = False, echo: bool = False, **options: Any
+    ) -> SshHost:
         """Return another host that means this box."""
         trace = Trace(dry=dry, echo=echo)
-        made = SshHost("box", trace, config_file=self.client.config, **options)
+        made = SshHost(alias, trace, config_file=self.client.config, **options)
         self.hosts.append(made)
         return made
 

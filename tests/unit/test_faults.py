@@ -57,7 +57,9 @@ VALUES = r"""
 [nodes.pstandby] data = 2026-01-01 -> nodes.pstandby.data: must be text in quotes, not a date or time
 [nodes.pstandby] listen = "here"   -> nodes.pstandby.listen: must be an IP address of its host, like 127.0.0.1 or 0.0.0.0, not "here"
 [nodes.pstandby] address = "a,b"   -> nodes.pstandby.address: must be one host name or IP address, without port, not "a,b"
-[nodes.pstandby] host = "-oX=y"    -> nodes.pstandby.host: must be "local" or an SSH destination, not "-oX=y"
+[nodes.pstandby] host = "-oX=y"    -> nodes.pstandby.host: must be "local" or an SSH destination <forms>, not "-oX=y"
+[nodes.pstandby] host = "ada@box:99999" -> nodes.pstandby.host: must be "local" or an SSH destination <forms>, not "ada@box:99999"
+[nodes.pstandby] host = "ssh://ada@box" -> nodes.pstandby.host: must be "local" or an SSH destination <forms>, not "ssh://ada@box"
 [nodes.pstandby] upstream = 1      -> nodes.pstandby.upstream: must be text in quotes, not 1
 [nodes.pstandby] application_name = "é" -> nodes.pstandby.application_name: must be 1 to 63 printable ASCII characters (PostgreSQL alters others), not "é"
 [nodes.pstandby] application_name = "*" -> nodes.pstandby.application_name: cannot be *, which means every standby in group.sync
@@ -83,11 +85,13 @@ VALUES = r"""
 [gruop] name = "x"       -> gruop: unknown key (did you mean group?)
 """
 NAME = "characters, letters, digits, _ . and -, beginning with a letter or a digit"
+FORMS = "(an alias of ssh_config, ada@box, ada@box:2222 or [2001:db8::1]:2222)"
 
 
 @pytest.mark.parametrize("case", VALUES.strip().splitlines())
 def test_every_fault_has_its_sentence(tmp_path: Path, case: str) -> None:
-    line, fault = case.replace("LONG", "f" * 5000).replace("<name>", NAME).split(" -> ")
+    case = case.replace("LONG", "f" * 5000).replace("<name>", NAME).replace("<forms>", FORMS)
+    line, fault = case.split(" -> ")
     section, added = line.strip().split(" ", 1)
     key = re.escape(added.split(" = ")[0])
     tables = GOOD.replace("\n[", "\0[").split("\0") + [section] * (section not in GOOD)

@@ -28,7 +28,6 @@ from sshd import (
 
 from pgherd.errors import Refused, Unreachable
 from pgherd.host import hops
-from pgherd.host.sshconfig import Destination
 
 pytestmark = needs_sshd
 LATE = 8.0  # seconds after which it hangs, on a busy machine too
@@ -80,36 +79,16 @@ def says(connected: hops.Connected, command: str) -> str:
 # --- destinations ---
 
 
-@pytest.mark.parametrize(
-    ("text", "argv"),
-    [
-        ("box", ["ssh", "box"]),
-        ("user@box", ["ssh", "user@box"]),
-        ("user@box:2222", ["ssh", "-p", "2222", "user@box"]),
-        ("[2001:db8::1]:2222", ["ssh", "-p", "2222", "2001:db8::1"]),
-        ("user@[::1]", ["ssh", "user@::1"]),
-        ("2001:db8::1", ["ssh", "2001:db8::1"]),
-        ("a@corp@box", ["ssh", "a@corp@box"]),
-        ("ssh://user@box:33", ["ssh", "-p", "33", "user@box"]),
-    ],
-)
-def test_a_destination_is_a_command_line(text: str, argv: list[str]) -> None:
-    assert hops.ssh_argv(text) == argv
-
-
 def test_options_stand_before_the_destination() -> None:
     argv = hops.ssh_argv("user@box:2222", "-t", config_file="/x/config")
     assert argv == ["ssh", "-F", "/x/config", "-t", "-p", "2222", "user@box"]
+    assert hops.ssh_argv("box") == ["ssh", "box"]
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["", "user@", "two words", "-oProxyCommand=x", "-l@box", "box:", "box:ssh", "box:0",
-     "box:65536", "[::1", "[::1]:x", "b\nox"],
-)  # fmt: skip
-def test_what_is_no_destination_is_refused(text: str) -> None:
-    with pytest.raises(Refused, match=re.escape(repr(text))):
-        Destination.parse(text)
+def test_an_address_in_brackets_is_connected_to_without_them(user: Client) -> None:
+    told = refusal(user, "[::1]:1")
+    assert "[::1] " not in told.replace("[::1]:1", "")
+    assert "cannot be resolved" not in told
 
 
 # --- ssh_config ---
@@ -279,3 +258,10 @@ def test_a_proxy_command_that_hangs_is_ended(user: Client, tmp_path: Path) -> No
     user.host("box", ProxyCommand=f"sh {tmp_path}/hang")
     assert "within 1 s" in refusal(user, "box", timeout=1.0)
     assert f"{tmp_path}/hang" not in run("ps", "-eo", "args")
+
+
+def test_a_proxy_command_that_is_deaf_to_its_end_is_killed(user: Client, tmp_path: Path) -> None:
+    (tmp_path / "deaf").write_text("trap '' TERM; while :; do sleep 0.2; done", encoding="utf-8")
+    user.host("box", ProxyCommand=f"sh -c 'sh {tmp_path}/deaf; exit'")
+    assert "within 1 s" in refusal(user, "box", timeout=1.0)
+    wait_until(lambda: f"{tmp_path}/deaf" not in run("ps", "-eo", "args"), "it ends")

@@ -224,6 +224,27 @@ def test_a_revoked_key(user: Client, server: Sshd) -> None:
     assert f"{user.known_hosts}:2" in told
 
 
+def test_a_key_that_is_revoked_without_a_port_is_revoked_on_each(
+    user: Client, server: Sshd
+) -> None:
+    key = public(server.keys["ed25519"])
+    user.knows(f"127.0.0.1 {key}\n")
+    connects(user)
+    user.knows(f"@revoked 127.0.0.1 {key}\n")
+    told = refusal(user)
+    assert f"is revoked ({user.known_hosts}:2)" in told
+
+
+def test_a_line_without_a_port_does_not_revoke_what_is_known_of_the_port(
+    user: Client, server: Sshd
+) -> None:
+    """As OpenSSH has it: the host's other lines count only where nothing is known of the port."""
+    user.knows(server.known("ed25519"))
+    user.knows(f"@revoked 127.0.0.1 {public(server.keys['ed25519'])}\n")
+    connects(user)
+    run("ssh", "-F", user.config, "-o", "BatchMode=yes", "box", "true")
+
+
 @pytest.mark.parametrize("made", ["text", "krl", "missing"])
 def test_a_list_of_revoked_keys(user: Client, server: Sshd, tmp_path: Path, made: str) -> None:
     revoked = tmp_path / "revoked"

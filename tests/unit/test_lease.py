@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -73,13 +74,39 @@ def test_a_root_that_is_there_stays_as_it_is(there: Box) -> None:
         assert root.stat().st_mode & 0o777 == 0o750
 
 
-def test_a_run_on_that_machine_is_kept_away_too(there: Box) -> None:
+def test_it_is_the_lock_that_a_checkout_takes_in_its_own_directory(there: Box) -> None:
     file = there.home / "pgherd" / ".pair.lock"
     said = f"process {os.getpid()}, since"
     with there.host().lease("pair", "pair"), pytest.raises(Refused, match=said), held(file, "pair"):
         pass
     with held(file, "pair"), pytest.raises(Refused, match=said), there.host().lease("pair", "pair"):
         pass
+
+
+def test_nothing_but_the_keeper_holds_it(there: Box) -> None:
+    """Not what it has begun: a lock lasts as long as anybody has its descriptor."""
+    host, other = there.host(), there.host()
+    assert not opened(there.home / "pgherd" / ".pair.lock")
+    with host.lease("pair", "pair"):
+        link = host.link()
+        link.end(999)  # it looks for that for a while
+        time.sleep(0.3)  # by then it listens again, which is a program of its own
+        lock = there.home / "pgherd" / ".pair.lock"
+        assert eventually(lambda: len(opened(lock)) == 1, seconds=0.3)
+        assert not is_free(other)
+    started = time.monotonic()
+    assert is_free(other)
+    assert time.monotonic() - started < 0.5
+
+
+def opened(file: Path) -> list[Path]:
+    """Return the descriptors that lead to a file, of all processes but this one."""
+    found = []
+    for descriptor in Path("/proc").glob("[0-9]*/fd/*"):
+        with suppress(OSError):
+            if descriptor.resolve() == file and descriptor.parts[2] != str(os.getpid()):
+                found.append(descriptor)
+    return found
 
 
 def test_a_root_that_cannot_be_written(there: Box) -> None:

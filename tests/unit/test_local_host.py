@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,8 @@ from pgherd import config
 from pgherd.errors import DeadlinePassed, Error, Unreachable
 from pgherd.host import About, running
 from pgherd.host.local import LocalHost
+from pgherd.host.program import Program, ended_within, start_program
+from pgherd.host.scope import Cancelled, Scope
 from pgherd.shell import Result, Script, Tool, Trace
 
 MB = 2**20
@@ -253,16 +256,47 @@ def test_a_missing_program_is_said(host: LocalHost) -> None:
     assert caught.value.sentence.startswith("The program 'no-such-program' is not on this machine")
 
 
-def test_end_all_ends_what_other_threads_wait_for(
+def test_what_is_given_up_ends_with_its_children(
     host: LocalHost, tmp_path: Path, all_ended: Callable[[], bool]
 ) -> None:
-    script = 'exec 3>"$1"; sleep 60 & sleep 60'
+    words = ['exec 3>"$1"; echo >>"$2"; sleep 60 & sleep 60', tmp_path / "alive", tmp_path / "up"]
+    scope = Scope()
+
+    def stays() -> None:
+        with scope.entered(), pytest.raises(Cancelled):
+            sh(host, *map(str, words))
+
     with ThreadPoolExecutor() as pool:
-        runs = [pool.submit(sh, host, script, str(tmp_path / "alive")) for _ in range(3)]
-        assert eventually(lambda: len(running._all) == 3, seconds=5)
-        running.end_all()
-        assert [run.result(LIMIT).code for run in runs] == [-signal.SIGTERM] * 3
+        runs = [pool.submit(stays) for _ in range(3)]
+        up = tmp_path / "up"
+        assert eventually(lambda: up.exists() and len(up.read_text()) == 3, seconds=5)
+        scope.cancel()
+        for run in runs:
+            run.result(LIMIT)
     assert eventually(all_ended, seconds=3)
+
+
+def test_what_is_given_up_as_it_starts_is_ended(
+    host: LocalHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scope, started = Scope(), list[Program]()
+
+    def start(argv: list[str], **streams: Any) -> Program:
+        started.append(start_program(argv, **streams))
+        scope.cancel()
+        return started[0]
+
+    monkeypatch.setattr("pgherd.host.local.start_program", start)
+    with scope.entered(), pytest.raises(Cancelled):
+        sh(host, "sleep 60")
+    assert ended_within(started[0], 1)
+
+
+def test_the_wait_for_an_end_is_not_longer_than_asked() -> None:
+    program = start_program(["sleep", "100"])
+    assert not ended_within(program, 0.05)
+    program.kill()
+    assert ended_within(program, LIMIT)
 
 
 # --- modes ---

@@ -20,7 +20,7 @@ from sshd import needs_sshd
 
 from pgherd.errors import DeadlinePassed, Error, Unreachable
 from pgherd.host.local import LocalHost
-from pgherd.host.running import end_all
+from pgherd.host.scope import Cancelled, Scope
 from pgherd.host.ssh import SshHost
 from pgherd.shell import Script, Secret, Tool, Trace
 
@@ -219,13 +219,20 @@ def test_ctrl_c_ends_the_remote_process(host: SshHost, tmp_path: Path) -> None:
     assert host.logins == 1
 
 
-def test_end_all_ends_the_remote_processes(host: SshHost, tmp_path: Path) -> None:
+def test_what_is_given_up_ends_the_remote_processes(host: SshHost, tmp_path: Path) -> None:
     files = [tmp_path / str(n) for n in range(3)]
+    scope = Scope()
+
+    def stays(file: Path) -> None:
+        with scope.entered(), pytest.raises(Cancelled):
+            sh(host, STAYS, str(file), timeout=None)
+
     with ThreadPoolExecutor() as pool:
-        runs = [pool.submit(sh, host, STAYS, str(file), timeout=None) for file in files]
+        runs = [pool.submit(stays, file) for file in files]
         processes = [process(file) for file in files]
-        end_all()
-        assert [run.result(LIMIT).code for run in runs] == [-1] * 3
+        scope.cancel()
+        for run in runs:
+            run.result(LIMIT)
     assert not any(map(alive, processes))
 
 

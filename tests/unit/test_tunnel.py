@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -96,24 +96,45 @@ def test_an_ipv6_port_is_reached(there: Box) -> None:
         pytest.skip("this machine has no ::1")
 
 
-def test_an_address_that_leads_there_is_reached_directly() -> None:
-    """Also where nobody listens yet: the refusal is the server's own, and says more."""
-    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
-        port = taken.getsockname()[1]
-        assert tunnel._leads_there("127.0.0.1", port)
-    assert tunnel._leads_there("127.0.0.1", port)
+@pytest.fixture
+def between(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let 127.0.0.1 be an address of a network between the hosts, not of each by itself."""
+    monkeypatch.setattr(tunnel, "only_here", lambda _: False)
 
 
-def test_an_address_of_a_network_between_the_hosts_is_reached_through_one(
-    there: Box, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A local address plays it: what it looks like from here is what decides."""
-    monkeypatch.setattr(tunnel, "_leads_there", lambda *_: False)
-    monkeypatch.setattr(tunnel, "_is_loopback", lambda _: False)
+@pytest.mark.usefixtures("between")
+def test_an_address_that_answers_is_reached_directly(there: Box) -> None:
     with server(echo) as port:
-        place = there.host().reach("127.0.0.1", port)
+        assert there.host().reach("127.0.0.1", port) == ("127.0.0.1", port)
+
+
+@pytest.mark.usefixtures("between")
+@pytest.mark.parametrize("fault", [ConnectionRefusedError, TimeoutError])
+def test_an_address_that_answers_there_but_not_here_is_reached_by_a_tunnel(
+    there: Box, fault: type[OSError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A refusal may be that of a firewall (REJECT), which speaks for the host, but is not it."""
+    host = there.host()
+    host.link()
+
+    def closed(*_: object) -> socket.socket:
+        raise fault
+
+    with server(echo) as port:
+        with monkeypatch.context() as patched:
+            patched.setattr(socket, "create_connection", closed)
+            place = host.reach("127.0.0.1", port)
+            assert host.reach("127.0.0.1", port) == place
         assert place != ("127.0.0.1", port)
         assert talk(place) == b"hello"
+
+
+@pytest.mark.usefixtures("between")
+def test_where_nobody_listens_the_refusal_is_the_servers_own(there: Box) -> None:
+    host, port = there.host(), free_port()
+    assert host.reach("127.0.0.1", port) == ("127.0.0.1", port)
+    with server(echo, port):
+        assert talk(host.reach("127.0.0.1", port)) == b"hello"
 
 
 def test_of_this_machine_all_are_reached_directly() -> None:

@@ -24,6 +24,7 @@ from pgherd.docker.model import (
 from pgherd.docker.unreachable import raise_if_unreachable
 from pgherd.errors import Error, Refused
 from pgherd.host import NOTHING, Host, OnLine, Stdin
+from pgherd.host.scope import cleaning_up
 from pgherd.shell import Result, Script, Tool
 
 docker = Tool("docker")
@@ -170,11 +171,13 @@ class Engine:
         try:
             result = self.run(command, stdin=script, **run_options)
         except BaseException:
-            with suppress(Error):  # with the connection gone the next run clears it away
+            # With the connection gone the next run clears it away.
+            with cleaning_up(), suppress(Error):
                 self.host.run(docker["rm", "--force", "--volumes", name])
             raise
-        if result.code < 0:  # the CLI was ended, by Ctrl-C in another thread; the container was not
-            self.host.run(docker["rm", "--force", "--volumes", name])
+        if result.code < 0:  # a signal ended the CLI, and not the container
+            with cleaning_up():
+                self.host.run(docker["rm", "--force", "--volumes", name])
         return result
 
     # --- networks and volumes ---

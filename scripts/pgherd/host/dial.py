@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from pgherd.host.local import _start
+from pgherd.host.program import ended_within, start_program
 from pgherd.host.sshconfig import Hop
 
 FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
@@ -97,17 +97,14 @@ def _by_command(command: str) -> Line:
     with theirs:
         # In a session of its own it cannot ask for a password on the terminal.
         argv = ["sh", "-c", f"exec {command}"]
-        process = _start(argv, stdin=theirs, stdout=theirs, stderr=said, new_session=True)
+        process = start_program(argv, stdin=theirs, stdout=theirs, stderr=said, new_session=True)
 
     def close() -> None:
         ours.close()
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(GRACE)
-        except Exception:  # noqa: BLE001 (the time-out, whose class is in a module of host.local)
-            process.kill()
-            process.wait()
+        for sign in (signal.SIGTERM, signal.SIGKILL):  # a child of it may be deaf to TERM
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, sign)
+            ended_within(process, GRACE)
         said.close()
 
     def complaint() -> str:

@@ -15,10 +15,12 @@ from typing import Any
 import fabric
 import paramiko
 
+from pgherd.destination import Destination
 from pgherd.errors import Error
+from pgherd.host import scope
 from pgherd.host.dial import Line, dial
 from pgherd.host.hostkeys import HostKeys
-from pgherd.host.sshconfig import Destination, Hop, Settings
+from pgherd.host.sshconfig import Hop, Settings
 from pgherd.host.sshlogin import MOMENT, Login
 from pgherd.host.sshwords import Stage
 
@@ -56,6 +58,7 @@ def connect(
     Raises:
         Refused: ssh_config or the destination is faulty, or a host's key is not the known one.
         Unreachable: a hop cannot be reached, or lets nobody in.
+        Cancelled: what wants it was given up.
     """
     opened: list[_Open] = []
 
@@ -65,6 +68,7 @@ def connect(
 
     try:
         for settings in Settings(config_file, note).route(destination):
+            scope.check()
             opened.append(_Open(destination, settings, opened[-1] if opened else None))
             opened[-1].open(timeout)
     except BaseException:

@@ -30,13 +30,13 @@ class HostKeys(paramiko.RejectPolicy):  # type: ignore[misc]
         self.name = known_name(hop)
         self.files = [*hop.listed("userknownhostsfile"), *hop.listed("globalknownhostsfile")]
         self.known = list(about(self.files, self.name))
-        self.portless: list[Known] = []  # a key that is known for the host counts for each port
+        self.portless: list[Known] = []  # what is known of the host's keys counts for each port
         if not hop.value("hostkeyalias") and not own_keys(self.known):
-            self.portless = own_keys(about(self.files, hop.host))
+            self.portless = list(about(self.files, hop.host))
 
     def preferred(self, offered: tuple[str, ...]) -> tuple[str, ...]:
         """Put the algorithms first whose keys are known: servers have keys of several types."""
-        kinds = {line.kind for line in [*own_keys(self.known), *self.portless]}
+        kinds = {line.kind for line in own_keys([*self.known, *self.portless])}
         asked = self.hop.value("hostkeyalgorithms").split(",")
         usable = [name for name in asked if name in offered] or offered
         return tuple(sorted(usable, key=lambda name: _kind(name) not in kinds))
@@ -48,15 +48,16 @@ class HostKeys(paramiko.RejectPolicy):  # type: ignore[misc]
             Refused: it is revoked, unknown, or another one than is known.
         """
         blob = key.asbytes()
-        revoked = [str(line) for line in self.known if (line.marker, line.blob) == (REVOKED, blob)]
+        lines = [*self.known, *self.portless]
+        revoked = [str(line) for line in lines if (line.marker, line.blob) == (REVOKED, blob)]
         if revoked := revoked or _in_revoked_list(self.hop, blob):
             raise Refused(
                 f"The key of the SSH server {self.hop} is revoked ({revoked[0]}): "
                 f"{shown(blob)}.\nSomebody may use a stolen key: ask the host's administrator."
             )
-        keys = own_keys(self.known)
-        if any(line.blob == blob for line in [*keys, *self.portless]):
+        if any(line.blob == blob for line in own_keys(lines)):
             return
+        keys = own_keys(self.known)
         if changed := [line for line in keys if line.kind == key.get_name()]:
             raise Refused(self._changed(changed[0], blob))
         raise Refused(self._unknown(blob, keys))

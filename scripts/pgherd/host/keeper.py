@@ -87,9 +87,11 @@ lock() {
         printf 'busy %s\n' "$(tr '\n' ' ' <"$2")"
     fi
 }
+# For children: a lock is held as long as anybody has its descriptor.
+unlocked() { exec 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-; }
 hear() {
     if [ "$bounded" ]; then
-        heard=$(timeout "$patience" sh -c 'IFS= read -r heard && printf %s "$heard"')
+        heard=$(unlocked; timeout "$patience" sh -c 'IFS= read -r heard && printf %s "$heard"')
     else
         IFS= read -r heard
     fi
@@ -111,7 +113,7 @@ while hear; do
     case $heard in
     '') echo . ;;
     alive) echo yes ;;
-    end\ *) finish "$mark-${heard#end }." >/dev/null & ;;
+    end\ *) { unlocked; finish "$mark-${heard#end }."; } >/dev/null & ;;
     lock\ *)
         file=${heard#lock [0-9] }
         descriptor=${heard#lock } descriptor=${descriptor%% *}

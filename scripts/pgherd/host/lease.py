@@ -1,7 +1,8 @@
 """A lock on a remote host that neither a killed run nor a lost connection leaves behind.
 
-The keeper holds it, with flock(2), so that a run on that host itself is kept away as well. It ends
-when the keeper hears nothing from here any more.
+The keeper holds it, with flock(2), and lets go when it hears nothing from here any more. It keeps
+away runs of other machines that have the same root there; a run on that host itself locks a file of
+its own checkout, which is another one.
 """
 
 from __future__ import annotations

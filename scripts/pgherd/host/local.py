@@ -6,27 +6,21 @@ import contextlib
 import os
 import shlex
 import signal
-import subprocess
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import IO, TYPE_CHECKING, Any, cast
-
-from plumbum import CommandNotFound, local
-from plumbum.machines.local import LocalCommand
+from typing import IO, TYPE_CHECKING, cast
 
 from pgherd import config
-from pgherd.errors import Unreachable
-from pgherd.host import LOCAL, NOTHING, About, OnLine, Stdin, running
+from pgherd.host import LOCAL, NOTHING, About, OnLine, Stdin, running, scope
 from pgherd.host.lock import held
+from pgherd.host.program import NO_STREAM, PIPE, start_program
 from pgherd.host.running import CHUNK, Running
+from pgherd.rules import reachable
 from pgherd.shell import Output, Result, Script, Trace, argv_of
 
 if TYPE_CHECKING:
     from plumbum.commands.base import BaseCommand
-
-# Where a client finds what listens everywhere.
-REACHED = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 
 
 class LocalHost:
@@ -54,6 +48,7 @@ class LocalHost:
     ) -> Result:
         """Run a command to its end: see `Host.run`."""
         argv = argv_of(command)
+        scope.check()
         if not self.trace.wants(argv, stdin, reads=reads):
             return Result(tuple(argv), self.name, 0, "", "")
         nothing = isinstance(stdin, Script) and not stdin.text()
@@ -64,6 +59,7 @@ class LocalHost:
         argv = argv_of(command)
 
         def pieces() -> Generator[bytes, None, None]:
+            scope.check()
             self.trace.wants(argv, NOTHING, reads=True)
             yield from _Child(argv, None, reads_input=False).pieces()
 
@@ -74,7 +70,7 @@ class LocalHost:
         argv = argv_of(command)
         if not self.trace.wants(argv, NOTHING, reads=False):
             return 0
-        process = _start(argv, stdin=None, stdout=None, stderr=None)
+        process = start_program(argv, stdin=None, stdout=None, stderr=None)
         while True:
             try:
                 return int(process.wait())
@@ -87,7 +83,7 @@ class LocalHost:
 
     def reach(self, address: str, port: int) -> tuple[str, int]:
         """Return where a client reaches an address: what listens everywhere, by loopback."""
-        return REACHED.get(address, address), port
+        return reachable(address), port
 
     def lease(self, name: str, what: str) -> AbstractContextManager[None]:
         """Hold a lock of this checkout: see `Host.lease`."""
@@ -99,31 +95,23 @@ class LocalHost:
         return About(f"{kernel.sysname} {kernel.machine}")
 
 
-def _start(argv: list[str], **streams: Any) -> subprocess.Popen[bytes]:
-    """Start a program that this machine's PATH has."""
-    try:
-        started = LocalCommand(local.which(argv[0]), "utf-8").popen(argv[1:], **streams)
-        return cast("subprocess.Popen[bytes]", started)  # what Plumbum hands on, with additions
-    except CommandNotFound:
-        raise Unreachable(
-            f"The program '{argv[0]}' is not on this machine's PATH; "
-            "./scripts/bootstrap installs what is missing on Debian and Ubuntu."
-        ) from None
-
-
 class _Child(Running):
     """A running command of this machine."""
 
     def __init__(self, argv: list[str], on_line: OnLine | None, *, reads_input: bool) -> None:
         super().__init__(argv, LOCAL, on_line)
-        self.process = _start(
+        self.process = start_program(
             argv,
-            stdin=subprocess.PIPE if reads_input else subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stdin=PIPE if reads_input else NO_STREAM,
+            stdout=PIPE,
+            stderr=PIPE,
             new_session=True,
         )
-        self.register()
+        try:
+            scope.enlist(self)
+        except scope.Cancelled:  # in this very moment
+            self.end()
+            raise
 
     def out(self) -> Iterator[bytes]:
         return _read(self.process.stdout)

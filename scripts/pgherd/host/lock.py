@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import pwd
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,20 @@ def holder() -> str:
         user = str(os.getuid())
     since = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S")
     return f"{user}@{socket.gethostname()}, process {os.getpid()}, since {since} UTC"
+
+
+def is_gone(said: str) -> bool:
+    """Tell whether the holder that a lock file names was a process of this machine, and ended."""
+    found = re.search(r"@(\S+), process (\d+),", said)
+    if not found or found[1] != socket.gethostname():
+        return False
+    try:
+        os.kill(int(found[2]), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        pass
+    return False
 
 
 def refusal(said: str, what: str) -> Refused:

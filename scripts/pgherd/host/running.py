@@ -6,14 +6,14 @@ import contextlib
 import sys
 import threading
 import time
-import weakref
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
+from contextvars import copy_context
 from typing import Any
 
 from pgherd.errors import DeadlinePassed, Error
-from pgherd.host import OnLine, Stdin
+from pgherd.host import OnLine, Stdin, scope
 from pgherd.shell import Result, Script
 
 KEPT_LINES = 500  # of each stream, where the lines were handed on
@@ -30,6 +30,7 @@ class Running(ABC):
         argv: its arguments, without what carries them to another host.
         host: the name of the host that it runs on.
         expired: its time was over before it ended.
+        cancelled: it was given up before it ended.
         fault: what a listener, or the source of its input, raised.
     """
 
@@ -37,6 +38,7 @@ class Running(ABC):
         self.argv = argv
         self.host = host
         self.expired = False
+        self.cancelled = False
         self.fault: BaseException | None = None
         self.started = time.monotonic()
         self._on_line = on_line
@@ -72,38 +74,30 @@ class Running(ABC):
 
     # --- what is the same everywhere ---
 
-    def register(self) -> None:
-        """Count it among what `end_all` ends: from before it runs, until nobody waits for it."""
-        with _lock:
-            _all.add(self)
-
-    @contextlib.contextmanager
-    def registered(self) -> Iterator[None]:
-        """Count it until the end of the block."""
-        self.register()
-        try:
-            yield
-        finally:
-            with _lock:
-                _all.discard(self)
+    def cancel(self) -> None:
+        """End it; whoever waits for it is told, lest half of an answer passes for all of it."""
+        self.cancelled = True
+        self.end()
 
     def finish(self, stdin: Stdin, timeout: float | None) -> Result:
         """Feed and drain it to its end.
 
         Raises:
             DeadlinePassed: the timeout came first; it was ended.
+            Cancelled: it was given up.
         """
         self._spawn(self._drain, self.out(), self._out)
         self._spawn(self._drain, self.err(), self._err)
         self.feed(stdin)
         try:
-            with self.registered():
-                code = self.wait(timeout)
+            code = self.wait(timeout)
         except TimeoutError:
             raise DeadlinePassed(
                 f"{' '.join(self.argv[:3])} … did not end within {timeout:g} s and was ended."
                 f"\n{self.result(-1).complaint()}"
             ) from None
+        finally:
+            scope.dismiss(self)
         return self.result(code)
 
     def pieces(self) -> Generator[bytes, None, None]:
@@ -115,11 +109,11 @@ class Running(ABC):
         self._spawn(self._drain, self.err(), self._err)
         done = False
         try:
-            with self.registered():
-                yield from self.out()
-                code = self.wait(None)
+            yield from self.out()
+            code = self.wait(None)
             done = True
         finally:
+            scope.dismiss(self)
             if not done:
                 if not sys.is_finalizing():  # then no thread begins any more
                     self._spawn(_exhaust, self.out())
@@ -144,6 +138,7 @@ class Running(ABC):
 
         Raises:
             TimeoutError: the timeout came first.
+            Cancelled: it was given up.
         """
         watch = threading.Timer(timeout, self._expire) if timeout else None
         if watch:
@@ -157,6 +152,8 @@ class Running(ABC):
         finally:
             if watch:
                 watch.cancel()
+        if self.cancelled:
+            raise scope.Cancelled
         if self.expired:
             raise TimeoutError
         end = time.monotonic() + GRACE
@@ -173,7 +170,8 @@ class Running(ABC):
         return Result(tuple(self.argv), self.host, code, out, err, seconds)
 
     def _spawn(self, act: Any, *words: Any) -> None:
-        thread = threading.Thread(target=act, args=words, daemon=True)
+        work = copy_context().run  # it belongs to the same scope
+        thread = threading.Thread(target=work, args=(act, *words), daemon=True)
         self._threads.append(thread)
         thread.start()
 
@@ -230,20 +228,3 @@ def whole_lines(pieces: Iterable[bytes]) -> Iterator[bytes]:
         begun.append(rest)
     if last := b"".join(begun):
         yield last
-
-
-_all: weakref.WeakSet[Running] = weakref.WeakSet()
-_lock = threading.Lock()
-
-
-def end_all() -> None:
-    """End every command that runs now, on all hosts at once: Ctrl-C reaches only the main thread.
-
-    Those who wait for one get its exit code, negative.
-    """
-    with _lock:
-        these = [threading.Thread(target=one.end, daemon=True) for one in _all]
-    for thread in these:
-        thread.start()
-    for thread in these:
-        thread.join()

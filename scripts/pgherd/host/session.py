@@ -13,7 +13,7 @@ from typing import Any
 import paramiko
 
 from pgherd.errors import Unreachable
-from pgherd.host import OnLine, running
+from pgherd.host import OnLine, running, scope
 from pgherd.host.link import Link
 from pgherd.host.running import CHUNK, Running
 
@@ -44,7 +44,7 @@ class Remote(Running):
         self.number, mark = link.marked()
         before = ["timeout", "-k", f"{running.GRACE:g}", str(self.bound)] if self.bound else []
         text = f"{mark}exec {shlex.join([*before, *argv])}"
-        self.register()
+        scope.enlist(self)  # from before it runs, so that it cannot begin unseen
         try:
             with self._told():
                 channel.exec_command(text.encode("utf-8", "surrogateescape"))

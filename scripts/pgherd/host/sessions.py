@@ -11,9 +11,11 @@ from typing import Any
 import paramiko
 
 from pgherd.errors import Unreachable
+from pgherd.host import scope
 
 MOST = 6  # at once, beside the keeper; sshd's MaxSessions is 10 unless it is told otherwise
 OPEN_SECONDS = 15.0
+LOOK_SECONDS = 0.2  # between two looks of who waits for a session whether it was given up
 DENIED_SECONDS = 3.0  # until the server has noticed that the last one was closed
 
 
@@ -57,6 +59,7 @@ class Sessions:
 
         Raises:
             Unreachable: the connection is lost, or the server allows us none.
+            Cancelled: what wanted it was given up.
         """
         channel = self._opened()
         try:
@@ -76,7 +79,8 @@ class Sessions:
             with self._changed:
                 while self._taken >= self._cap:
                     self._check()
-                    self._changed.wait()
+                    scope.check()
+                    self._changed.wait(LOOK_SECONDS)
                 self._taken += 1
             try:
                 self._check()

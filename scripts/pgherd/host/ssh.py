@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 from pgherd.errors import Error, Refused, Unreachable
-from pgherd.host import NOTHING, About, OnLine, Stdin, hops, keeper
+from pgherd.host import NOTHING, About, OnLine, Stdin, hops, keeper, scope
 from pgherd.host.lease import Leases
 from pgherd.host.link import Link
 from pgherd.host.local import LocalHost
@@ -66,17 +66,21 @@ class SshHost:
 
         Raises:
             Unreachable: it cannot be; or a lock was lost with it, and the command acts.
+            Cancelled: what wants it was given up.
         """
         if acts:
             self._leases.check()
         asked = time.monotonic()
         with self._opening:
+            scope.check()
             if self._link and not self._link.lost:
                 return self._link
             if self._failed and self._failed[0] > asked:  # while this thread waited
                 raise self._failed[1]
             try:
                 self._link = self._open()
+            except scope.Cancelled:  # of this thread only: others open it
+                raise
             except Error as fault:
                 self._failed = (time.monotonic(), fault)
                 raise
@@ -115,6 +119,7 @@ class SshHost:
     ) -> Result:
         """Run a command to its end: see `Host.run`."""
         argv = argv_of(command)
+        scope.check()
         if not self.trace.wants(argv, stdin, reads=reads, over=self.over):
             return Result(tuple(argv), self.name, 0, "", "")
         result = self._run(argv, stdin, timeout, on_line, acts=not reads)
@@ -150,6 +155,7 @@ class SshHost:
         argv = argv_of(command)
 
         def pieces() -> Generator[bytes, None, None]:
+            scope.check()
             self.trace.wants(argv, NOTHING, reads=True, over=self.over)
             link = self.link()
             self._count()

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from paramiko import ConfigParseError, SSHConfig
 
+from pgherd.destination import Destination
 from pgherd.errors import Refused, Unreachable
 from pgherd.host.local import LocalHost
 from pgherd.shell import Tool, Trace
@@ -35,44 +36,6 @@ DEFAULTS = {
 }
 
 Note = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Destination:
-    """Where `ssh` is to go: a host or an alias of ssh_config, and what was said beside it."""
-
-    host: str
-    user: str = ""
-    port: int | None = None
-
-    @classmethod
-    def parse(cls, text: str) -> Destination:
-        """Read `alias`, `user@box`, `user@box:2222`, `[2001:db8::1]:2222` or `ssh://user@box`.
-
-        Raises:
-            Refused: it is none of these.
-        """
-        user, _, rest = text.removeprefix("ssh://").rpartition("@")
-        bracketed = re.fullmatch(r"\[([^\[\]]+)\](?::([^:]*))?", rest)
-        if bracketed:
-            host, port = bracketed[1], bracketed[2]
-        elif rest.count(":") == 1:
-            host, port = rest.split(":")
-        else:  # several colons and no brackets: an IPv6 address
-            host, port = rest, None
-        if port is not None and not (re.fullmatch(r"[0-9]{1,5}", port) and 0 < int(port) < 1 << 16):
-            raise Refused(f"{text!r}: the port of an SSH destination is a number from 1 to 65535.")
-        if not host or re.search(r"[\s\x00-\x1f\[\]]", user + host) or "-" in {user[:1], host[:1]}:
-            raise Refused(
-                f"{text!r} is no SSH destination: write an alias of ssh_config, user@box, "
-                "user@box:2222 or [2001:db8::1]:2222."
-            )
-        return cls(host, user, int(port) if port is not None else None)
-
-    def argv(self, *options: str) -> list[str]:
-        """Return the arguments of `ssh` for it."""
-        port = ["-p", str(self.port)] if self.port is not None else []
-        return [*options, *port, f"{self.user}@{self.host}" if self.user else self.host]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
-from pgherd.host.running import end_all
+from pgherd.host import scope
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -18,16 +18,20 @@ WORKERS = 6  # below sshd's MaxSessions of 10
 def side_by_side(act: Callable[[T], R], things: list[T]) -> list[R]:
     """Do one thing for each at once; return the results in order.
 
-    At the first error what is not begun is left, what runs is ended, and that error is raised:
-    those of the others only follow from it.
+    At the first error what is not begun is left, commands that run are ended, the other acts can
+    begin none any more (see `scope.cleaning_up`), and that error is raised: those of the others
+    only follow from it.
     """
     if len(things) < 2:  # noqa: PLR2004
         return [act(thing) for thing in things]
     failed: list[tuple[float, BaseException]] = []
+    together = scope.Scope()
 
     def attempt(thing: T) -> R:
         try:
-            return act(thing)
+            with together.entered():
+                scope.check()
+                return act(thing)
         except BaseException as fault:
             failed.append((time.monotonic(), fault))
             raise
@@ -38,11 +42,11 @@ def side_by_side(act: Callable[[T], R], things: list[T]) -> list[R]:
             wait(futures, return_when=FIRST_EXCEPTION)
         except BaseException:  # Ctrl-C, or a signal to end
             pool.shutdown(wait=False, cancel_futures=True)
-            end_all()
+            together.cancel()
             raise
         if failed:
             pool.shutdown(wait=False, cancel_futures=True)
-            end_all()
+            together.cancel()
     if failed:
         raise min(failed, key=lambda pair: pair[0])[1]
     return [future.result() for future in futures]

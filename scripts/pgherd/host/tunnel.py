@@ -6,17 +6,16 @@ import contextlib
 import socket
 import threading
 from collections.abc import Callable
-from ipaddress import ip_address
 from typing import Any
 
 import paramiko
 
 from pgherd.errors import Error, Unreachable
 from pgherd.host.link import Link
-from pgherd.host.local import REACHED
 from pgherd.host.running import CHUNK
+from pgherd.host.sshwords import PROHIBITED
+from pgherd.rules import only_here, reachable
 
-PROHIBITED = 1  # why a channel is not opened: RFC 4254, 5.1
 DIRECT_SECONDS = 2.0  # for an address to answer from this machine
 WAITING = 128  # connects at once that are not refused
 
@@ -37,25 +36,32 @@ class Tunnels:
     def reach(self, address: str, port: int) -> tuple[str, int]:
         """Return where a client on this machine reaches it: there, or by a tunnel.
 
-        An address that does not answer from here may be that of a network between the hosts.
+        An address that does not answer from here may be that of a network between the hosts, or a
+        firewall refuses us. Where nobody listens over there either, the address itself is
+        returned: a client is told then that it is refused.
 
         Raises:
             Unreachable: the SSH server forwards no connections, or is lost.
         """
-        there = REACHED.get(address, address)
-        if not _is_loopback(there) and _leads_there(there, port):
+        there = reachable(address)
+        hidden = only_here(there)
+        with self._making:
+            made = self._made.get((there, port))
+        if not made and not hidden and _answers(there, port):
             return there, port
         with self._making:
             if (there, port) not in self._made:
-                self._probe(there, port)
+                if not self._listens(there, port) and not hidden:
+                    return there, port
                 self._made[there, port] = Tunnel(lambda: self._link().tunnelled(there, port))
             return "127.0.0.1", self._made[there, port].port
 
-    def _probe(self, address: str, port: int) -> None:
+    def _listens(self, address: str, port: int) -> bool:
+        """Tell whether somebody listens there, as that host sees it."""
         self._count()
         try:
             self._link().tunnelled(address, port).close()
-        except paramiko.ChannelException as fault:  # else nobody listens there yet
+        except paramiko.ChannelException as fault:
             if fault.code == PROHIBITED:
                 raise Unreachable(
                     f"The SSH server of {self.destination} forwards no connection to {address}:"
@@ -63,6 +69,8 @@ class Tunnels:
                     "PermitOpen that leaves it out), or let the node listen on an address that is "
                     "reached from here."
                 ) from None
+            return False
+        return True
 
     def close(self) -> None:
         """Close them all."""
@@ -115,19 +123,10 @@ class Tunnel:
                 back.join()
 
 
-def _is_loopback(address: str) -> bool:
-    try:
-        return ip_address(address).is_loopback
-    except ValueError:
-        return address == "localhost"
-
-
-def _leads_there(address: str, port: int) -> bool:
-    """Tell whether an address can be reached from this machine, if only to be refused by it."""
+def _answers(address: str, port: int) -> bool:
+    """Tell whether somebody answers this machine there; a refusal may be that of a firewall."""
     try:
         socket.create_connection((address, port), DIRECT_SECONDS).close()
-    except ConnectionRefusedError:
-        return True
     except OSError:
         return False
     return True

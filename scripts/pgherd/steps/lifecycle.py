@@ -17,12 +17,13 @@ from pgherd.steps.node import DataGone, bring_up, data_on, wait_serving
 # --- step 3 ---
 
 
-def stop(group: Group) -> None:
+def stop(group: Group, *, tolerant: bool = True) -> None:
     """Step 3: stop every server in order, the primary first, and see that it was a clean stop.
 
-    A standby stopped first would leave commits waiting for it.
+    A standby stopped first would leave commits waiting for it. If `tolerant`, those that are on
+    hosts that cannot be reached are left out; else nothing is stopped then.
     """
-    with group.locked(tolerant=True):
+    with group.locked(tolerant=tolerant):
         seen = group.observe()
         running = [i for i in group.instances.values() if _alive(seen, i)]
         if not running:

@@ -63,7 +63,7 @@ def _follow(instances: list[Instance], options: list[str], show: Callable[[str],
     side_by_side(read, instances)
 
 
-def psql(group: Group, name: str, command: str) -> int:
+def psql(group: Group, name: str, command: str, *, terminal: bool) -> int:
     """Run psql in a node's container: on the terminal, or for one command; return its exit code.
 
     Raises:
@@ -78,9 +78,9 @@ def psql(group: Group, name: str, command: str) -> int:
         container = seen.nodes[instance.name].container
     if container is None or not container.running:
         raise Refused(f"{instance.name} does not run: `invoke start`.")
-    terminal = [] if command else ["--tty"]
-    chosen = ["--command", command] if command else []
-    words = ["exec", "--interactive", *terminal, "--user", "postgres", instance.name]
+    chosen = ["-P", "pager=off", "--command", command] if command else []
+    tty = ["--tty"] if terminal else []
+    words = ["exec", "--interactive", *tty, "--user", "postgres", instance.name]
     return instance.host.interactive(
         docker[(*words, "psql", "-X", "-U", "postgres", "-d", "postgres", *chosen)]
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from pgherd.docker import GROUP_LABEL, Image, docker
-from pgherd.errors import Error, Refused
+from pgherd.errors import Error, Refused, Unreachable
 from pgherd.host import LOCAL, Host
 from pgherd.host.together import side_by_side
 from pgherd.postgres import scripts
@@ -35,9 +35,9 @@ def down(group: Group, *, delete: bool = False) -> None:
 def stop_all(group: Group) -> None:
     """Stop what runs; a server that cannot come down in order is said, and taken down."""
     try:
-        stop(group)
+        stop(group, tolerant=False)
     except Error as fault:
-        if isinstance(fault, Refused):
+        if isinstance(fault, Refused | Unreachable):
             raise
         group.trace.note(fault.sentence)
 

@@ -32,11 +32,19 @@ Connection = psycopg.Connection[tuple[object, ...]]
 
 @dataclass(frozen=True)
 class Client:
-    """One node through its published port; `connection` is None where it does not answer."""
+    """One node through its published port.
+
+    Attributes:
+        instance: the node.
+        connection: None where it does not answer.
+        fault: why not.
+        away: not even its host can be reached.
+    """
 
     instance: Instance
     connection: Connection | None
     fault: str = ""
+    away: bool = False
 
     def ask(self, query: str, *values: object) -> object:
         """Return the first column of the first row; None if there is no row."""
@@ -97,10 +105,13 @@ def connected(group: Group) -> Iterator[dict[str, Client]]:
 
     Raises:
         DeadlinePassed: the connections were cut.
+        Unreachable: none of the hosts can be reached.
     """
     config.forget_libpq_variables()
     with ExitStack() as stack:
         made = side_by_side(lambda i: _attempt(group, i), list(group.instances.values()))
+        if made and all(client.away for client in made):
+            raise Unreachable(made[0].fault)
         live = [client.connection for client in made if client.connection]
         for connection in live:
             stack.callback(connection.close)
@@ -121,6 +132,10 @@ def connected(group: Group) -> Iterator[dict[str, Client]]:
 
 def _attempt(group: Group, instance: Instance) -> Client:
     """Connect; a server that is just starting gets a moment."""
+    try:
+        instance.host.reach(instance.node.published_at, instance.node.port)
+    except Unreachable as fault:
+        return Client(instance, None, fault.sentence, away=True)
     if group.passwords.known("postgres") is None:
         missing = group.passwords.path("postgres")
         return Client(instance, None, f"{missing} is missing: write the role's password there")
@@ -132,8 +147,6 @@ def _attempt(group: Group, instance: Instance) -> Client:
             # Servers say "the database system is starting up", "… not yet accepting connections".
             if "the database system is" not in str(fault) or time.monotonic() > end:
                 return Client(instance, None, _sentence(instance, fault))
-        except Unreachable as fault:
-            return Client(instance, None, fault.sentence)
         time.sleep(0.1)
 
 
