@@ -8,14 +8,16 @@ its own checkout, which is another one.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from pgherd.errors import Error, Refused, Unreachable
 from pgherd.host.link import Link
-from pgherd.host.lock import holder, refusal
+from pgherd.host.lock import holder, is_gone, refusal
 from pgherd.shell import Trace
 
+LAST_WORDS = 15.0  # seconds for the keeper of a run of this machine that was killed
 DESCRIPTORS = range(4, 10)  # of the keeper's shell, which knows no higher ones
 
 
@@ -71,7 +73,12 @@ class Leases:
             raise Error(f"{len(DESCRIPTORS)} locks are held at {self.destination} already")
         self._count()
         path = f"{link.told.root}/.{name}.lock"
-        state, _, said = link.ask(f"lock {descriptor} {path}\n{holder()}\n").partition(" ")
+        end = time.monotonic() + LAST_WORDS
+        while True:
+            state, _, said = link.ask(f"lock {descriptor} {path}\n{holder()}\n").partition(" ")
+            if state != "busy" or not is_gone(said) or time.monotonic() > end:
+                break
+            time.sleep(0.2)  # its keeper still ends what it had going
         if state == "busy":
             raise refusal(said, f"{what} at {self.destination}")
         if state != "held":
