@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from far import LOOPBACK, THREE, Far, MakeFar
+from far import LOOPBACK, REFUSED, THREE, Far, MakeFar
 from machine import lacking
 from test_secrets import processes_watched
 
@@ -233,7 +233,7 @@ def known(far: Far) -> list[str]:
 
 def test_a_purge_leaves_nothing(made: Made) -> None:
     far = made.far
-    refused = far.invoke("down", "--purge", "--confirm", "other", "--delete-data", code=2)
+    refused = far.invoke("down", "--purge", "--confirm", "other", "--delete-data", code=REFUSED)
     assert "Not confirmed" in refused.stderr
     assert len(far.docker("master", *known(far)).split()) == 2
     far.invoke("down", "--purge", "--confirm", far.name, "--delete-data")

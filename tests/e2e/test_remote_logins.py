@@ -146,11 +146,13 @@ def test_a_host_that_swallows_everything(far: Far, host: Host) -> None:
 
 def test_one_of_several_without_a_cable(rigged: Rig, make_far: MakeFar) -> None:
     far = make_far("hosta", "hostb", "hostc")
+    config = rigged.config_with("Host *", "    ConnectTimeout 4")
+    far.env["INVOKE_SSH_CONFIG"] = str(config)
     before = far.things()
     rigged.hosts["hostc"].cut()
-    said = ended(far.begin("setup-master"), 20, UNREACHABLE)
+    said = ended(far.begin("setup-master"), 8, UNREACHABLE)
     assert f"hostc (root@{rigged.hosts['hostc'].address}:22) cannot be reached by SSH" in said
-    assert "No route to host" in said or "does not answer within 15 s" in said
+    assert "No route to host" in said or "does not answer within 4 s" in said
     assert far.things() == before
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from far import THREE, Far, MakeFar
+from far import THREE, UNREACHABLE, Far, MakeFar
 from machine import lacking
 from rig import Rig
 
@@ -17,7 +17,11 @@ def far(make_far: MakeFar) -> Far:
 
 
 def test_two_sessions_at_once_are_enough(rigged: Rig, far: Far) -> None:
-    rigged.hosts["hosta"].sshd_with("MaxSessions 2")
+    host = rigged.hosts["hosta"]
+    host.sshd_with("MaxSessions 2")
+    # Who waits for the database to be made waits long.
+    once = "[ -e /tmp/slept ] || { touch /tmp/slept; sleep 4; }"
+    host.replace("docker", f'[ "$1" != run ] || {once}\nexec "$original" "$@"')
     done = far.invoke(*THREE)
     assert "hosta allows few sessions at once (MaxSessions in its sshd_config)" in done.stderr
     assert f"verify of {far.name}: passed" in done.stdout
@@ -26,7 +30,7 @@ def test_two_sessions_at_once_are_enough(rigged: Rig, far: Far) -> None:
 def test_one_session_is_not_enough_and_that_is_told(rigged: Rig, far: Far) -> None:
     rigged.hosts["hosta"].sshd_with("MaxSessions 1")
     before = far.things()
-    said = far.invoke("seed-standby", code=3).stderr
+    said = far.invoke("seed-standby", code=UNREACHABLE).stderr
     assert "hosta opens no second session on a connection" in said
     assert "set MaxSessions in its sshd_config to 7 or more; 2 is the least" in said
     assert far.things() == before

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import psycopg
 import pytest
-from far import UNREACHABLE, Far, MakeFar, ended
+from far import REFUSED, UNREACHABLE, Far, MakeFar, ended
 from host import Host
 from machine import lacking, run
 from rig import Rig
@@ -168,7 +168,7 @@ def test_the_method_copy_is_refused(made: Made) -> None:
     far = made.far
     before = far.things()
     copy = ["--method", "copy", "--reseed", "--async-meanwhile", "--yes"]
-    said = far.invoke(*seed(far, "standby2"), *copy, code=2).stderr
+    said = far.invoke(*seed(far, "standby2"), *copy, code=REFUSED).stderr
     assert f"{far.container('standby2')} is on hostc and {far.container('master')} on hosta" in said
     assert "basebackup goes from server to server" in said
     assert far.things() == before

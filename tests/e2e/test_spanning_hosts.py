@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from far import Far, MakeFar
+from far import REFUSED, Far, MakeFar
 from host import Host
 from machine import lacking
 from rig import Rig
@@ -49,7 +49,7 @@ def test_the_image_is_carried_where_it_is_not(hostc: Host, make_far: MakeFar) ->
     assert hostc.docker("image", "ls", "--all", "--quiet") == ""
     looked = json.loads(far.invoke("hosts", "--json").stdout)
     assert [host["image"] for host in looked["hosts"]] == [IMAGE, ""]
-    refused = far.invoke("--dry", "setup-master", code=2).stderr
+    refused = far.invoke("--dry", "setup-master", code=REFUSED).stderr
     assert "The image postgres:17 is not on hostc" in refused
     said = far.invoke("image").stderr
     assert f"image: {IMAGE} goes from hosta to hostc" in said
@@ -69,30 +69,23 @@ def other_image(host: Host) -> str:
     return made
 
 
-def test_another_image_of_that_name_stays_and_is_not_used(hostc: Host, make_far: MakeFar) -> None:
+def test_another_image_of_that_name(hostc: Host, make_far: MakeFar) -> None:
+    """It stays there and is not used; a standby that was made of it is refused."""
     far = make_far("hosta", "hostc", sync="")
-    other = other_image(hostc)
-    far.invoke("setup-master", "seed-standby")
-    used = hostc.docker("inspect", "--format", "{{.Image}}", far.container("standby")).strip()
-    assert used == image_id(far.host("master"))
-    assert image_id(hostc) == other
-    assert "already" in far.invoke("seed-standby").stderr
-
-
-def test_a_standby_of_another_image_is_refused(hostc: Host, make_far: MakeFar) -> None:
-    far = make_far("hosta", "hostc", sync="")
+    other, asked = other_image(hostc), image_id(far.host("master"))
     name = far.container("standby")
     far.invoke("setup-master", "seed-standby")
-    words = ("inspect", "--format", "{{json .Config.Labels}}", name)
-    labels = json.loads(hostc.docker(*words))
+    assert hostc.docker("inspect", "--format", "{{.Image}}", name).strip() == asked
+    assert image_id(hostc) == other
+    assert "already" in far.invoke("seed-standby").stderr
+    labels = json.loads(hostc.docker("inspect", "--format", "{{json .Config.Labels}}", name))
     hostc.docker("rm", "--force", name)
-    other = other_image(hostc)
     told = [word for label in labels.items() for word in ("--label", "=".join(label))]
     hostc.docker("create", "--name", name, *told, IMAGE)
     before = far.things()
-    said = far.invoke("seed-standby", code=2).stderr
+    said = far.invoke("seed-standby", code=REFUSED).stderr
     assert f"{name} on hostc runs another image ({IMAGE}, {other[:19]})" in said
-    assert f"than the group has on hosta ({IMAGE}, {image_id(far.host('master'))[:19]})" in said
+    assert f"than the group has on hosta ({IMAGE}, {asked[:19]})" in said
     assert far.things() == before
 
 
@@ -129,7 +122,7 @@ def test_another_architecture_is_refused(rigged: Rig, far: Far) -> None:
     others = f"s/{mine}/sparc/g; s/sha256:../sha256:00/g"  # with layers of its own
     host.replace("docker", f'"$original" "$@" | sed \'{others}\'')
     before = far.things()
-    said = far.invoke("setup-master", code=2).stderr
+    said = far.invoke("setup-master", code=REFUSED).stderr
     assert f"hosta has architecture linux/{mine}, and hostb linux/sparc" in said
     assert re.search(rf"hostb has linux/sparc,? and hosta (has )?linux/{mine}", said)
     assert "Choose hosts of one architecture" in said
