@@ -22,7 +22,6 @@ THREE = ("setup-master", "seed-standby", "verify")
 LOCAL = "local"
 LOOPBACK = "127.0.0.1"
 REFUSED, UNREACHABLE = 2, 3  # exit statuses
-LEASE = 20.0  # seconds that a lock may outlive its run
 
 
 @dataclass
@@ -99,19 +98,6 @@ class Far(Herd):
     def invoke(self, *words: str, code: int = 0, **env: str) -> subprocess.CompletedProcess[str]:
         """Run `invoke WORDS` as a user would; the exit status has to be `code`."""
         return super().invoke(*self.words(*words), code=code, **env)
-
-    def invoke_when_free(self, *words: str, seconds: float = LEASE) -> None:
-        """Run `invoke WORDS`, while a run that was ended may hold the lock for some seconds yet."""
-        end = time.monotonic() + seconds
-        while True:
-            run = self.begin(*words)
-            said, _ = run.communicate(timeout=240)
-            if run.returncode == 0:
-                return
-            assert run.returncode == REFUSED, said
-            assert "Another pgherd run" in said
-            assert time.monotonic() < end, said
-            time.sleep(0.2)
 
     def begin(self, *words: str, root: Path = ROOT) -> subprocess.Popen[str]:
         """Start an invoke and do not wait for it."""

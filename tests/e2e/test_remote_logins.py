@@ -140,7 +140,7 @@ def test_a_host_that_swallows_everything(far: Far, host: Host) -> None:
     config = far.rig.config_with("Host *", "    ConnectTimeout 2")
     began = time.monotonic()
     said = told(far, UNREACHABLE, INVOKE_SSH_CONFIG=str(config))
-    assert 2 <= time.monotonic() - began < 6
+    assert 2 <= time.monotonic() - began < 12
     assert "It does not answer within 2 s" in said
 
 
@@ -150,7 +150,7 @@ def test_one_of_several_without_a_cable(rigged: Rig, make_far: MakeFar) -> None:
     far.env["INVOKE_SSH_CONFIG"] = str(config)
     before = far.things()
     rigged.hosts["hostc"].cut()
-    said = ended(far.begin("setup-master"), 8, UNREACHABLE)
+    said = ended(far.begin("setup-master"), 12, UNREACHABLE)
     assert f"hostc (root@{rigged.hosts['hostc'].address}:22) cannot be reached by SSH" in said
     assert "No route to host" in said or "does not answer within 4 s" in said
     assert far.things() == before

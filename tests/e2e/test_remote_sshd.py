@@ -39,10 +39,9 @@ def test_one_session_is_not_enough_and_that_is_told(rigged: Rig, far: Far) -> No
 @pytest.mark.parametrize("lines", ["AllowTcpForwarding no", "PermitOpen none"])
 def test_a_server_that_forwards_nothing_is_told(rigged: Rig, far: Far, lines: str) -> None:
     rigged.hosts["hosta"].sshd_with(lines)
-    failed = far.checks(code=1)
-    evidence = failed["standby-up", "standby"]["evidence"]
-    assert "The SSH server of hosta forwards no connection to 127.0.0.1" in evidence
-    assert "AllowTcpForwarding yes or local" in evidence
+    said = far.invoke("verify", code=UNREACHABLE).stderr
+    assert "The SSH server of hosta forwards no connection to 127.0.0.1" in said
+    assert "AllowTcpForwarding yes or local" in said
     assert "already" in far.invoke("seed-standby").stderr
     rigged.repair()
     far.checks()

@@ -208,7 +208,7 @@ def test_a_firewall_that_lets_only_ssh_through_from_here(rigged: Rig, made: Made
         pass
     began = time.monotonic()
     far.checks()
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 20
 
 
 def test_stop_and_start_and_a_purge_on_all_hosts(made: Made) -> None:

@@ -223,3 +223,18 @@ def test_with_dry_the_port_of_a_server_that_will_be_stopped_is_free() -> None:
     line = 'LISTEN 0 4096 127.0.0.1:5432 0.0.0.0:* users:(("docker-proxy",pid=9,fd=7))\n'
     own = container("pa", status="exited", planned=True)
     guards.check_port(made({"sh -s": Said(line)}).master, seen(own))
+
+
+def test_an_address_that_the_host_lacks() -> None:
+    asked = topology(pa={"host": "box", "listen": "192.0.2.1"})
+    made = group(asked, FakeHost({"sh -s": Said("no such address\n")}))
+    with pytest.raises(Refused, match=r"nodes\.pa\.listen: 192\.0\.2\.1 is no address of box"):
+        guards.check_port(made.master, Observation({}, {"box": {}}))
+
+
+def test_here_the_engine_may_be_another_machines() -> None:
+    """DOCKER_HOST, or Docker Desktop: its addresses are not this machine's."""
+    host = FakeHost({"sh -s": Said()})
+    asked = group(topology(pa={"listen": "192.0.2.1"}), host)
+    guards.check_port(asked.master, seen())
+    assert "ip -o address" not in host.calls[0].stdin

@@ -163,11 +163,13 @@ def test_a_frozen_holder_loses_it(there: Box, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("pgherd.host.link.PATIENCE", 2)
     monkeypatch.setattr("pgherd.host.link.BEAT_SECONDS", 60.0)
     frozen = there.host()
+    link = frozen.link()
     with frozen.lease("pair", "the group pair"):
         monkeypatch.undo()
         host = there.host()
         assert not is_free(host)
         assert eventually(lambda: is_free(host), seconds=6)
+        assert eventually(lambda: link.lost, seconds=6)
         with pytest.raises(Unreachable, match="The lock of the group pair at box was lost"):
             sh(frozen, "true")
         assert sh(frozen, "echo seen", reads=True).out == "seen\n"

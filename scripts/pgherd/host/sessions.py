@@ -81,6 +81,7 @@ class Sessions:
                     self._check()
                     scope.check()
                     self._changed.wait(LOOK_SECONDS)
+                    end = time.monotonic() + DENIED_SECONDS  # another has ended only now
                 self._taken += 1
             try:
                 self._check()

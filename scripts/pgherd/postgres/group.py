@@ -146,6 +146,8 @@ class Group:
             self.away.clear()
         sites = self.present
         found = side_by_side(lambda site: self._look(site, tolerant or self._tolerant), sites)
+        if not self.present:
+            raise Unreachable(next(iter(self.away.values())))
         seen = {name: node for nodes, _ in found for name, node in nodes.items()}
         engines: dict[str, Mapping[str, Container]] = {name: {} for name in self.sites}
         engines |= {site.name: those for site, (_, those) in zip(sites, found, strict=True)}

@@ -157,7 +157,9 @@ def check_port(instance: Instance, seen: Observation) -> None:
     if own and own.planned:  # with --dry: what has the port now is the server that will be stopped
         return
     text = assignments(port=node.port, listen=node.listen) + _WHO_LISTENS
-    script = Script((text + _HAS_ADDRESS if for_others(node.listen) else text,))
+    if node.host != LOCAL and for_others(node.listen):  # the local engine may be another machine's
+        text += _HAS_ADDRESS
+    script = Script((text,))
     said = instance.host.run(Tool("sh")["-s"], stdin=script, reads=True).out
     for line in said.splitlines():
         if line == "no such address":
