@@ -43,11 +43,13 @@ def _opened(echo: bool, dry: bool, on: str) -> Group:
 
 def _places() -> list[str]:
     """Return the hosts that the command line says by `on`, wherever it does."""
+    tasks = ns.to_contexts()
+    valued = {flag for known in tasks for flag, arg in known.flags.items() if arg.takes_value}
     words = sys.argv[1:]
     return [
         host
         for before, word, host in zip(["", *words], words, [*words[1:], ""], strict=False)
-        if word == "on" and not before.startswith("-")
+        if word == "on" and before not in valued
     ]
 
 

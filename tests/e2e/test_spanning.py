@@ -236,6 +236,3 @@ def test_a_master_here_and_a_standby_there(make_far: MakeFar) -> None:
     assert far.sql("standby", sender) == far.rig.machine
     senders = "SELECT host(client_addr) || ' ' || sync_state FROM pg_stat_replication"
     assert far.sql("master", senders) == f"{far.host('standby').address} sync"
-    far.invoke("down", "--purge", "--confirm", far.name, "--delete-data")
-    assert not far.data("master").exists()
-    assert not far.data("standby").exists()

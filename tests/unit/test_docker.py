@@ -438,3 +438,17 @@ def test_nothing_is_planned_without_dry() -> None:
     made, _ = engine({"sh -c": Said()})
     made.plan("c", container("c"))
     assert made.containers() == {}
+
+
+@pytest.mark.parametrize("said", ["WARNING: noise\n[]", "oops"])
+def test_what_is_no_record_is_told(said: str) -> None:
+    made, _ = engine({"sh -c": Said(said), "docker": Said(said)})
+    for act in (made.containers, lambda: made.network("n"), lambda: made.image("x")):
+        with pytest.raises(Error, match="The docker command of local answers what is no record"):
+            act()
+
+
+def test_an_image_that_cannot_be_looked_at_is_not_missing() -> None:
+    made, _ = engine({"docker image inspect": Said("[]\n", "permission refused by a plugin", 1)})
+    with pytest.raises(Error, match="permission refused by a plugin"):
+        made.image("postgres:17")

@@ -329,7 +329,11 @@ def test_a_mark_names_its_directory(run: Run, pgdata: Path, tmp_path: Path) -> N
     assert (tmp_path / "etc" / "seeding").read_text() == mark(pgdata)
     assert pgdata.stat().st_mode & 0o777 == 0o700
     assert run(scripts.compose("examine")).stdout == "empty=1\nseeding=1\n"
-    assert run(scripts.compose("seeded", "examine")).stdout == "empty=1\ninitdb.done=1\n"
+    assert run(scripts.compose("seeded", "examine")).stdout == ("empty=1\ninitdb.done=1\nours=1\n")
+    pgdata.rename(pgdata.with_name("elsewhere"))
+    pgdata.mkdir()
+    (pgdata / "precious").touch()
+    assert run(scripts.compose("examine")).stdout == "initdb.done=1\n"
 
 
 @pytest.mark.parametrize("name", ["seeding", "initdb.pending"])

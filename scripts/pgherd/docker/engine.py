@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import threading
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from pgherd.docker.model import (
     no_volumes,
     read_container,
     read_image,
+    records,
 )
 from pgherd.docker.unreachable import raise_if_unreachable
 from pgherd.errors import Error, Refused
@@ -34,6 +34,7 @@ LIST = """\
 ids=$(docker ps --all --quiet --no-trunc) || exit
 [ -z "$ids" ] || docker container inspect $ids"""
 PULL_TIMEOUT = 1800.0
+NO_SUCH = re.compile(r"no such (image|object)|not found", re.IGNORECASE)
 NO_REGISTRY = re.compile(
     r"no such host|dial tcp|i/o timeout|TLS handshake timeout|connection refused|"
     r"network is unreachable|Client\.Timeout|proxyconnect|temporary failure|no route to host",
@@ -85,7 +86,9 @@ class Engine:
     def image(self, *refs: str) -> Image | None:
         """Return the first of these images that is here, or None."""
         result = self.run(docker["image", "inspect", *refs], reads=True)
-        found = json.loads(result.out or "[]")
+        found = records(result.out, self.host.name)
+        if not result.ok and not found and not NO_SUCH.search(result.err):
+            raise Error(f"A docker command failed: {result.complaint()}")
         for ref, raw in ((ref, raw) for ref in refs for raw in found):
             known = ref.removeprefix("docker.io/").removeprefix("library/")
             if known in (raw.get("RepoTags") or []) or ref == raw["Id"] or len(refs) == 1:
@@ -121,9 +124,9 @@ class Engine:
             raise Error(f"A docker command failed: {result.complaint()}")
         return self.counted(result.out)
 
-    def counted(self, records: str) -> dict[str, Container]:
+    def counted(self, text: str) -> dict[str, Container]:
         """Return the containers that `docker container inspect` printed, with what is planned."""
-        found = {c.name: c for c in map(read_container, json.loads(records or "[]"))}
+        found = {c.name: c for c in map(read_container, records(text, self.host.name))}
         for name, planned in self._planned.items():
             found.pop(name, None)
             if planned:
@@ -221,8 +224,8 @@ class Engine:
     def network(self, name: str) -> dict[str, Any] | None:
         """Return the network's inspect record, or None."""
         result = self.run(docker["network", "inspect", name], reads=True)
-        record: dict[str, Any] | None = json.loads(result.out)[0] if result.ok else None
-        return record
+        found = records(result.out, self.host.name) if result.ok else []
+        return found[0] if found else None
 
     def volume_exists(self, name: str) -> bool:
         """Tell whether the named volume exists."""

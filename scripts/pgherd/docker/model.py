@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from pgherd.errors import Error
+
 GROUP_LABEL = "pgherd.group"
 HOME_LABEL = "pgherd.home"  # whose group: the data/ of the checkout that made it
 NODE_LABEL = "pgherd.node"
@@ -112,6 +114,22 @@ def no_volumes(image: Image, options: Sequence[str]) -> list[str]:
     covered = {f.removeprefix("target=") for o in options for f in o.split(",")}
     bare = [volume for volume in image.volumes if volume not in covered]
     return [w for v in bare for w in ("--mount", f"type=tmpfs,target={v},tmpfs-mode=1777")]
+
+
+def records(text: str, host: str) -> list[dict[str, Any]]:
+    """Read what `docker inspect` printed on a host; nothing means that there is none.
+
+    Raises:
+        Error: it is something else.
+    """
+    try:
+        found = json.loads(text or "[]")
+    except ValueError:
+        raise Error(
+            f"The docker command of {host} answers what is no record: {text[:200]!r}. Is it "
+            "Docker's own, and does nothing print into its output?"
+        ) from None
+    return list(found) if isinstance(found, list) else []
 
 
 def read_image(ref: str, raw: Mapping[str, Any]) -> Image:

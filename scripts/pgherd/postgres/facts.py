@@ -104,7 +104,8 @@ class Disk:
     connected: bool = False
     half_made: bool = False  # an initialisation of ours was killed here
     half_copied: bool = False  # a copy of ours was
-    was_initialised: bool = False
+    was_initialised: bool = False  # the node had a database, here or in another directory
+    ours: bool = False  # in this very directory
     system_identifier: str | None = None
     state: str | None = None
     timeline: int = 0
@@ -126,6 +127,7 @@ class Disk:
             half_made="initdb.pending" in marks,
             half_copied="seeding" in marks,
             was_initialised="initdb.done" in marks,
+            ours="ours" in marks,
             system_identifier=control.get("Database system identifier"),
             state=control.get("Database cluster state"),
             timeline=max(int(control.get(key, "0")) for key in TIMELINES),

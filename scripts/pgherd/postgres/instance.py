@@ -237,6 +237,8 @@ class ScriptFailed(Error):
     """A script in a container ended with an exit code that its step may know."""
 
     def __init__(self, node: str, result: Result) -> None:
-        super().__init__(f"On {node}: {result.complaint()}")
+        full = "No space left on device" in result.err
+        cure = f"The disk of {result.host} is full: make room there, then this again.\n" * full
+        super().__init__(f"{cure}On {node}: {result.complaint()}")
         self.exit_code = result.code
         self.said = result.err.strip().splitlines()[-1] if result.err.strip() else ""

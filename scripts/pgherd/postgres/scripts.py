@@ -14,6 +14,7 @@ from pgherd.shell import Script, Secret, assignments
 
 FUNCTIONS = (
     "until_true",
+    "this_directory",
     "unfinished",
     "begin",
     "lay",

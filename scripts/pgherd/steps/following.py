@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from pgherd.errors import DeadlinePassed, Error, Refused
 from pgherd.postgres import scripts
 from pgherd.postgres.conf import sql_literal
-from pgherd.postgres.facts import Facts
+from pgherd.postgres.facts import Facts, Sender
 from pgherd.steps import connect, guards, lifecycle
 from pgherd.steps.asked import Pair
 from pgherd.steps.node import keep, run_container, serve, wait_serving
@@ -76,7 +77,11 @@ def _made_to_follow(pair: Pair) -> Facts | None:
     wait_serving(pair.group, pair.standby)
     pair.note(f"streams from {pair.upstream.name}")
     _drop_former_slot(pair)
-    return facts or pair.theirs
+    if facts or pair.theirs is None:
+        return facts
+    # With --dry: once the printed script has run, it streams.
+    planned = Sender(pair.standby.node.application_name, "streaming", "", None, None, None, "")
+    return replace(pair.theirs, senders=(*pair.theirs.senders, planned))
 
 
 def let_in(pair: Pair) -> None:

@@ -65,7 +65,9 @@ def _report(group: Group, site: Site) -> HostReport:
         about, seen = site.host.about(), _look(group, site)
     except Error as fault:
         return HostReport(site.name, names, fault.sentence)
-    engine, _, platform = seen["engine"][0].partition(" ")
+    engine, _, platform = seen.get("engine", [""])[0].partition(" ")
+    if not platform:
+        return HostReport(site.name, names, f"The docker command of {site.name} says no version.")
     containers = (line.split(" ", 2) for line in seen.get("container", []))
     return HostReport(
         name=site.name,

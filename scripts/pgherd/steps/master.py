@@ -93,6 +93,14 @@ def _refuse_other_primary(group: Group, seen: Observation) -> None:
     follow = f"`invoke seed-standby --node {master.name}` makes it follow"
     if facts and facts.in_recovery:
         raise Refused(f"{master.name} is a standby now; setup-master never promotes.")
+    for name in others:
+        other = seen.nodes[name].facts
+        if facts and other and other.system_identifier == facts.system_identifier:
+            raise Refused(
+                f"Two nodes are primary at once: {master.name} (timeline {facts.timeline}) and "
+                f"{name} (timeline {other.timeline}). `docker stop` the wrong one; then `invoke "
+                "seed-standby --node` it follows the other."
+            )
     if others and not facts and _same_group(group, seen, others[0]):
         raise Refused(f"{others[0]} is the primary of this group now; {follow}.")
 

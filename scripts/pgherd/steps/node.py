@@ -142,7 +142,7 @@ def bring_up(
 ) -> None:
     """Run a server on the data that it has, with the settings that are asked for now."""
     wanted = hashlib.sha256(settings(instance).encode()).hexdigest()
-    if disk.settings != wanted or not disk.was_initialised:
+    if disk.settings != wanted or not disk.ours:
         adopt(group, instance, image)
     run_container(group, instance, image, container)
 

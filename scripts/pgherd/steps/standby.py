@@ -152,7 +152,7 @@ def _check_data(pair: Pair, asked: Asked) -> None:
     disk = Disk() if pair.runs else pair.standby.disk(pair.image)
     if pair.theirs and disk.system_identifier == pair.theirs.system_identifier:
         _check_newer(pair, asked, disk.position)
-    if pair.container or disk.empty or disk.unfinished or disk.was_initialised:
+    if pair.container or disk.empty or disk.unfinished or disk.ours:
         return
     way_out = "--set-aside moves it aside first, whatever it is."
     try:

@@ -93,7 +93,7 @@ def _clear(group: Group, instance: Instance, image: Image, *, delete: bool) -> N
     """Set aside or delete what a node has; what this group did not make there stays."""
     state = guards.data_state(instance)
     disk = instance.disk(image, data=state == guards.FULL)
-    if state == guards.FULL and not (disk.empty or disk.unfinished or disk.was_initialised):
+    if state == guards.FULL and not (disk.empty or disk.unfinished or disk.ours):
         group.trace.note(f"{instance.name}: {instance.node.data} is not this group's; left alone")
         return
     if state == guards.FULL and not delete:
@@ -101,7 +101,8 @@ def _clear(group: Group, instance: Instance, image: Image, *, delete: bool) -> N
     elif state != guards.ABSENT and delete:
         group.trace.note(f"{instance.name}: deleting {instance.node.data}")
         data = [mount for mount in instance.mounts() if mount.target == PGDATA]
-        lines = f"find {PGDATA} -mindepth 1 -delete\n"
+        # First what makes it a database: cut short, it is none that a server would run on.
+        lines = f"rm -f {PGDATA}/PG_VERSION\nfind {PGDATA} -mindepth 1 -delete\n"
         instance.offline(image, scripts.compose(lines), mounts=data, timeout=None)
     if (volume := instance.node.volume) and state != guards.ABSENT:
         instance.engine.must(docker["volume", "rm", volume])

@@ -114,6 +114,8 @@ def _standby_up(client: Client, facts: Facts | None) -> Outcome:
     if facts is None and "password authentication failed" in client.fault:
         cure = "put the role's password into the group's postgres.password, or the file's into it"
         return False, client.fault, f"{cure}: `invoke psql` and \\password"
+    if facts is None and "postgres.password is missing" in client.fault:
+        return False, client.fault, "copy it from the checkout that made the group"
     if facts is None:
         made = f"`invoke seed-standby --node {node.name}` if it was never seeded"
         return False, client.fault, f"`invoke start` if it is down; {made}"

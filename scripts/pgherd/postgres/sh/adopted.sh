@@ -1,1 +1,1 @@
-touch /etc/pgherd/initdb.done
+this_directory >/etc/pgherd/initdb.done

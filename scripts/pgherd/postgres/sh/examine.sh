@@ -3,6 +3,7 @@
 [ -z "$(ls -A "$PGDATA" 2>/dev/null)" ] && echo empty=1
 [ -e "$PGDATA/standby.signal" ] && echo standby.signal=1
 [ -e /etc/pgherd/initdb.done ] && echo initdb.done=1
+[ -s /etc/pgherd/initdb.done ] && [ "$(cat /etc/pgherd/initdb.done)" = "$(this_directory 2>/dev/null)" ] && echo ours=1
 unfinished seeding && echo seeding=1
 [ -s /etc/pgherd/initdb.pending ] && [ "$(cat /etc/pgherd/initdb.pending)" = "$(this_directory 2>/dev/null)" ] && echo initdb.pending=1
 grep -qiE '^[[:space:]]*primary_conninfo' "$PGDATA/postgresql.auto.conf" 2>/dev/null && echo connected=1

@@ -1,2 +1,2 @@
 rm -f /etc/pgherd/seeding /etc/pgherd/initdb.pending
-touch /etc/pgherd/initdb.done
+this_directory >/etc/pgherd/initdb.done

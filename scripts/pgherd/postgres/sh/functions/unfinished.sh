@@ -1,6 +1,3 @@
-# this_directory: what tells the data directory from another in its place: where it is, when it was born
-this_directory() { stat -c %d:%i:%W "$PGDATA"; }
-
 # unfinished MARK: did a run of ours set about filling this very directory, and no server ran on it?
 unfinished() {
   [ -s "/etc/pgherd/$1" ] && [ "$(cat "/etc/pgherd/$1")" = "$(this_directory 2>/dev/null)" ] &&
