@@ -251,6 +251,39 @@ def test_a_purge_that_is_not_confirmed(live: Herd) -> None:
     assert "--purge" in refused(live, "down", "--delete-data")
 
 
+def test_a_purge_leaves_what_the_group_did_not_make(make_herd: MakeHerd) -> None:
+    """The node had a database, in another directory than the topology names now."""
+    herd = make_herd("17")
+    herd.invoke("setup-master", "seed-standby", "down")
+    made = {role: herd.data(role) for role in herd.nodes}
+    for role in herd.nodes:
+        precious = herd.directory / f"{role}_precious"
+        precious.mkdir()
+        (precious / "PG_VERSION").write_text("17\n")
+        (precious / "important").touch()
+        herd.nodes[role]["data"] = str(precious)
+    herd.write()
+    purge = ["down", "--purge", "--delete-data", "--confirm", herd.name]
+    said = herd.invoke(*purge).stderr
+    for role, place in made.items():
+        assert f"{herd.data(role)} is not this group's; left alone" in said
+        assert (herd.data(role) / "important").exists()
+        assert any(place.iterdir())
+
+
+def test_a_seed_moves_nothing_that_the_group_did_not_make(make_herd: MakeHerd) -> None:
+    herd = make_herd("17")
+    herd.invoke("setup-master", "seed-standby", "down")
+    herd.invoke("setup-master")
+    precious = herd.directory / "precious"
+    precious.mkdir()
+    (precious / "important").touch()
+    herd.nodes["standby"]["data"] = str(precious)
+    herd.write()
+    assert "--set-aside moves it aside first" in refused(herd, "seed-standby")
+    assert (precious / "important").exists()
+
+
 def test_the_method_copy_while_clients_are_connected(live: Herd) -> None:
     docker("stop", live.container("standby"))
     with live.connect("master"):
