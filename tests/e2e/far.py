@@ -148,7 +148,8 @@ class Far(Herd):
         shutil.rmtree(self.secrets(), ignore_errors=True)
         for left in (ROOT / "data" / "secrets").glob(f"{self.name}*_bk_*"):
             shutil.rmtree(left, ignore_errors=True)
-        (ROOT / "data" / f".{self.name}.lock").unlink(missing_ok=True)
+        for lock in (ROOT / "data").glob(f".{self.name}*.lock"):
+            lock.unlink()
 
 
 MakeFar = Callable[..., Far]
