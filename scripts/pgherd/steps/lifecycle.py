@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pgherd.docker import Image
-from pgherd.errors import Error, Refused
+from pgherd.errors import Error, Refused, Unreachable
 from pgherd.host.together import side_by_side
 from pgherd.postgres.facts import Disk
 from pgherd.postgres.group import Group
@@ -31,6 +31,8 @@ def stop(group: Group, *, tolerant: bool = True) -> None:
         first = [i for i in running if i.name in seen.primaries]
         stop_instances(group, first)
         stop_instances(group, [i for i in running if i not in first])
+        if group.away:  # the others are stopped; that is not what was asked for
+            raise Unreachable(f"Not stopped is what is on {', '.join(group.away)}.")
 
 
 def _alive(seen: Observation, instance: Instance) -> bool:
