@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import leftovers
 import psycopg
 import pytest
 
@@ -24,11 +25,27 @@ INVOKE = [sys.executable, "-m", "invoke"]
 MAJORS = ("15", "17", "18")  # those that can be had without a registry; 18 has another layout
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what is in this folder, so that it can be chosen or left out."""
+def majors(core: str) -> list[Any]:
+    """Return all; only `core` is always tested, the others by `invoke test --all`."""
+    long = pytest.mark.long
+    return [m if m == core else pytest.param(m, marks=long) for m in MAJORS]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark what is in this folder, so that it can be chosen; leave out what takes long unasked."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.e2e)
+        if (core := item.get_closest_marker("core")) and _major_of(item) not in core.args:
+            item.add_marker(pytest.mark.long)
+    if not os.environ.get("PGHERD_LONG"):
+        config.hook.pytest_deselected(items=[i for i in items if i.get_closest_marker("long")])
+        items[:] = [item for item in items if not item.get_closest_marker("long")]
+
+
+def _major_of(item: pytest.Item) -> str:
+    assert isinstance(item, pytest.Function)
+    return str(item.callspec.params["pair"])
 
 
 def docker(*words: str, check: bool = True) -> str:
@@ -86,6 +103,29 @@ class Herd:
         """The group's passwords."""
         return ROOT / "data" / "secrets" / self.name
 
+    def password(self) -> str:
+        """The superuser's password."""
+        return (self.secrets() / "postgres.password").read_text(encoding="utf-8").rstrip("\n")
+
+    @property
+    def places(self) -> list[tuple[str, int]]:
+        """Where clients reach the nodes."""
+        return [("127.0.0.1", int(keys["port"])) for keys in self.nodes.values()]
+
+    def primary(self) -> str:
+        """The role in the topology of the one node that takes writes."""
+        names = ["ps", "--filter", "status=running", "--format", "{{.Names}}"]
+        running = docker(*names, "--filter", f"name={self.name}-").splitlines()
+        up = [role for role in self.nodes if self.container(role) in running]
+        leading = [role for role in up if self.sql(role, "SELECT NOT pg_is_in_recovery()")]
+        assert len(leading) == 1, leading
+        return leading[0]
+
+    def status(self, role: str) -> str:
+        """The state of a node's container; empty if it has none."""
+        name = self.container(role)
+        return docker("inspect", "--format", "{{.State.Status}}", name, check=False)
+
     def environment(self, **more: str) -> dict[str, str]:
         """The environment of an invoke on this group."""
         return {**os.environ, "INVOKE_TOPOLOGY": str(self.topology), **self.env, **more}
@@ -111,15 +151,23 @@ class Herd:
     @contextmanager
     def connect(self, role: str, **options: Any) -> Iterator[psycopg.Connection[Any]]:
         """Connect as an application would: to the published port, with the password."""
-        password = (self.secrets() / "postgres.password").read_text(encoding="utf-8").rstrip("\n")
         with psycopg.connect(
-            host="127.0.0.1", port=self.nodes[role]["port"], user="postgres", password=password,
-            dbname="postgres", connect_timeout=5, autocommit=True, **options,
+            host="127.0.0.1", port=self.nodes[role]["port"], user="postgres", dbname="postgres",
+            password=self.password(), connect_timeout=5, autocommit=True, **options,
         ) as connection:  # fmt: skip
             yield connection
 
     def sql(self, role: str, statement: str) -> Any:
-        """Run one statement as an application; return the first column of its first row."""
+        """Run one statement as an application; return the first column of its first row.
+
+        What a standby's replay cancels is asked once more, as an application has to.
+        """
+        try:
+            return self._once(role, statement)
+        except psycopg.errors.SerializationFailure:
+            return self._once(role, statement)
+
+    def _once(self, role: str, statement: str) -> Any:
         with self.connect(role) as connection:
             cursor = connection.execute(statement.encode())
             row = cursor.fetchone() if cursor.description else None
@@ -139,6 +187,7 @@ class Herd:
         for left in (ROOT / "data" / "secrets").glob(f"{self.name}_bk_*"):
             shutil.rmtree(left, ignore_errors=True)
         (ROOT / "data" / f".{self.name}.lock").unlink(missing_ok=True)
+        leftovers.release(self.name)
 
 
 def _toml(value: Any) -> str:
@@ -147,18 +196,44 @@ def _toml(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
+def new_herd(directory: Path, major: str = "17", standbys: int = 1, **group: Any) -> Herd:
+    """Write the topology of a group of its own; none of it exists yet, and `clear` ends it."""
+    name = f"t{secrets.token_hex(3)}"
+    nodes: dict[str, dict[str, Any]] = {"master": {"name": f"{name}-master"}}
+    for number in range(1, standbys + 1):
+        role = "standby" if number == 1 else f"standby{number}"
+        nodes[role] = {
+            "name": f"{name}-{role}",
+            "upstream": f"{name}-master",
+            "application_name": f"standby{number}",
+        }
+    for role, keys in nodes.items():
+        keys |= {"port": free_port(), "data": str(directory / f"{role}_data")}
+    asked = {"name": name, "image": f"postgres:{major}", "sync": "FIRST 1 (standby1)"}
+    herd = Herd(name, directory, nodes, asked | group)
+    leftovers.claim(name)
+    herd.write()
+    return herd
+
+
 MakeHerd = Callable[..., Herd]
+_images: set[str] = set()  # the major versions whose images this process has seen
 
 
 @pytest.fixture(scope="session", autouse=True)
 def engine() -> str:
-    """The version of the engine that answers; without one there is nothing to test with."""
+    """The version of the engine that answers; without one there is nothing to test with.
+
+    What an earlier run of the tests left that was killed is cleared away: networks are few. Not at
+    the session's begin, which a folder below the one that is tested does not hear of.
+    """
     done = subprocess.run(
         ["docker", "version", "--format", "{{.Server.Version}}"],
         capture_output=True, text=True, timeout=30, check=False,
     )  # fmt: skip
     if done.returncode != 0:
-        pytest.skip(f"no Docker Engine answers: {done.stderr.strip()}")
+        pytest.fail(f"No Docker Engine answers, see `./scripts/bootstrap`: {done.stderr.strip()}")
+    leftovers.clear()
     return done.stdout.strip()
 
 
@@ -168,25 +243,13 @@ def make_herd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeHerd]:
     made: list[Herd] = []
 
     def make(major: str = "17", standbys: int = 1, **group: Any) -> Herd:
-        name = f"t{secrets.token_hex(3)}"
-        directory = tmp_path_factory.mktemp("herd")
-        nodes: dict[str, dict[str, Any]] = {"master": {"name": f"{name}-master"}}
-        for number in range(1, standbys + 1):
-            role = "standby" if number == 1 else f"standby{number}"
-            nodes[role] = {
-                "name": f"{name}-{role}",
-                "upstream": f"{name}-master",
-                "application_name": f"standby{number}",
-            }
-        for role, keys in nodes.items():
-            keys |= {"port": free_port(), "data": str(directory / f"{role}_data")}
-        asked = {"name": name, "image": f"postgres:{major}", "sync": "FIRST 1 (standby1)"}
-        herd = Herd(name, directory, nodes, asked | group)
-        herd.write()
+        herd = new_herd(tmp_path_factory.mktemp("herd"), major, standbys, **group)
         made.append(herd)
         with (tmp_path_factory.getbasetemp().parent / "image.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # several workers, and building one takes a minute
-            herd.invoke("image")
+            if major not in _images:
+                herd.invoke("image")
+                _images.add(major)
         return herd
 
     yield make

@@ -85,6 +85,21 @@ class Far(Herd):
         """The group's passwords on this machine."""
         return ROOT / "data" / "secrets" / (f"{self.name}@{self.on}" if self.on else self.name)
 
+    @property
+    def places(self) -> list[tuple[str, int]]:
+        """Where clients on this machine reach the nodes that others can reach."""
+        return [(str(keys["listen"]), int(keys["port"])) for keys in self.nodes.values()]
+
+    def status(self, role: str) -> str:
+        """The state of a node's container; empty if it has none."""
+        words = ("inspect", "--format", "{{.State.Status}}", self.container(role))
+        return self.docker(role, *words, check=False)
+
+    def primaries(self) -> list[str]:
+        """The roles in the topology of the nodes that run and are not in recovery."""
+        up = [role for role in self.nodes if self.status(role) == "running"]
+        return [role for role in up if self.sql(role, "SELECT pg_is_in_recovery()") == "f"]
+
     def passwords(self) -> list[str]:
         """What is nowhere to be seen: both passwords."""
         return [file.read_text().strip() for file in sorted(self.secrets().glob("*.password"))]

@@ -57,7 +57,11 @@ def acts(script: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("major", "words"), [("17", ["setup-master", "seed-standby", "verify"]), ("18", ["demo"])]
+    ("major", "words"),
+    [
+        ("17", ["setup-master", "seed-standby", "verify"]),
+        pytest.param("18", ["demo"], marks=pytest.mark.long),
+    ],
 )
 def test_from_an_empty_folder_the_script_does_the_job(
     make_herd: MakeHerd, tmp_path: Path, major: str, words: list[str]
@@ -81,6 +85,7 @@ def live(make_herd: MakeHerd) -> Herd:
     return herd
 
 
+@pytest.mark.long
 def test_where_all_is_done_the_script_does_nothing(live: Herd, tmp_path: Path) -> None:
     before = things(live)
     script = printed(live, "setup-master", "seed-standby", "verify")
@@ -91,6 +96,7 @@ def test_where_all_is_done_the_script_does_nothing(live: Herd, tmp_path: Path) -
     live.checks()
 
 
+@pytest.mark.long
 def test_the_script_of_a_stop_and_of_a_start(live: Herd, tmp_path: Path) -> None:
     master, standby = live.container("master"), live.container("standby")
     stops = printed(live, "stop")
@@ -100,6 +106,7 @@ def test_the_script_of_a_stop_and_of_a_start(live: Herd, tmp_path: Path) -> None
     live.checks()
 
 
+@pytest.mark.long
 def test_the_script_of_a_new_seed(live: Herd, tmp_path: Path) -> None:
     script = printed(live, "seed-standby", "--reseed", "--async-meanwhile", "--method", "copy")
     assert not [secret for secret in passwords(live) if secret in script]
@@ -122,3 +129,86 @@ def test_echo_shows_the_commands_beside_the_answer(live: Herd) -> None:
     assert "psql -XAtq" in done.stderr
     assert not [secret for secret in passwords(live) if secret in done.stderr]
     assert str(ROOT) in done.stderr  # a secret stands there as a read of its file
+
+
+# --- another primary ---
+
+
+@pytest.fixture(scope="module", params=[pytest.param("15", marks=pytest.mark.long), "17"])
+def changing(request: pytest.FixtureRequest, make_herd: MakeHerd) -> Herd:
+    """A pair of which first the one is primary and then the other."""
+    herd = make_herd(request.param)
+    herd.invoke("setup-master", "seed-standby")
+    herd.sql("master", "CREATE TABLE kept (id int)")
+    return herd
+
+
+@pytest.mark.long
+def test_the_script_of_a_switchover(changing: Herd, tmp_path: Path) -> None:
+    herd, old, new = changing, changing.container("master"), changing.container("standby")
+    script = printed(herd, "switchover", "--to", new)
+    assert not [secret for secret in passwords(herd) if secret in script]
+    assert herd.primary() == "master"
+    herd.sql("master", "INSERT INTO kept VALUES (1)")  # after it was printed
+    said = run(script, tmp_path)
+    assert not [secret for secret in passwords(herd) if secret in said]
+    assert herd.primary() == "standby"
+    assert herd.sql("standby", "SELECT count(*) FROM kept") == 1
+    assert herd.sql("standby", "SHOW synchronous_standby_names") == f'FIRST 1 ("{old}")'
+    herd.checks()
+
+
+def test_the_script_of_a_failover_and_of_a_rejoin(changing: Herd, tmp_path: Path) -> None:
+    """From whoever is primary by now to the other, with a row that the other has."""
+    herd = changing
+    old = herd.primary()
+    new = next(role for role in herd.nodes if role != old)
+    herd.sql(old, "INSERT INTO kept VALUES (2)")
+    rows = herd.sql(old, "SELECT count(*) FROM kept")
+    docker("kill", herd.container(old))
+    script = printed(herd, "failover")
+    assert not [secret for secret in passwords(herd) if secret in script]
+    run(script, tmp_path)
+    assert herd.primary() == new
+    assert herd.sql(new, "SELECT count(*) FROM kept") == rows
+    policy = docker(
+        "inspect", "--format", "{{.HostConfig.RestartPolicy.Name}}", herd.container(old)
+    )
+    assert policy == "no"
+
+    herd.sql(new, "INSERT INTO kept VALUES (3)")
+    script = printed(herd, "rejoin", herd.container(old))
+    assert not [secret for secret in passwords(herd) if secret in script]
+    run(script, tmp_path, "rejoin.sh")
+    herd.checks()
+    assert herd.sql(old, "SELECT count(*) FROM kept") == rows + 1
+
+
+@pytest.mark.long
+def test_the_script_of_a_rejoin_that_rewinds(changing: Herd, tmp_path: Path) -> None:
+    """The old primary wrote what the other has not: its data is kept, and then rewound."""
+    herd = changing
+    old = herd.primary()
+    new = next(role for role in herd.nodes if role != old)
+    herd.invoke("psql", "--command", "ALTER SYSTEM SET synchronous_standby_names = ''")
+    herd.invoke("psql", "--command", "SELECT pg_reload_conf()")
+    docker("stop", herd.container(new))
+    herd.sql(old, "INSERT INTO kept VALUES (4)")
+    docker("kill", herd.container(old))
+    docker("start", herd.container(new))
+    herd.invoke("failover", "--max-loss", "1000")
+    script = printed(herd, "rejoin", herd.container(old))
+    assert "pg_rewind --target-pgdata" in script
+    run(script, tmp_path)
+    herd.checks()
+    assert herd.sql(old, "SELECT count(*) FROM kept WHERE id = 4") == 0
+
+
+@pytest.mark.long
+def test_printed_in_one_with_what_makes_the_pair(make_herd: MakeHerd, tmp_path: Path) -> None:
+    """Nothing runs yet when it is printed, so no WAL position is known."""
+    herd = make_herd("18")
+    words = ["setup-master", "seed-standby", "switchover", "--to", herd.container("standby")]
+    run(printed(herd, *words), tmp_path)
+    assert herd.primary() == "standby"
+    herd.checks()

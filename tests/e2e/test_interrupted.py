@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 from conftest import INVOKE, ROOT, Herd, MakeHerd, docker
+from faults import WHOLE
+from killing import MOMENTS, Run, acts, count, killed
 
 Moment = Callable[[Herd], object]
 
@@ -32,29 +34,9 @@ def wait_for(herd: Herd, run: subprocess.Popen[str], moment: Moment) -> None:
         time.sleep(0.002)
 
 
-def killed_at(herd: Herd, words: list[str], *moments: Moment) -> None:
-    """Run invoke and kill it, with no word of warning, when it has come past these moments."""
-    run = begin(herd, *words)
-    for moment in moments:
-        wait_for(herd, run, moment)
-    os.kill(run.pid, signal.SIGKILL)
-    run.communicate(timeout=10)
-    assert run.returncode == -signal.SIGKILL
-
-
 def helpers(herd: Herd) -> str:
     """Return the containers that work on files of the group's nodes."""
     return docker("ps", "--all", "--quiet", "--filter", f"name=pgherd-{herd.name}-")
-
-
-def status(herd: Herd, role: str) -> str:
-    """Return the state of a node's container; empty if it has none."""
-    return docker("inspect", "--format", "{{.State.Status}}", herd.container(role), check=False)
-
-
-def ready(herd: Herd, role: str) -> bool:
-    """Tell whether a server answers."""
-    return "accepting" in docker("exec", herd.container(role), "pg_isready", check=False)
 
 
 def sound(herd: Herd) -> None:
@@ -64,35 +46,7 @@ def sound(herd: Herd) -> None:
     assert herd.sql("master", "SELECT count(*) FROM pg_replication_slots") == 1
 
 
-# --- kill -9, at one moment after the other ---
-
-
-SETUP_MASTER: dict[str, Moment] = {
-    "the helper works": helpers,
-    "the database is being made": lambda herd: (herd.data("master") / "base").is_dir(),
-    "the container is made": lambda herd: status(herd, "master"),
-}
-SEED_STANDBY: dict[str, Moment] = {
-    "the helper works": helpers,
-    "files are being copied": lambda herd: (herd.data("standby") / "base").is_dir(),
-    "the container is made": lambda herd: status(herd, "standby"),
-    "the standby serves": lambda herd: ready(herd, "standby"),
-}
-COPY: dict[str, tuple[Moment, ...]] = {
-    "the master is stopped": (lambda herd: status(herd, "master") == "exited",),
-    "files are being copied": (
-        lambda herd: status(herd, "master") == "exited",
-        lambda herd: (herd.data("standby") / "base").is_dir(),
-    ),
-    "the master is started again": (
-        lambda herd: status(herd, "master") == "exited",
-        lambda herd: status(herd, "master") == "running",
-    ),
-}
-DOWN: dict[str, Moment] = {
-    "the master is stopped": lambda herd: status(herd, "master") == "exited",
-    "the master is removed": lambda herd: not status(herd, "master"),
-}
+# --- kill -9, at one command after the other ---
 
 
 @pytest.fixture(scope="module")
@@ -100,53 +54,100 @@ def herd(make_herd: MakeHerd) -> Herd:
     return make_herd("17")
 
 
-@pytest.mark.parametrize("moment", SETUP_MASTER)
-def test_setup_master_is_killed(herd: Herd, moment: str) -> None:
+def kills(herd: Herd, ready: Callable[[Herd], None], *words: str) -> Iterator[Run]:
+    """Kill a task at each command that acts: before one, during the next, after the third.
+
+    What it begins with is made ready each time. Two are tried; all by `invoke test --all`.
+    """
+    ready(herd)
+    commands = count(herd, *words)
+    chosen = [number for number in acts(commands) if not commands[number - 1].startswith("mkdir ")]
+    if not WHOLE:
+        chosen = [chosen[len(chosen) * part // 3] for part in (1, 2)]
+    for place, number in enumerate(chosen):
+        ready(herd)
+        when = MOMENTS[place % len(MOMENTS)]
+        run = killed(herd, number, when, *words)
+        print(f"killed: {run.killed}, {when} the last of these:", *run.commands, sep="\n  ")
+        yield run
+
+
+def nothing(herd: Herd) -> None:
     herd.invoke("down", "--purge", "--delete-data", "--confirm", herd.name)
-    killed_at(herd, ["setup-master"], SETUP_MASTER[moment])
-    herd.invoke("setup-master")
-    assert helpers(herd) == ""
-    assert herd.sql("master", "SELECT 1") == 1
-    assert "already" in herd.invoke("setup-master").stderr
 
 
-@pytest.mark.parametrize("moment", SEED_STANDBY)
-def test_seed_standby_is_killed(herd: Herd, moment: str) -> None:
-    if status(herd, "standby"):
-        docker("rm", "--force", herd.container("standby"))
+def unseeded(herd: Herd) -> None:
+    """A primary that waits for nobody, and no trace of a standby."""
+    docker("rm", "--force", herd.container("standby"), check=False)
     for data in herd.directory.glob("standby_data*"):
         subprocess.run(["rm", "-rf", "--", str(data)], check=True)
     herd.invoke("setup-master")
     herd.sql("master", "ALTER SYSTEM SET synchronous_standby_names = ''")
     herd.sql("master", "SELECT pg_reload_conf()")
-    killed_at(herd, ["seed-standby"], SEED_STANDBY[moment])
-    herd.invoke("seed-standby")
+
+
+def seeded(herd: Herd) -> None:
+    herd.invoke("setup-master", "seed-standby")
+
+
+@pytest.mark.long
+def test_the_harness_kills_when_it_is_told(herd: Herd) -> None:
+    unseeded(herd)
+    commands = count(herd, "seed-standby")
+    sound(herd)
+    copies = next(n for n, words in enumerate(commands, 1) if words.startswith("run --rm"))
+    for when in MOMENTS:
+        unseeded(herd)
+        run = killed(herd, copies, when, "seed-standby")
+        assert run.killed
+        assert run.commands[copies - 1].split()[:2] == ["run", "--rm"]
+        assert len(run.commands) == copies
+        assert bool(helpers(herd)) is (when == "during")
+        if when != "during":  # there it may just begin
+            assert (herd.data("standby") / "base").is_dir() is (when == "after")
+        herd.invoke("seed-standby")
+    unseeded(herd)
+    assert not killed(herd, len(commands) + 100, "before", "seed-standby").killed
     sound(herd)
 
 
-@pytest.mark.parametrize("moment", COPY)
-def test_the_method_copy_is_killed(herd: Herd, moment: str) -> None:
-    copy = ["seed-standby", "--method", "copy", "--reseed", "--async-meanwhile"]
-    herd.invoke("setup-master", "seed-standby")
-    killed_at(herd, copy, *COPY[moment])
-    herd.invoke("seed-standby", "--method", "copy")
-    sound(herd)
+@pytest.mark.long
+def test_setup_master_is_killed(herd: Herd) -> None:
+    for _ in kills(herd, nothing, "setup-master"):
+        herd.invoke("setup-master")
+        assert helpers(herd) == ""
+        assert herd.sql("master", "SELECT 1") == 1
+        assert "already" in herd.invoke("setup-master").stderr
 
 
-@pytest.mark.parametrize("moment", DOWN)
-def test_down_is_killed(herd: Herd, moment: str) -> None:
-    herd.invoke("setup-master", "seed-standby")
-    killed_at(herd, ["down"], DOWN[moment])
-    herd.invoke("down")
-    assert [status(herd, role) for role in herd.nodes] == ["", ""]
-    assert docker("network", "ls", "--quiet", "--filter", f"name=pgherd-{herd.name}") == ""
-    herd.invoke("setup-master", "seed-standby")
+def test_seed_standby_is_killed(herd: Herd) -> None:
+    for _ in kills(herd, unseeded, "seed-standby"):
+        herd.invoke("seed-standby")
+        sound(herd)
+
+
+@pytest.mark.long
+def test_the_method_copy_is_killed(herd: Herd) -> None:
+    copy = ["seed-standby", "--method", "copy"]
+    for _ in kills(herd, seeded, *copy, "--reseed", "--async-meanwhile"):
+        herd.invoke(*copy)
+        sound(herd)
+
+
+@pytest.mark.long
+def test_down_is_killed(herd: Herd) -> None:
+    for _ in kills(herd, seeded, "down"):
+        herd.invoke("down")
+        assert [herd.status(role) for role in herd.nodes] == ["", ""]
+        assert docker("network", "ls", "--quiet", "--filter", f"name=pgherd-{herd.name}") == ""
+    seeded(herd)
     sound(herd)
 
 
 # --- asked to end ---
 
 
+@pytest.mark.long
 def test_a_run_that_is_asked_to_end_takes_its_helper_along(herd: Herd) -> None:
     herd.invoke("setup-master", "seed-standby")
     slow = ["--reseed", "--async-meanwhile", "--max-rate", "1M"]  # some twenty seconds
@@ -199,6 +200,7 @@ def small(herd: Herd) -> Iterator[Path]:
     subprocess.run(["umount", str(place)], check=True)
 
 
+@pytest.mark.long
 def test_the_disk_is_full_while_a_standby_is_seeded(herd: Herd, small: Path) -> None:
     herd.invoke("setup-master")
     herd.sql("master", "ALTER SYSTEM SET synchronous_standby_names = ''")

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import grp
 import os
 import shutil
 import signal
 import socket
 import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,8 +16,6 @@ import pytest
 from conftest import INVOKE, MAJORS, ROOT, Herd, MakeHerd, docker, free_port
 
 REFUSED, UNREACHABLE = 2, 3
-NOBODY = 65534
-SOMEBODY = 12345  # no user of this machine
 
 
 def state(herd: Herd) -> list[object]:
@@ -143,6 +138,7 @@ def test_the_data_directory_has_no_database_in_it(blank: Herd) -> None:
     assert "is not empty and has no PostgreSQL database in it" in said
 
 
+@pytest.mark.long
 def test_the_data_is_of_another_major_version(borrowed: Herd, fifteen: Herd) -> None:
     borrowed.nodes["master"]["data"] = str(fifteen.data("master"))
     borrowed.write()
@@ -151,6 +147,7 @@ def test_the_data_is_of_another_major_version(borrowed: Herd, fifteen: Herd) -> 
     assert (fifteen.data("master") / "PG_VERSION").read_text() == "15\n"
 
 
+@pytest.mark.long
 def test_the_standbys_data_is_of_another_major_or_system(
     make_herd: MakeHerd, fifteen: Herd, seventeen: Herd
 ) -> None:
@@ -174,6 +171,7 @@ def test_the_standbys_data_is_of_another_major_or_system(
 
 
 @pytest.mark.parametrize("major", MAJORS)
+@pytest.mark.long
 def test_a_data_directory_that_vanished_is_never_a_new_primary(
     make_herd: MakeHerd, major: str
 ) -> None:
@@ -205,6 +203,7 @@ def test_seed_standby_before_setup_master(blank: Herd) -> None:
     assert "`invoke setup-master`" in refused(blank, "seed-standby", "--method", "copy")
 
 
+@pytest.mark.long
 def test_seed_standby_of_the_primary(live: Herd) -> None:
     said = refused(live, "seed-standby", "--node", live.container("master"))
     assert f"{live.container('master')} is the primary" in said
@@ -271,6 +270,7 @@ def test_a_purge_leaves_what_the_group_did_not_make(make_herd: MakeHerd) -> None
         assert any(place.iterdir())
 
 
+@pytest.mark.long
 def test_a_seed_moves_nothing_that_the_group_did_not_make(make_herd: MakeHerd) -> None:
     herd = make_herd("17")
     herd.invoke("setup-master", "seed-standby", "down")
@@ -375,102 +375,3 @@ def _registry_answers() -> bool:
     except OSError:
         return False
     return True
-
-
-# --- users ---
-
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-
-
-def as_user(uid: int, *groups: int) -> list[str]:
-    """Return the words that make a command another user's."""
-    some = [f"--groups={','.join(map(str, groups))}"] if groups else ["--clear-groups"]
-    return ["setpriv", f"--reuid={uid}", f"--regid={uid}", *some]
-
-
-@pytest.fixture(scope="module")
-def elsewhere() -> Iterator[Path]:
-    """A copy of the repository that belongs to a user, at a path with a space and an umlaut."""
-    top = Path(tempfile.mkdtemp(prefix="pgherd-"))
-    home = top / "Prüf stand"
-    skipped = shutil.ignore_patterns(".git", ".venv", "data", "*_cache", "__pycache__")
-    try:
-        shutil.copytree(ROOT, home, ignore=skipped, symlinks=True)
-        top.chmod(0o755)
-        if os.geteuid() == 0:
-            for path in [top, home, *home.rglob("*")]:
-                os.chown(path, SOMEBODY, SOMEBODY, follow_symlinks=False)
-            mine = subprocess.run(
-                [*as_user(SOMEBODY), *INVOKE, "--version"], cwd=home, check=False,
-                env={**os.environ, "HOME": str(home)},
-            )  # fmt: skip
-            if mine.returncode != 0:
-                pytest.skip(f"another user cannot run {sys.executable}")
-        yield home
-    finally:
-        shutil.rmtree(top)
-
-
-@as_root
-def test_a_user_without_permission_on_the_socket(blank: Herd, elsewhere: Path) -> None:
-    shutil.copy(blank.topology, elsewhere / "conf" / "mine.toml")
-    environment = blank.environment(INVOKE_TOPOLOGY="conf/mine.toml", HOME=str(elsewhere))
-    for words in (["setup-master"], ["verify"], ["steps"]):
-        done = subprocess.run(
-            [*as_user(SOMEBODY), *INVOKE, *words], cwd=elsewhere, env=environment,
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        if words != ["verify"]:  # a client, which needs no engine, finds nobody at the port
-            assert done.returncode == UNREACHABLE, done.stderr
-            assert "no permission on Docker's socket" in done.stderr
-            assert "usermod -aG docker" in done.stderr
-        assert "Traceback" not in done.stderr
-
-
-@as_root
-def test_a_checkout_that_the_user_cannot_write_to(blank: Herd) -> None:
-    done = subprocess.run(
-        [*as_user(NOBODY), *INVOKE, "setup-master"], cwd=ROOT, env=blank.environment(
-            INVOKE_TOPOLOGY="conf/pair.toml", HOME="/nonexistent"
-        ), capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode in {REFUSED, UNREACHABLE}, done.stderr
-    assert "Traceback" not in done.stderr
-
-
-def test_a_user_who_is_not_root_but_in_the_group_docker(blank: Herd, elsewhere: Path) -> None:
-    become = []
-    if os.geteuid() == 0:
-        become = as_user(SOMEBODY, grp.getgrnam("docker").gr_gid)
-    text = blank.topology.read_text(encoding="utf-8")
-    text = text.replace(f"{blank.directory}/", "data/").replace(blank.name, f"{blank.name}u")
-    (elsewhere / "conf" / "mine.toml").write_text(text, encoding="utf-8")
-    environment = blank.environment(INVOKE_TOPOLOGY="conf/mine.toml", HOME=str(elsewhere))
-
-    def invoke(*words: str) -> str:
-        done = subprocess.run(
-            [*become, *INVOKE, *words], cwd=elsewhere, env=environment, capture_output=True,
-            text=True, timeout=200, stdin=subprocess.DEVNULL, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    def kept() -> list[str]:
-        return sorted(
-            path.name.partition("_bk_")[0] for path in (elsewhere / "data").glob("*_bk_*")
-        )
-
-    try:
-        assert "passed" in invoke("setup-master", "seed-standby", "verify")
-        invoke("seed-standby", "--reseed", "--async-meanwhile", "--method", "copy", "--yes")
-        assert "passed" in invoke("verify")
-        assert kept() == ["standby_data"]
-        invoke("down", "--purge", "--confirm", f"{blank.name}u")
-        assert kept() == ["master_data", "standby_data", "standby_data"]
-        invoke("setup-master")
-        invoke("down", "--purge", "--delete-data", "--confirm", f"{blank.name}u")
-        assert not (elsewhere / "data" / "master_data").exists()
-    finally:
-        for role in ("master", "standby"):
-            docker("rm", "--force", "--volumes", f"{blank.name}u-{role}", check=False)
-        docker("network", "rm", f"pgherd-{blank.name}u", check=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
@@ -79,6 +80,33 @@ def test_looking_takes_few_round_trips(made: Made, task: str) -> None:
     made.far.invoke(task)
     assert len(host.logins()) == before[0] + 1
     assert len(host.sessions()) - before[1] <= 1 + 3  # the first one stays
+
+
+def test_doctor_finds_no_problem_and_asks_little(made: Made) -> None:
+    """Of the host: its paths, the script, the servers, the mounts, twice; of each node once."""
+    host = made.far.host("master")
+    before = len(host.logins()), len(host.sessions())
+    found = json.loads(made.far.invoke("doctor", "--json").stdout)
+    assert [f for f in found["findings"] if f["level"] == "problem"] == []
+    assert found["checks"] > 90
+    assert len(host.logins()) == before[0] + 1
+    assert len(host.sessions()) - before[1] <= 1 + 7
+
+
+def test_doctor_makes_directories_that_the_user_may_not(make_far: MakeFar) -> None:
+    """Whoever may use Docker may make them; what they need is only that they are told of it."""
+    far = make_far(on="member@hostb")
+    far.nodes["master"]["data"] = "/srv/it's/deep/master_data"
+    far.write()
+    found = json.loads(far.invoke("doctor", "--json", code=1).stdout)
+    assert [f["code"] for f in found["findings"] if f["level"] == "problem"] == [
+        "parent-not-writable"
+    ]
+    assert json.loads(far.invoke("doctor", "--fix", "--json").stdout)["fixed"]
+    place = far.data("master")
+    owner = far.home("master").stat().st_uid
+    assert [p.stat().st_uid for p in (place, place.parent, place.parent.parent)] == [owner] * 3
+    assert place.parents[2].stat().st_uid == 0
 
 
 def mode(path: Path) -> str:
@@ -203,6 +231,7 @@ def test_the_strings_of_uri_work_by_the_tunnel_that_is_told(made: Made) -> None:
 
 
 @of_the_member
+@pytest.mark.long
 def test_stop_start_and_steps(made: Made) -> None:
     far = made.far
     states = ["ps", "--all", "--filter", f"name={far.name}-", "--format", "{{.State}}"]

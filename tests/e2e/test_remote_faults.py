@@ -71,6 +71,7 @@ def sound(far: Far) -> None:
 # --- while it is seeded ---
 
 
+@pytest.mark.long
 def test_a_connection_that_is_dropped(far: Far) -> None:
     run = far.begin(*SLOW)
     wait_for(run, lambda: begun(far))
@@ -81,6 +82,7 @@ def test_a_connection_that_is_dropped(far: Far) -> None:
     sound(far)
 
 
+@pytest.mark.long
 def test_a_connection_that_falls_silent(far: Far) -> None:
     run = far.begin(*SLOW)
     wait_for(run, lambda: begun(far))
@@ -94,6 +96,7 @@ def test_a_connection_that_falls_silent(far: Far) -> None:
     sound(far)
 
 
+@pytest.mark.long
 def test_the_connection_to_the_master_that_is_dropped(far: Far) -> None:
     run = far.begin("seed-standby", "--max-rate", "20M")  # it is noticed after the base backup
     wait_for(run, lambda: begun(far))
@@ -103,6 +106,7 @@ def test_the_connection_to_the_master_that_is_dropped(far: Far) -> None:
     sound(far)
 
 
+@pytest.mark.long
 def test_a_disk_that_is_full(far: Far) -> None:
     host, small = far.host("standby"), "/srv/small"
     before = far.nodes["standby"]["data"]

@@ -61,10 +61,13 @@ def second(far: Far, checkout: Path, *words: str) -> tuple[int, str]:
     return done.returncode, done.stderr
 
 
+@pytest.mark.long
 def test_a_second_run_waits_for_the_end_of_the_first(
     far: Far, checkout: Path, first: subprocess.Popen[str]
 ) -> None:
-    for words in (["seed-standby"], ["setup-master"], ["stop"]):
+    node = far.container("standby")
+    changes = (["switchover", "--to", node], ["failover"], ["rejoin", node])
+    for words in (["seed-standby"], ["setup-master"], ["stop"], *changes):
         before = far.things()
         code, said = second(far, checkout, *words)
         assert code == REFUSED, said
@@ -81,6 +84,7 @@ def test_a_second_run_waits_for_the_end_of_the_first(
     assert "already" in second(far, checkout, "seed-standby")[1]
 
 
+@pytest.mark.long
 def test_the_passwords_of_others_are_not_made_anew(far: Far, checkout: Path) -> None:
     shutil.rmtree(checkout / "data")
     before = far.things()

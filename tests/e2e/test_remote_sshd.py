@@ -16,6 +16,7 @@ def far(make_far: MakeFar) -> Far:
     return make_far(on="hosta")
 
 
+@pytest.mark.long
 def test_two_sessions_at_once_are_enough(rigged: Rig, far: Far) -> None:
     host = rigged.hosts["hosta"]
     host.sshd_with("MaxSessions 2")
@@ -36,6 +37,7 @@ def test_one_session_is_not_enough_and_that_is_told(rigged: Rig, far: Far) -> No
     assert far.things() == before
 
 
+@pytest.mark.long
 def test_a_server_that_forwards_nothing_is_told(rigged: Rig, far: Far) -> None:
     rigged.hosts["hosta"].sshd_with("AllowTcpForwarding no")
     said = far.invoke("verify", code=UNREACHABLE).stderr

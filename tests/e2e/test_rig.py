@@ -104,6 +104,7 @@ def test_a_published_port_is_reached_and_the_client_has_its_hosts_address(
         rigged.hosts["hosta"].run("bash", "-c", f"</dev/tcp/{inner}/5432")
 
 
+@pytest.mark.long
 def test_a_cable_that_is_pulled_out(rigged: Rig, rig_image: str, server: Host) -> None:
     assert ask(rigged, rig_image, "hosta", server, "select 1") == "1"
     server.cut()
@@ -115,6 +116,7 @@ def test_a_cable_that_is_pulled_out(rigged: Rig, rig_image: str, server: Host) -
     assert ask(rigged, rig_image, "hosta", server, "select 1") == "1"
 
 
+@pytest.mark.long
 def test_a_partition_of_two_hosts(rigged: Rig, rig_image: str, server: Host) -> None:
     server.block(rigged.hosts["hosta"])
     assert ask(rigged, rig_image, "hosta", server, "select 1") == ""

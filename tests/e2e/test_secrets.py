@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import psycopg
 import pytest
-from conftest import MAJORS, Herd, MakeHerd, docker
+from conftest import MAJORS, Herd, MakeHerd, docker, majors
 
 PGDATA = "/var/lib/postgresql/data"
 ROLES = ("postgres", "replicator")
@@ -65,7 +65,7 @@ class Made:
         return [role for role, password in passwords(self.herd).items() if password in text]
 
 
-@pytest.fixture(scope="module", params=MAJORS)
+@pytest.fixture(scope="module", params=majors("17"))
 def made(request: pytest.FixtureRequest, make_herd: MakeHerd) -> Made:
     """A pair on each major version, made with --echo while ps was looked at."""
     herd = make_herd(request.param)
@@ -84,6 +84,11 @@ def test_no_process_had_a_password_among_its_arguments(made: Made) -> None:
     assert any("docker run" in line and made.herd.name in line for line in made.processes)
     assert any("pg_basebackup" in line for line in made.processes)
     assert made.shown("\n".join(made.processes)) == []
+
+
+def test_an_audit_finds_nothing(made: Made) -> None:
+    said = made.herd.invoke("audit").stdout
+    assert said == f"audit of {made.herd.name}: nothing found, 2 nodes looked into\n"
 
 
 @pytest.mark.parametrize("role", ["master", "standby"])
@@ -187,6 +192,7 @@ def test_a_wrong_password_opens_neither_port(made: Made) -> None:
 
 
 @pytest.mark.parametrize("major", MAJORS)
+@pytest.mark.long
 def test_passwords_of_the_users_choice(make_herd: MakeHerd, major: str) -> None:
     herd = make_herd(major)
     herd.secrets().mkdir(parents=True)

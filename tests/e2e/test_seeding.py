@@ -71,6 +71,7 @@ def anonymous_volumes() -> set[str]:
 # --- the method copy, the tutorial's ---
 
 
+@pytest.mark.long
 def test_a_copy_leaves_out_what_must_not_be_copied(make_herd: MakeHerd) -> None:
     herd = make_herd("17")
     herd.invoke("setup-master")
@@ -86,7 +87,8 @@ def test_a_copy_leaves_out_what_must_not_be_copied(make_herd: MakeHerd) -> None:
     )
 
 
-@pytest.mark.parametrize("major", ["17", "18"])
+@pytest.mark.parametrize("major", MAJORS)
+@pytest.mark.long
 def test_a_copy_asks_before_it_stops_the_master(make_herd: MakeHerd, major: str) -> None:
     herd = make_herd(major)
     herd.invoke("setup-master", "step.run-standby")
@@ -111,6 +113,7 @@ def test_a_copy_asks_before_it_stops_the_master(make_herd: MakeHerd, major: str)
     assert slots(herd) == ["of_the_master", "standby1"]
 
 
+@pytest.mark.long
 def test_a_killed_copy_is_done_by_a_second_try(make_herd: MakeHerd) -> None:
     herd = make_herd("17")
     herd.invoke("setup-master")
@@ -193,6 +196,7 @@ def test_an_interrupted_base_backup_is_done_by_a_second_try(make_herd: MakeHerd)
 
 
 @pytest.mark.parametrize("end", ["helper", "ctrl-c"])
+@pytest.mark.long
 def test_a_base_backup_that_ended_early_is_no_obstacle(make_herd: MakeHerd, end: str) -> None:
     herd = make_herd("17")
     herd.invoke("setup-master")
@@ -215,6 +219,7 @@ def test_a_base_backup_that_ended_early_is_no_obstacle(make_herd: MakeHerd, end:
     assert slots(herd) == ["standby1"]
 
 
+@pytest.mark.long
 def test_an_unfinished_copy_is_not_started(make_herd: MakeHerd) -> None:
     herd = make_herd("17")
     herd.invoke("step.run-master", "step.stop", "step.copy-data")
@@ -232,6 +237,7 @@ def test_an_unfinished_copy_is_not_started(make_herd: MakeHerd) -> None:
     assert passes(herd)
 
 
+@pytest.mark.long
 def test_a_standby_that_cannot_start_is_seeded_anew(make_herd: MakeHerd) -> None:
     herd = make_herd("17")
     herd.invoke("setup-master", "seed-standby")
@@ -249,6 +255,7 @@ def test_a_standby_that_cannot_start_is_seeded_anew(make_herd: MakeHerd) -> None
 
 
 @pytest.mark.parametrize("major", MAJORS)
+@pytest.mark.long
 def test_named_volumes_on_every_major(make_herd: MakeHerd, major: str) -> None:
     herd = make_herd(major)
     before = anonymous_volumes()
@@ -273,6 +280,7 @@ def test_named_volumes_on_every_major(make_herd: MakeHerd, major: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["basebackup", "copy"])
+@pytest.mark.long
 def test_any_path_will_do(make_herd: MakeHerd, method: str) -> None:
     herd = make_herd("17")
     odd = herd.directory / 'a space, a "quote", it\'s ü'
@@ -307,6 +315,7 @@ def ask_for(herd: Herd, sync: str) -> dict[tuple[str, str], dict[str, Any]]:
     return herd.checks()
 
 
+@pytest.mark.long
 def test_a_name_that_needs_quotes(dashed: Herd) -> None:
     checks = ask_for(dashed, 'FIRST 1 ("Standby-1")')
     wanted = 'sync_state is sync, with FIRST 1 ("Standby-1")'
@@ -329,6 +338,7 @@ def test_asynchronous_by_topology(dashed: Herd) -> None:
     assert dashed.sql("master", "SELECT sync_state FROM pg_stat_replication") == "async"
 
 
+@pytest.mark.long
 def test_two_standbys_are_waited_for_when_both_stream(make_herd: MakeHerd) -> None:
     herd = make_herd("17", standbys=2, sync="FIRST 2 (standby1, standby2)")
     said = herd.invoke("setup-master", "seed-standby").stderr
@@ -348,6 +358,7 @@ def test_two_standbys_are_waited_for_when_both_stream(make_herd: MakeHerd) -> No
 
 
 @pytest.mark.parametrize("major", MAJORS)
+@pytest.mark.long
 def test_nothing_inherited_hangs_after_a_promotion(make_herd: MakeHerd, major: str) -> None:
     herd = make_herd(major)
     herd.invoke("setup-master", "seed-standby")

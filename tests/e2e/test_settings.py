@@ -114,6 +114,7 @@ def test_a_changed_setting_of_the_standby_is_reloaded(tuned: Herd) -> None:
     assert show(tuned, "standby", "work_mem") == "12MB"
 
 
+@pytest.mark.long
 def test_a_setting_that_wants_a_restart_is_told(tuned: Herd) -> None:
     change(tuned, "master", shared_buffers="64MB")
     said = tuned.invoke("setup-master").stderr
@@ -136,6 +137,7 @@ def test_a_users_own_lines_in_the_files_stay(tuned: Herd) -> None:
     assert tuned.sql("master", "SHOW maintenance_work_mem") == "65MB"
 
 
+@pytest.mark.long
 def test_a_script_that_fails_makes_no_database(make_herd: MakeHerd, tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     (tmp_path / "1-wrong.sql").write_text("SELECT no_such_function();\n")

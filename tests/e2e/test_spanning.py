@@ -164,6 +164,40 @@ def test_hosts_shows_each(made: Made) -> None:
     ]
 
 
+@pytest.mark.long
+def test_new_passwords_on_all_hosts(made: Made) -> None:
+    far = made.far
+    streams = (
+        "SELECT string_agg(pid || ' ' || backend_start, ',' ORDER BY pid) FROM pg_stat_replication"
+    )
+    before, former = far.sql("master", streams), far.passwords()
+    assert "no stream broke: standby" in far.invoke("rotate-passwords").stdout
+    new = far.passwords()
+    assert (far.sql("master", streams), set(former) & set(new)) == (before, set())
+    passfile = f"*:*:*:replicator:{new[1]}"
+    for role in far.nodes:
+        look = ("exec", far.container(role), "cat", "/etc/pgherd/passfile")
+        assert far.docker(role, *look) == passfile
+    far.checks()
+
+
+def test_an_audit_looks_at_each_host(made: Made) -> None:
+    """And finds what is planted on one, by a user who sees the arguments of all processes."""
+    far = made.far
+    said = far.invoke("audit").stdout
+    assert said.endswith(f"audit of {far.name}: nothing found, 3 nodes looked into\n")
+    assert "member sees the environments of their own processes only" in said
+    shell = 'setsid sh -c "sleep 60; :" "$1" >/dev/null 2>&1 & echo $!'
+    session = far.host("standby").run("sh", "-c", shell, "sh", far.passwords()[0]).strip()
+    try:
+        found = json.loads(far.invoke("audit", "--json", code=1).stdout)["findings"]
+    finally:
+        far.host("standby").run("pkill", "--session", session, check=False)
+    assert {finding["code"] for finding in found} == {"secret-argv"}
+    # hosts of the rig may see each other's processes
+    assert "(sh) of member@hostb" in {f["host"]: f["where"] for f in found}["member@hostb"]
+
+
 def test_the_method_copy_is_refused(made: Made) -> None:
     far = made.far
     before = far.things()
@@ -175,12 +209,13 @@ def test_the_method_copy_is_refused(made: Made) -> None:
     far.checks()
 
 
+@pytest.mark.long
 def test_one_host_that_is_down_is_named_and_nothing_is_changed(rigged: Rig, made: Made) -> None:
     far = made.far
     before = far.things()
     rigged.hosts["hostc"].stop_sshd()
     again = [*seed(far, "standby2"), "--reseed", "--async-meanwhile"]
-    for words in (again, ["setup-master"], ["start"], ["down"]):
+    for words in (again, ["setup-master"], ["start"], ["rotate-passwords"], ["down"]):
         said = ended(far.begin(*words), 15, UNREACHABLE)
         address = rigged.hosts["hostc"].address
         assert f"hostc (root@{address}:22) cannot be reached by SSH" in said
@@ -190,6 +225,8 @@ def test_one_host_that_is_down_is_named_and_nothing_is_changed(rigged: Rig, made
         ("hosta", True), ("member@hostb", True), ("hostc", False),
     ]  # fmt: skip
     assert "Connection refused" in answer["hosts"][2]["fault"]
+    found = json.loads(far.invoke("audit", "--json", code=UNREACHABLE).stdout)
+    assert (found["findings"], found["nodes"], list(found["unreachable"])) == ([], 2, ["hostc"])
     other = far.invoke(*seed(far, "standby")).stderr  # what needs that host not
     assert f"{far.container('standby2')}: left out, since hostc cannot be reached" in other
     assert f"{far.container('standby')}: already streams" in other
@@ -211,6 +248,7 @@ def test_a_firewall_that_lets_only_ssh_through_from_here(rigged: Rig, made: Made
     assert time.monotonic() - began < 20
 
 
+@pytest.mark.long
 def test_stop_and_start_and_a_purge_on_all_hosts(made: Made) -> None:
     far = made.far
     far.invoke("stop")
@@ -228,6 +266,7 @@ def test_stop_and_start_and_a_purge_on_all_hosts(made: Made) -> None:
 
 
 @pytest.mark.usefixtures("rigged")
+@pytest.mark.long
 def test_a_master_here_and_a_standby_there(make_far: MakeFar) -> None:
     far = make_far("local", "member@hosta")
     far.invoke("setup-master", "seed-standby", "verify")

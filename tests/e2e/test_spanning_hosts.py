@@ -43,6 +43,7 @@ def hostc(rigged: Rig) -> Iterator[Host]:
 # --- the image ---
 
 
+@pytest.mark.long
 def test_the_image_is_carried_where_it_is_not(hostc: Host, make_far: MakeFar) -> None:
     far = make_far("hosta", "hostc")
     hostc.docker("image", "rm", "--force", IMAGE)
@@ -69,6 +70,7 @@ def other_image(host: Host) -> str:
     return made
 
 
+@pytest.mark.long
 def test_another_image_of_that_name(hostc: Host, make_far: MakeFar) -> None:
     """It stays there and is not used; a standby that was made of it is refused."""
     far = make_far("hosta", "hostc", sync="")
@@ -92,6 +94,7 @@ def test_another_image_of_that_name(hostc: Host, make_far: MakeFar) -> None:
 # --- what is told ---
 
 
+@pytest.mark.long
 def test_clocks_and_engines_that_differ_are_told(rigged: Rig, far: Far) -> None:
     host = rigged.hosts["hostb"]
     host.replace("date", 'exec "$original" -d "+90 seconds" "$@"')

@@ -13,6 +13,7 @@ from pgherd import config
 from pgherd.docker import Container, Image, Mount
 from pgherd.errors import Error
 from pgherd.host import NOTHING, About, OnLine, Stdin
+from pgherd.postgres import hold
 from pgherd.postgres.facts import Facts, Sender
 from pgherd.postgres.group import Group
 from pgherd.postgres.observation import Observation, Seen
@@ -144,6 +145,8 @@ def container(name: str, **changes: Any) -> Container:
         "mounts": (),
         "ports": (),
         "started_at": "2026-01-01T00:00:00Z",
+        "restart": "unless-stopped",
+        "command": ("sh", "-c", f"echo '{hold.SENTENCE}'", "sh", "postgres"),
     }
     return Container(**given | changes)
 
@@ -171,10 +174,17 @@ ANSWER: dict[str, Any] = {  # what sql/facts.sql returns on a lone primary
     "in_recovery": False,
     "system_identifier": SYSTEM,
     "version_num": 170002,
-    "segment_size": 16777216,
     "timeline": 1,
     "lsn": "0/3000000",
+    "history": "",
+    "received": None,
     "replay_paused": False,
+    "replayed_age": None,
+    "apply_delay": 0,
+    "marked": False,
+    "settings": None,
+    "restart_due": [],
+    "conflicts": 0,
     "sync_names": "",
     "primary_conninfo": "",
     "primary_slot": "",
@@ -199,14 +209,15 @@ def standby_facts(**changes: Any) -> Facts:
     return facts(**{"in_recovery": True, "receiver": {"status": "streaming"}, **changes})
 
 
-def topology(*standbys: str, sync: str = "", **nodes: dict[str, Any]) -> Topology:
+def topology(*standbys: str, sync: str = "", tls: Any = None, **nodes: dict[str, Any]) -> Topology:
     """A group `g` with the primary `pa` and these standbys of it; `nodes` changes their keys."""
     tables: dict[str, dict[str, Any]] = {"pa": {"port": 5432, "data": "/d/pa"}}
     for number, name in enumerate(standbys, 5433):
         tables[name] = {"port": number, "data": f"/d/{name}", "upstream": "pa"}
     for name, keys in nodes.items():
         tables[name] |= keys
-    return Topology.model_validate({"group": {"name": "g", "sync": sync}, "nodes": tables})
+    asked = {"name": "g", "sync": sync, "tls": tls}
+    return Topology.model_validate({"group": asked, "nodes": tables})
 
 
 def group(asked: Topology, host: FakeHost | None = None) -> Group:

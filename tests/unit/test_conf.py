@@ -66,6 +66,21 @@ def test_values_that_cannot_be(value: str | float) -> None:
         conf.quote_value(value)
 
 
+NAMES = st.from_regex(r"[a-z_][a-z0-9_.]{0,20}", fullmatch=True).filter(
+    lambda name: not name.startswith("include")
+)
+
+
+@given(st.dictionaries(NAMES, TEXT))
+def test_settings_are_read_back_by_us(pairs: dict[str, str]) -> None:
+    assert conf.read_settings(conf.render_settings("", pairs)) == pairs
+
+
+def test_settings_as_people_write_them() -> None:
+    text = "a = 1 # one\n  B='x''y\\'z'\nc on\n#d = 2\ninclude 'e.conf'\nbad line'\na=2\n"
+    assert conf.read_settings(text) == {"a": "2", "b": "x'y'z", "c": "on", "bad": "line"}
+
+
 KEYWORDS = st.sampled_from(
     ["host", "user", "password", "dbname", "passfile", "application_name", "options"]
 )

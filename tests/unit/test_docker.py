@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgherd.docker import Container, Engine, Mount, no_volumes
-from pgherd.docker.model import _port_range
+from pgherd.docker.model import Network, _port_range
 from pgherd.errors import DeadlinePassed, Error, Refused, Unreachable
 from pgherd.shell import Script, Tool
 
@@ -31,8 +31,8 @@ def record(name: str, **changes: Any) -> dict[str, Any]:
         "Name": f"/{name}",
         "Image": "sha256:17",
         "State": {"Status": "running", "ExitCode": 0, "StartedAt": "2026-01-01T00:00:00Z"},
-        "Config": {"Image": "postgres:17", "Labels": OURS},
-        "HostConfig": {"PortBindings": {}},
+        "Config": {"Image": "postgres:17", "Labels": OURS, "Entrypoint": ["sh"], "Cmd": ["-c"]},
+        "HostConfig": {"PortBindings": {}, "RestartPolicy": {"Name": "unless-stopped"}},
         "Mounts": [],
         **changes,
     }
@@ -73,7 +73,7 @@ def test_any_path_may_stand_in_a_mount(path: str) -> None:
 
 
 def test_a_plain_container() -> None:
-    assert inspected() == container("x")
+    assert inspected() == container("x", command=("sh", "-c"))
 
 
 def test_mounts_and_ports() -> None:
@@ -262,6 +262,32 @@ def test_start_stop_and_remove() -> None:
     assert not any(call.reads for call in host.calls)
 
 
+@pytest.mark.parametrize(
+    ("host_config", "policy"),
+    [
+        ({"RestartPolicy": {"Name": "unless-stopped"}}, "unless-stopped"),
+        ({"RestartPolicy": {"Name": "no"}}, "no"),
+        ({"RestartPolicy": {"Name": ""}}, "no"),  # what Docker says of one made without
+        ({}, "no"),
+    ],
+)
+def test_restart_policy(host_config: dict[str, object], policy: str) -> None:
+    assert inspected(HostConfig=host_config).restart == policy
+
+
+def test_the_restart_policy_is_set(capsys: pytest.CaptureFixture[str]) -> None:
+    host = FakeHost({"docker update": Said()})
+    Engine(host).set_restart(container("a"), "no")
+    assert host.ran == ["docker update --restart no a"]
+    dry = Engine(FakeHost(dry=True))
+    stopped = container("a")
+    dry.stop(stopped, 30)
+    dry.set_restart(stopped, "no")
+    planned = dry.counted("")["a"]
+    assert (planned.status, planned.restart) == ("exited", "no")  # both are remembered
+    assert "docker update --restart no a\n" in capsys.readouterr().out
+
+
 def test_an_act_that_fails_is_an_error_with_its_words() -> None:
     made, _ = engine({"docker start": Said(err="driver failed: port is in use", code=1)})
     with pytest.raises(Error, match="A docker command failed: docker start x") as caught:
@@ -315,12 +341,38 @@ def test_a_network_is_made_once() -> None:
     assert host.ran == [inspect, create, "docker network rm n", inspect, create]
 
 
+USED_UP = """\
+Error response from daemon: could not find an available, non-overlapping IPv4 address pool among \
+the defaults to assign to the network
+"""
+
+
+@pytest.mark.parametrize(
+    ("said", "sentence"),
+    [
+        (USED_UP, r"The network n cannot be made: Docker \(host local\) has no address range left"),
+        (
+            "Error response from daemon: all predefined address pools have been fully subnetted\n",
+            "docker network prune",
+        ),
+        ("Error response from daemon: plugin broken\n", "A docker command failed.*\n.*\n.*broken"),
+    ],
+)
+def test_a_network_that_cannot_be_made(said: str, sentence: str) -> None:
+    inspected = Said("[]", "Error: No such network: n\n", 1)
+    made, _ = engine(
+        {"docker network inspect": inspected, "docker network create": Said("", said, 1)}
+    )
+    with pytest.raises(Error, match=sentence):
+        made.make_network("n", "g")
+
+
 def test_a_network_that_is_there_is_taken() -> None:
     record = {"Name": "n", "Labels": {"pgherd.group": "g"}}
     made, host = engine({"docker network inspect": Said(json.dumps([record]))})
     made.make_network("n", "g")
     assert host.ran == ["docker network inspect n"]
-    assert made.network("n") == record
+    assert made.network("n") == Network({"pgherd.group": "g"}, ())
 
 
 @pytest.mark.parametrize("labels", [None, {}, {"pgherd.group": "other"}])

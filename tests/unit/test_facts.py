@@ -142,3 +142,40 @@ def test_ahead(standby: str | None, primary: str | None, diverged: bool) -> None
 def test_ahead_of_what_is_no_position() -> None:
     with pytest.raises(Refused, match="no WAL position"):
         ahead("x", "0/1")
+
+
+# --- marks of a database that may come back ---
+
+
+@pytest.mark.parametrize(
+    ("mark", "field", "value"),
+    [
+        ("history=1 0/5000148;2 0/6000000;", "history", "1 0/5000148\n2 0/6000000\n"),
+        ("", "history", ""),
+        ("sync_names=FIRST 1 (s1)", "sync_names", "FIRST 1 (s1)"),
+        ("sync_names=FIRST 1 (\"it''s\", \"a\\\\b\")", "sync_names",
+         "FIRST 1 (\"it's\", \"a\\b\")"),
+        ("sync_names=", "sync_names", ""),
+        ("", "sync_names", ""),
+        ("Data page checksum version:           1", "rewindable", True),
+        ("Data page checksum version:           0", "rewindable", False),
+        ("wal_log_hints setting:                on", "rewindable", True),
+        ("wal_log_hints setting:                off", "rewindable", False),
+        ("", "rewindable", False),
+    ],
+)  # fmt: skip
+def test_marks(mark: str, field: str, value: object) -> None:
+    assert getattr(Disk.parse(f"pg_version=17\n{mark}\n"), field) == value
+
+
+def test_the_history_of_what_lies_there() -> None:
+    disk = Disk.parse(CONTROL % "shut down" + "history=1 0/5000148;\n")
+    assert disk.came_through.fork(facts(timeline=1).came_through) == (1, "0/5000148")
+
+
+@pytest.mark.parametrize(
+    ("lsn", "received", "end"),
+    [("0/3", "0/4", "0/4"), ("0/10", "0/9", "0/10"), ("0/3", None, "0/3"), (None, None, "0/0")],
+)
+def test_end(lsn: str | None, received: str | None, end: str) -> None:
+    assert facts(lsn=lsn, received=received).end == end

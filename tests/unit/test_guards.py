@@ -7,6 +7,7 @@ from fakes import FakeHost, Said, bind, container, group, image, topology
 
 from pgherd.docker import Container, Mount
 from pgherd.errors import Refused
+from pgherd.postgres import hold
 from pgherd.postgres.group import Group
 from pgherd.postgres.observation import Observation
 from pgherd.steps import guards
@@ -54,6 +55,19 @@ def test_a_changed_container() -> None:
         guards.check_spec(master, other, image())
     stopped = container("pa", labels=other.labels, status="exited")
     assert guards.check_spec(master, stopped, image()) is False
+
+
+def test_a_container_of_an_earlier_version_runs_on_and_is_made_anew_once_it_is_down() -> None:
+    """It was made before containers held their data."""
+    master, words = made().master, ("docker-entrypoint.sh", "postgres")
+    labels = {"pgherd.spec": master.spec(image())}
+    for status, same in (("running", True), ("restarting", True), ("exited", False)):
+        earlier = container("pa", labels=labels, status=status, command=words)
+        assert guards.check_spec(master, earlier, image()) is same
+    held = ("sh", *hold.server_words(image()))
+    assert guards.check_spec(
+        master, container("pa", labels=labels, status="exited", command=held), image()
+    )
 
 
 def test_what_makes_another_container() -> None:
@@ -209,7 +223,7 @@ def test_ports_that_do_not_count(other: Container) -> None:
     ],
 )
 def test_listener(line: str, listen: str, who: str) -> None:
-    assert guards._listener(line, listen, 5432) == who
+    assert guards.listener(line, listen, 5432) == who
 
 
 def test_port_of_another_process() -> None:

@@ -14,12 +14,13 @@ from pgherd.errors import Error, Refused, Unreachable
 from pgherd.host.together import side_by_side
 from pgherd.postgres.group import Group
 from pgherd.postgres.site import read_answers
+from pgherd.report import uris
 from pgherd.shell import Trace
 from pgherd.steps import connect, hosts
 from pgherd.steps.carry import carry
+from pgherd.steps.hba import hba_rules
 from pgherd.steps.hosts import HostReport
 from pgherd.steps.image import ensure_image
-from pgherd.steps.node import hba_rules
 
 FAR = {"host": "boxb", "listen": "192.0.2.2"}
 
@@ -57,7 +58,7 @@ def test_from_another_host_by_the_published_address() -> None:
 
 def test_who_is_let_in() -> None:
     made = spanning()
-    beside, alone = hba_rules(made.master), hba_rules(made.instance("s2"))
+    beside, alone = (hba_rules(made.instance(name))[1] for name in ("pa", "s2"))
     assert "samenet" in beside
     assert "samenet" not in alone
     assert "$elsewhere" in beside
@@ -216,21 +217,21 @@ def test_the_first_error_is_the_one_that_is_raised() -> None:
 def test_a_port_for_its_own_host_needs_a_tunnel() -> None:
     asked = topology("s1", pa={"host": "ada@box"}, s1={"host": "ada@box"})
     over = ["ssh", "-F", "/a b", "-p", "2222", "ada@box"]
-    assert report.tunnels(asked, {"ada@box": over}) == [
+    assert uris.tunnels(asked, {"ada@box": over}) == [
         "ssh -N -L5432:127.0.0.1:5432 -L5433:127.0.0.1:5433 -F '/a b' -p 2222 ada@box"
     ]
-    assert report.tunnels(topology("s1"), {"local": []}) == []
+    assert uris.tunnels(topology("s1"), {"local": []}) == []
 
 
 def test_where_it_comes_from_is_not_where_it_listens() -> None:
     asked = topology("s1", s1={"host": "box", "address": "192.0.2.9"}, pa={"listen": "192.0.2.1"})
-    assert report.uris(asked)[1] == "postgresql://postgres@127.0.0.1:5433/postgres"
-    assert report.tunnels(asked, {"box": ["ssh", "box"]}) == ["ssh -N -L5433:127.0.0.1:5433 box"]
+    assert uris.lines(asked)[1] == "postgresql://postgres@127.0.0.1:5433/postgres"
+    assert uris.tunnels(asked, {"box": ["ssh", "box"]}) == ["ssh -N -L5433:127.0.0.1:5433 box"]
 
 
 def test_uris_have_the_addresses() -> None:
     made = spanning()
-    assert report.uris(made.topology)[-1] == (
+    assert uris.lines(made.topology)[-1] == (
         "postgresql://postgres@192.0.2.1:5432,192.0.2.1:5433,192.0.2.2:5434/postgres"
         "?target_session_attrs=read-write"
     )

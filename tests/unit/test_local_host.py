@@ -154,6 +154,19 @@ def test_chunks_of_a_failed_program_are_an_error(host: LocalHost) -> None:
         next(chunks)
 
 
+def test_output_that_nobody_wants_any_more_is_not_read_from_the_next_command(
+    host: LocalHost,
+) -> None:
+    # A grandchild keeps the pipe, so that it is still read when the next command begins.
+    later = "for i in 1 2 3 4 5 6 7 8; do sleep 0.1; echo late; done"
+    dropped = host.chunks(Tool("sh")["-c", f"setsid sh -c '{later}' 2>/dev/null & echo half; wait"])
+    assert next(dropped) == b"half\n"
+    dropped.close()
+    del dropped
+    said = "for i in 1 2 3 4 5 6 7 8; do sleep 0.1; echo $i; done"
+    assert b"".join(host.chunks(Tool("sh")["-c", said])).split() == b"1 2 3 4 5 6 7 8".split()
+
+
 def test_a_source_that_is_ended_ends_its_reader(host: LocalHost, tmp_path: Path) -> None:
     file = tmp_path / "read"
     failing = host.chunks(Tool("sh")["-c", "echo half; exit 4"])

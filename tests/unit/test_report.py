@@ -8,6 +8,9 @@ import pytest
 from fakes import topology
 
 from pgherd import report
+from pgherd.errors import Refused
+from pgherd.report import uris
+from pgherd.report.text import table
 from pgherd.steps.tutorial import STEPS, Step
 from pgherd.verify import CheckResult, Verdict
 
@@ -31,6 +34,14 @@ FAILED = Verdict(
     ],
     0.04,
 )
+
+
+def test_a_verdict_is_written_in_one_way() -> None:
+    assert report.verdict(json_=True, tap=False) is report.verdict_json
+    assert report.verdict(json_=False, tap=True) is report.verdict_tap
+    assert report.verdict(json_=False, tap=False) is report.verdict_text
+    with pytest.raises(Refused, match="--json and --tap contradict each other"):
+        report.verdict(json_=True, tap=True)
 
 
 def test_text_of_a_passed_verify() -> None:
@@ -92,8 +103,8 @@ def test_a_verdict_without_checks_is_no_proof() -> None:
 
 
 def test_table() -> None:
-    assert report.table([("a", 1, ""), ("bcd", 22, "x")]) == "a    1\nbcd  22  x"
-    assert report.table([]) == ""
+    assert table([("a", 1, ""), ("bcd", 22, "x")]) == "a    1\nbcd  22  x"
+    assert table([]) == ""
 
 
 @pytest.mark.parametrize(
@@ -105,7 +116,7 @@ def test_table() -> None:
     ],
 )
 def test_uris(standbys: tuple[str, ...], places: list[str]) -> None:
-    *single, whichever = report.uris(topology(*standbys))
+    *single, whichever = uris.lines(topology(*standbys))
     assert single == [f"postgresql://postgres@{place}/postgres" for place in places]
     assert whichever == (
         f"postgresql://postgres@{','.join(places)}/postgres?target_session_attrs=read-write"
@@ -117,7 +128,7 @@ def test_uris(standbys: tuple[str, ...], places: list[str]) -> None:
     [("::1", "[::1]"), ("::", "[::1]"), (ANY, "127.0.0.1"), ("10.0.0.5", "10.0.0.5")],
 )
 def test_uri_of_another_address(listen: str, place: str) -> None:
-    uri = report.uris(topology(pa={"listen": listen}))[0]
+    uri = uris.lines(topology(pa={"listen": listen}))[0]
     assert uri == f"postgresql://postgres@{place}:5432/postgres"
 
 
@@ -135,7 +146,7 @@ def test_steps() -> None:
 
 
 def test_summary() -> None:
-    lines = report.summary(topology("s1"), "/it's/p", {}).splitlines()
+    lines = report.summary(topology("s1"), "/it's/p", "", {}).splitlines()
     assert lines[1:5] == [
         "pa  primary        postgresql://postgres@127.0.0.1:5432/postgres",
         "s1  standby of pa  postgresql://postgres@127.0.0.1:5433/postgres",
@@ -146,4 +157,4 @@ def test_summary() -> None:
         "the password: export PGPASSWORD=\"$(cat '/it'\"'\"'s/p')\"",
     ]
     assert "  invoke psql --node s1                    one on the standby" in "\n".join(lines)
-    assert "invoke psql --node pa" in report.summary(topology(), "/p", {})
+    assert "invoke psql --node pa" in report.summary(topology(), "/p", "", {})

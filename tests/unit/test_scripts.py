@@ -68,15 +68,27 @@ def test_fragments_are_shell(name: str) -> None:
 def test_functions_come_along_where_they_are_called(name: str) -> None:
     needed = {
         "begin-copy": ["unfinished", "begin"],
+        "beyond": ["wal_records"],
+        "drop-slot": ["until_true"],
+        "disarm": ["until_true"],
         "examine": ["unfinished"],
-        "hba": ["lay", "block"],
+        "hba": ["lay", "block", "gateways"],
+        "has": ["until_true"],
+        "has-shutdown": ["wal_records"],
         "initdb": ["unfinished", "begin"],
+        "let-go": ["until_true"],
         "mark-standby": ["lay"],
         "passfile": ["lay"],
+        "released": ["until_true"],
+        "promote": ["until_true"],
+        "promote-at-end": ["until_true", "wal_records"],
         "reload": ["until_true", "lay"],
-        "streaming": ["until_true"],
+        "replayed": ["until_true"],
+        "search-node": ["gateways"],
         "sync-names": ["until_true"],
         "synchronous": ["until_true"],
+        "tls": ["lay"],
+        "tls-on": ["until_true"],
     }
     lines = scripts.compose(name).text().splitlines()
     defined = [f for f in scripts.FUNCTIONS for line in lines if line == f"{f}() {{"]

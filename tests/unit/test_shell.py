@@ -12,6 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from pgherd.errors import Refused
 from pgherd.shell import (
     Output,
     Result,
@@ -48,7 +49,7 @@ def test_a_tool_is_not_looked_up() -> None:
 
 
 def test_nul_is_refused() -> None:
-    with pytest.raises(ValueError, match="an argument holds a NUL byte"):
+    with pytest.raises(Refused, match="holds a NUL byte"):
         argv_of(Tool("psql")["a\0b"])
 
 
@@ -131,8 +132,8 @@ def test_what_carries_a_command_has_it_as_one_argument() -> None:
 @given(TEXT)
 @example("E\x80")  # dash loses a byte after the beginning of the end's word
 def test_rendered_text_gives_the_same_stdin(text: str) -> None:
-    """A here-document always ends with a line end, so a text without one gets it."""
-    ended = text if text.endswith("\n") else f"{text}\n"
+    """A here-document that holds anything ends with a line end, so such a text gets it."""
+    ended = text if text.endswith("\n") or not text else f"{text}\n"
     assert sh(render(["cat"], Script((text,)))) == ended
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import pytest
-from fakes import FakeHost, Said, facts, group, image, observation, topology
+from fakes import FakeHost, Said, container, facts, group, image, observation, topology
 
 from pgherd.errors import DeadlinePassed, Error, Refused
 from pgherd.postgres.facts import Facts
+from pgherd.postgres.instance import Instance
+from pgherd.postgres.observation import Observation, Seen
 from pgherd.steps import connect
-from pgherd.steps.asked import Pair
-from pgherd.steps.following import FOLLOW_SECONDS, _hopeless
-from pgherd.steps.seeding import BACKUP_NAME, slot_options
+from pgherd.steps.seed.asked import Pair
+from pgherd.steps.seed.following import FOLLOW_SECONDS, _hopeless
+from pgherd.steps.seed.seeding import BACKUP_NAME, slot_options
 
 
 def slot(status: str) -> dict[str, object]:
@@ -37,7 +39,7 @@ def test_slot_of_a_base_backup(found: Facts | None, options: list[str], ensured:
     host = FakeHost({"docker exec --interactive --user postgres pa": Said()})
     made = group(topology("s1"), host)
     assert slot_options(made.instance("s1"), made.master, found) == options
-    assert ["slot=s1\n" in call.stdin for call in host.calls] == [True] * ensured
+    assert ["slots=s1\n" in call.stdin for call in host.calls] == [True] * ensured
 
 
 def test_a_base_backup_is_not_taken_for_its_standby() -> None:
@@ -119,3 +121,18 @@ def test_one_that_streams_or_stops(monkeypatch: pytest.MonkeyPatch) -> None:
     assert hopeless(monkeypatch, None, removed) == ""
     assert hopeless(monkeypatch, DeadlinePassed("late"), removed, dry=True) == ""
     assert hopeless(monkeypatch, Error("s1 does not run."), "") == "s1 does not run."
+
+
+def test_a_slot_that_was_made_to_follow_is_used_again_for_a_new_copy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A standby that turned out not to follow has its slot by then, made after the look."""
+    made = group(topology("s1"), FakeHost())
+    s1 = made.instance("s1")
+    seen = Observation({"pa": Seen(container("pa"), facts()), "s1": Seen(None, None)}, {})
+    pair = Pair(made, s1, made.master, image(), seen)
+    now = facts(slots=(slot("reserved"),))
+    monkeypatch.setattr(Instance, "facts", lambda _: now)
+    assert slot_options(s1, made.master, pair.theirs) == MADE
+    assert slot_options(s1, made.master, pair.asked_again().theirs) == THERE
+    assert pair.asked_again().mine is None

@@ -18,7 +18,7 @@ import pytest
 from boxes import LIMIT, Box, alive, box, eventually, sh
 from sshd import needs_sshd
 
-from pgherd.errors import DeadlinePassed, Error, Unreachable
+from pgherd.errors import DeadlinePassed, Error, Refused, Unreachable
 from pgherd.host.local import LocalHost
 from pgherd.host.scope import Cancelled, Scope
 from pgherd.host.ssh import SshHost
@@ -63,7 +63,7 @@ def test_arguments_reach_the_program_unchanged(host: SshHost) -> None:
 
 
 def test_a_nul_is_refused(host: SshHost) -> None:
-    with pytest.raises(ValueError, match="an argument holds a NUL byte"):
+    with pytest.raises(Refused, match="holds a NUL byte"):
         host.run(Tool("echo")["a\0b"])
     assert host.run(Tool("echo")["a"]).out == "a\n"
 

@@ -31,6 +31,7 @@ from pgherd.errors import DeadlinePassed, Error, Refused, Unreachable
 from pgherd.postgres.facts import Facts
 from pgherd.postgres.group import Group
 from pgherd.postgres.observation import Observation, Seen
+from pgherd.shell import Secret
 from pgherd.steps import sync
 from pgherd.sync import Sync
 from pgherd.verify import client as client_room
@@ -39,7 +40,7 @@ from pgherd.verify.client import Client
 from pgherd.verify.examine import _seen_twice, examine
 
 if TYPE_CHECKING:
-    from pgherd.verify.client import Connection
+    from pgherd.client import Connection
 
 S1, S2 = sender("s1"), sender("s2")
 
@@ -185,9 +186,13 @@ def test_two_primaries_are_refused(trio: Group) -> None:
 @pytest.mark.parametrize(
     ("found", "sentence"),
     [
-        (Seen(None, None), "pa does not run yet: `invoke setup-master` makes it."),
+        (
+            Seen(None, None),
+            "pa does not run yet: `invoke setup-master` makes it; or `invoke",
+        ),
         (Seen(container("pa", status="exited"), None), "No node of g is primary (pa is exited)"),
         (Seen(container("pa"), None, "psql: error"), "pa does not answer: psql: error"),
+        (Seen(container("pa", status="paused"), None, "x"), "pa is paused, and may be the primary"),
     ],
 )
 def test_no_primary_is_said(trio: Group, found: Seen, sentence: str) -> None:
@@ -219,7 +224,7 @@ class Server:
         """Answer: positions are equal everywhere, and there is one WAL file."""
         answers: dict[str, object] = {
             "SELECT pg_last_wal_replay_lsn()": self.found.lsn,
-            "SELECT pg_last_wal_receive_lsn()": self.found.lsn,
+            "SELECT greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn())": self.found.lsn,
             "SELECT pg_current_wal_flush_lsn()": self.found.lsn,
             "SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn": True,
         }
@@ -231,6 +236,8 @@ class Server:
             row = ([],)
         elif "wal_segment_size" in text:
             row = (16777216,)
+        elif ".history" in text:
+            row = (None,)  # the first timeline has no such file
         else:
             row = ("a sum" if "md5" in text else answers[text],)
         return SimpleNamespace(fetchone=lambda: row, values=values)
@@ -339,6 +346,29 @@ def test_faults_are_seen(
     assert "`invoke " in first.cure
 
 
+@pytest.mark.parametrize("name", ["pa", "s1"])
+def test_a_certificate_of_another_authority_is_told(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Starting a server that answers mends nothing."""
+    made = group(topology("s1"))
+
+    def connect(*_: object) -> Connection:
+        raise psycopg.OperationalError("connection failed: SSL error: certificate verify failed")
+
+    monkeypatch.setattr(client_room, "connect", connect)
+    monkeypatch.setattr(type(made.passwords), "known", lambda *_: Secret("x", "p"))
+    shown = client_room._attempt(made, made.instance(name))
+    assert f"not by the authority in {made.certificates.root}" in shown.fault
+    assert "does not answer" not in shown.fault
+    found = {"pa": facts(S1), "s1": standby_facts()}
+    del found[name]
+    view = examine(made, clients(made, monkeypatch, **found) | {name: shown}, 1.0)
+    first = next(c for c in view.checks if not c.ok)
+    assert (shown.fault in first.evidence, "invoke start" in first.cure) == (True, False)
+    assert "`invoke tls`" in first.cure
+
+
 def test_replay_is_looked_at_where_sync_failed(monkeypatch: pytest.MonkeyPatch) -> None:
     made = group(topology("s1", sync="s1"))
     found = {"pa": facts(S1), "s1": standby_facts()}
@@ -370,6 +400,31 @@ def test_nothing_is_written_where_the_examination_failed(monkeypatch: pytest.Mon
     assert {c.evidence for c in verdict.checks[-6:]} == {
         "not tried: an examination failed, so nothing was written"
     }
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "sentence"),
+    [
+        ("", 2, r'g has no standby to verify: .*`upstream = "pa"`, then `invoke add-standby'),
+        ("pa shows another: certificate verify failed", 1, "failed\n`invoke tls` shows"),
+        ("pa does not answer: refused", 1, "pa does not answer: refused\n`invoke start`"),
+    ],
+)
+def test_a_group_without_a_standby_is_not_judged(
+    monkeypatch: pytest.MonkeyPatch, fault: str, status: int, sentence: str
+) -> None:
+    made = group(topology())
+
+    @contextmanager
+    def connected(_: Group) -> Iterator[dict[str, Client]]:
+        yield {"pa": Client(made.master, None, fault)}
+
+    monkeypatch.setattr(verify_room, "connected", connected)
+    with pytest.raises(Error, match=sentence) as caught:
+        verify_room.verify(made)
+    assert caught.value.code == status
+    with pytest.raises(Refused, match="no standby to verify"):
+        verify_room.as_script(made)
 
 
 def test_the_proof_by_hand_names_each_standby() -> None:
@@ -425,7 +480,7 @@ def test_a_hanging_commit_is_told_where_the_standby_is_down(
     told = {check.name: check for check in view.checks}
     assert told["standby-up"].ok is False
     assert told["sync"].evidence.startswith("2 commits hang on pa, for 60 s: too few standbys of s")
-    assert "ALTER SYSTEM SET synchronous_standby_names = ''" in told["sync"].cure
+    assert "`invoke sync --off`" in told["sync"].cure
 
 
 def test_a_query_that_fails_is_a_failed_check(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -465,3 +520,26 @@ def test_connections_that_are_cut(
     with pytest.raises(fault) as caught:
         work()
     assert caught.value.sentence == sentence
+
+
+@pytest.mark.parametrize(
+    ("names", "running", "refused"),
+    [
+        ("FIRST 1 (s1)", ["s1"], False),
+        ("FIRST 1 (s1)", [], True),
+        ("ANY 1 (s1, s2)", ["s2"], False),
+        ("ANY 2 (s1, s2)", ["S2"], True),
+        ("FIRST 1 (s1, elsewhere)", [], False),  # one that the topology does not know may come
+        ("*", [], False),
+    ],
+)
+def test_nobody_waits_for_standbys_that_do_not_run(
+    names: str, running: list[str], refused: bool
+) -> None:
+    asked = topology("s1", "s2")
+    primary = group(asked, FakeHost()).master
+    if not refused:
+        return sync.refuse_hopeless(primary, names, asked, running)
+    with pytest.raises(Error, match="so commits wait"):
+        sync.refuse_hopeless(primary, names, asked, running)
+    return None

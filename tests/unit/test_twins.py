@@ -47,6 +47,8 @@ def refuse(starting: dict[str, Disk], **others: Facts | Disk | str) -> None:
 
 OLD, NEW = disk(), disk(timeline=2)
 COPY = "The data of s1 is a copy of pa's and not marked as a standby"
+PA_IS = "pa is the primary, and s1 is not marked as a standby"
+S1_IS = "s1 is the primary, and pa is not marked as a standby"
 PA_WAS = "pa was primary before s1 was promoted: "
 S1_WAS = "s1 was primary before pa was promoted: "
 
@@ -56,15 +58,15 @@ S1_WAS = "s1 was primary before pa was promoted: "
     [
         ({"pa": OLD, "s1": OLD}, {}, COPY),
         ({"s1": OLD, "pa": OLD}, {}, COPY),
-        ({"s1": OLD}, {"pa": facts()}, COPY),
+        ({"s1": OLD}, {"pa": facts()}, PA_IS),
         ({"s1": OLD}, {"pa": OLD}, COPY),
-        ({"s1": disk(checkpoint="0/4000028")}, {"pa": facts()}, COPY),  # it took writes of its own
+        ({"s1": disk(checkpoint="0/4000028")}, {"pa": facts()}, PA_IS),  # it took writes of its own
         ({"pa": OLD, "s1": NEW}, {}, PA_WAS),
-        ({"pa": OLD}, {"s1": facts(timeline=2)}, PA_WAS),
+        ({"pa": OLD}, {"s1": facts(timeline=2)}, S1_IS),
         ({"pa": OLD}, {"s1": NEW}, PA_WAS),
         ({"pa": NEW, "s1": OLD}, {}, S1_WAS),
         ({"s1": OLD, "pa": NEW}, {}, S1_WAS),
-        ({"s1": OLD}, {"pa": facts(timeline=2)}, S1_WAS),
+        ({"s1": OLD}, {"pa": facts(timeline=2)}, PA_IS),
         ({"s1": OLD}, {"pa": NEW}, S1_WAS),
     ],
 )
@@ -74,8 +76,9 @@ def test_twins_are_told_apart(
     with pytest.raises(Refused) as caught:
         refuse(starting, **others)
     assert caught.value.sentence.startswith(sentence)
-    node = "pa" if sentence is PA_WAS else "s1"
-    assert f"`invoke seed-standby --node {node}`" in caught.value.sentence
+    node = "pa" if sentence in {PA_WAS, S1_IS} else "s1"
+    cure = "seed-standby --node" if sentence is COPY else "rejoin"
+    assert f"`invoke {cure} {node}`" in caught.value.sentence
 
 
 @pytest.mark.parametrize(

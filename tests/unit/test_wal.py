@@ -9,16 +9,16 @@ import pytest
 from fakes import group, topology
 
 from pgherd.verify.client import Client
-from pgherd.verify.wal import WINDOW, compare_wal
+from pgherd.verify.wal import WINDOW, _length, compare_wal
 
 if TYPE_CHECKING:
-    from pgherd.verify.client import Connection
+    from pgherd.client import Connection
 
 SEGMENT = 64 * 2**20
 
 
-def name(number: int) -> str:
-    return f"{1:08X}{0:08X}{number:08X}"
+def name(number: int, timeline: int = 1) -> str:
+    return f"{timeline:08X}{0:08X}{number:08X}"
 
 
 class Server:
@@ -39,6 +39,8 @@ class Server:
             row = ([file for file in self.files if file < str(values[0])],)
         elif "wal_segment_size" in text:
             row = (str(SEGMENT),)
+        elif "history" in text:
+            row = (None,)
         else:
             file, start, length = cast("tuple[str, int, int]", values)
             self.read.append((file, start, length))
@@ -98,3 +100,22 @@ def test_the_end_of_each_file_is_read() -> None:
     """Of the last file as far as both have come, of a big one only its end."""
     read = compared(files(8, 9), files(8, 9))[2]
     assert read == [(name(9), 0, 4096), (name(8), SEGMENT - WINDOW, WINDOW)]
+
+
+HISTORY = f"1\t0/{3 * SEGMENT + 0x1000:08X}\tno recovery target specified\n\n3\t1/1000\tbefore x\n"
+
+
+@pytest.mark.parametrize(
+    ("file", "length"),
+    [
+        (name(9, timeline=4), SEGMENT),
+        (name(2), SEGMENT),
+        (name(3), 0x1000),  # the timeline ended in it
+        (name(4), 4096 - SEGMENT),  # and this was made ready for later
+        (name(9, timeline=2), 0),  # another history, of which this primary knows nothing
+        (name(9, timeline=3), SEGMENT),
+        ("000000030000000100000000", 0x1000),
+    ],
+)
+def test_a_timeline_ends_within_a_file(file: str, length: int) -> None:
+    assert _length(file, name(9, timeline=4), HISTORY, SEGMENT) == length

@@ -1,0 +1,157 @@
+"""`invoke rotate-passwords`: new passwords while everything streams, and where it is cut short."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import time
+from pathlib import Path
+
+import psycopg
+import pytest
+from conftest import Herd, MakeHerd, docker
+from killing import count, killed
+
+ROLES = ("postgres", "replicator")
+CHOSEN = ' it\'s "new" \\back:col $HOME é€ Zq7newZq7 '
+STREAMS = "SELECT string_agg(pid || ' ' || backend_start, ',') FROM pg_stat_replication"
+RECEIVER = "SELECT pid FROM pg_stat_wal_receiver WHERE status = 'streaming'"
+
+
+@pytest.fixture(scope="module")
+def pair(make_herd: MakeHerd) -> Herd:
+    """A synchronous pair on one major version: what differs between them is not used here."""
+    herd = make_herd()
+    herd.invoke("setup-master", "seed-standby")
+    return herd
+
+
+def passwords(herd: Herd, directory: str = "") -> dict[str, str]:
+    """Return both passwords as their files have them."""
+    files = {role: herd.secrets() / directory / f"{role}.password" for role in ROLES}
+    return {role: f.read_text(encoding="utf-8").removesuffix("\n") for role, f in files.items()}
+
+
+def opens(herd: Herd, node: str, role: str, password: str) -> bool:
+    """Tell whether a role gets into a node by a password."""
+    port = herd.nodes[node]["port"]
+    try:
+        psycopg.connect(
+            host="127.0.0.1", port=port, user=role, password=password, dbname="postgres"
+        ).close()
+    except psycopg.OperationalError as fault:
+        assert "password authentication failed" in str(fault)  # noqa: PT017
+        return False
+    return True
+
+
+def streams(herd: Herd) -> tuple[str, str]:
+    """Return the processes on both ends of the stream, and since when they are there."""
+    return str(herd.sql("master", STREAMS)), str(herd.sql("standby", RECEIVER))
+
+
+def eventually_streams(herd: Herd) -> None:
+    """Wait until the standby streams; it is asked on its socket, which wants no password."""
+    name = herd.container("standby")
+    end = time.monotonic() + 60
+    while not docker("exec", "-u", "postgres", name, "psql", "-XAtc", RECEIVER, check=False):
+        assert time.monotonic() < end, "it does not stream again"
+        time.sleep(0.1)
+
+
+def passfile(herd: Herd, role: str) -> str:
+    """Return a node's passfile, and who may read it."""
+    words = ["docker", "exec", herd.container(role), "sh", "-c"]
+    text = "cat /etc/pgherd/passfile; stat -c '%a %U' /etc/pgherd/passfile"
+    return subprocess.run([*words, text], text=True, capture_output=True, check=True).stdout
+
+
+def test_both_are_new_and_no_stream_breaks(pair: Herd) -> None:
+    before, former = streams(pair), passwords(pair)
+    done = pair.invoke("--echo", "rotate-passwords")
+    new = passwords(pair)
+    assert streams(pair) == before
+    assert "no stream broke: standby1" in done.stdout
+    assert set(former.values()) & set(new.values()) == set()
+    for node in ("master", "standby"):
+        assert [opens(pair, node, role, former[role]) for role in ROLES] == [False, False]
+        assert [opens(pair, node, role, new[role]) for role in ROLES] == [True, True]
+        assert passfile(pair, node) == f"*:*:*:replicator:{new['replicator']}\n600 postgres\n"
+    shown = done.stdout + done.stderr
+    assert [p for p in (*former.values(), *new.values()) if p in shown] == []
+    verifiers = (
+        "SELECT bool_and(rolpassword LIKE 'SCRAM-SHA-256$%') FROM pg_authid WHERE rolcanlogin"
+    )
+    assert pair.sql("master", verifiers) is True
+    pair.checks()
+
+
+@pytest.fixture(scope="module")
+def change(pair: Herd) -> int:
+    """Which docker command of the task changes the roles."""
+    changes = re.compile(rf"exec .*{pair.container('master')} sh -s")
+    commands = count(pair, "rotate-passwords")
+    return next(n for n, words in enumerate(commands, 1) if changes.match(words))
+
+
+def test_killed_once_the_role_is_changed_a_standby_gets_in_and_the_next_run_completes(
+    pair: Herd, change: int
+) -> None:
+    """A stream that breaks right then comes back by itself: the helper goes on without the run."""
+    former = passwords(pair)
+    assert killed(pair, change, "after", "rotate-passwords").killed
+    assert passwords(pair) == former
+    new = passwords(pair, ".rotation")
+    assert [opens(pair, "master", role, new[role]) for role in ROLES] == [True, True]
+    cut = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_replication"
+    docker("exec", "-u", "postgres", pair.container("master"), "psql", "-XAtc", cut)
+    eventually_streams(pair)
+    assert "`invoke rotate-passwords`" in pair.invoke("verify", code=1).stderr
+    assert "completing what was cut short" in pair.invoke("rotate-passwords").stderr
+    assert passwords(pair) == new
+    assert not (pair.secrets() / ".rotation").exists()
+    pair.checks()
+
+
+@pytest.mark.long
+def test_killed_before_the_role_is_changed(pair: Herd, change: int) -> None:
+    """Then the helper ends by itself, or the next run ends it."""
+    before, former = streams(pair), passwords(pair)
+    assert killed(pair, change, "before", "rotate-passwords").killed
+    assert opens(pair, "master", "postgres", former["postgres"])
+    new = passwords(pair, ".rotation")
+    pair.invoke("rotate-passwords")
+    assert (passwords(pair), streams(pair)) == (new, before)
+
+
+@pytest.mark.long
+def test_one_of_the_users_choice_for_a_standby_that_is_down(pair: Herd) -> None:
+    former = passwords(pair)
+    pair.invoke("sync", "--off")
+    docker("stop", pair.container("standby"))
+    pair.env["INVOKE_REPLICATOR_PASSWORD"] = CHOSEN
+    pair.invoke("rotate-passwords", "--role", "replicator")
+    assert passwords(pair) == former | {"replicator": CHOSEN}
+    assert "already" in pair.invoke("rotate-passwords", code=2).stderr
+    pair.env["INVOKE_REPLICATOR_PASSWORD"] = CHOSEN * 2
+    assert "another password" in pair.invoke("setup-master", code=2).stderr
+    del pair.env["INVOKE_REPLICATOR_PASSWORD"]
+    docker("start", pair.container("standby"))
+    eventually_streams(pair)
+    pair.invoke("step.require-sync")
+    pair.checks()
+
+
+@pytest.mark.long
+def test_what_dry_prints_does_it(pair: Herd, tmp_path: Path) -> None:
+    before, former = streams(pair), passwords(pair)
+    script = tmp_path / "rotate.sh"
+    script.write_text(pair.invoke("--dry", "rotate-passwords").stdout)
+    assert (passwords(pair), [p for p in former.values() if p in script.read_text()]) == (
+        former,
+        [],
+    )
+    subprocess.run(["sh", str(script)], check=True, capture_output=True, timeout=120)
+    assert streams(pair) == before
+    assert set(former.values()) & set(passwords(pair).values()) == set()
+    pair.checks()

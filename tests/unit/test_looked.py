@@ -1,0 +1,49 @@
+"""How a look ends: what it found is printed, and its exit status tells whether all is well."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+import printing
+from pgherd.errors import Error, Unreachable
+from pgherd.shell import Trace
+
+
+def looking(monkeypatch: pytest.MonkeyPatch, *, dry: bool = False) -> Any:
+    """Return a context whose group is looked at."""
+    group = SimpleNamespace(trace=Trace(dry=dry))
+    monkeypatch.setattr(printing, "given", lambda _: group)
+    return cast("Any", None)
+
+
+def test_what_is_well_is_printed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    printing.looked(looking(monkeypatch), "all is well")
+    assert capsys.readouterr().out == "all is well\n"
+
+
+@pytest.mark.parametrize(
+    ("ok", "away", "status"), [(False, False, 1), (True, True, 3), (False, True, 3)]
+)
+def test_what_is_not_is_printed_and_fails(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    ok: bool,
+    away: bool,
+    status: int,
+) -> None:
+    with pytest.raises(Error) as caught:
+        printing.looked(looking(monkeypatch), "see to it", ok=ok, away=away)
+    assert (caught.value.code, isinstance(caught.value, Unreachable)) == (status, away)
+    assert capsys.readouterr().out == "see to it\n"
+
+
+def test_with_dry_it_is_a_comment_and_no_failure(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    printing.looked(looking(monkeypatch, dry=True), "two\nlines", ok=False, away=True)
+    assert capsys.readouterr().out.splitlines()[-2:] == ["# two", "# lines"]

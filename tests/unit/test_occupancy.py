@@ -1,0 +1,201 @@
+"""Who has a directory, which directories are no place for data, and who is kept from starting."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from fakes import FakeHost, Said, bind, container, group, image, topology
+from pydantic import ValidationError
+
+from pgherd.directories import no_place
+from pgherd.docker import HELPER_LABEL, Mount
+from pgherd.errors import Refused
+from pgherd.host.local import LocalHost
+from pgherd.postgres import hold, scripts
+from pgherd.postgres.facts import Disk
+from pgherd.postgres.observation import Observation
+from pgherd.postgres.occupancy import holders
+from pgherd.shell import Trace
+from pgherd.steps import belonging, guards
+
+RECORD = {  # of the server pa, as docker has it
+    "Id": "1", "Name": "/pa", "Image": "sha256:17", "HostConfig": {},
+    "Mounts": [{"Type": "bind", "Source": "/d/pa", "Destination": "/t", "RW": True}],
+    "State": {"Status": "running", "ExitCode": 0, "StartedAt": ""},
+    "Config": {"Image": "postgres:17", "Labels": {}},
+}  # fmt: skip
+
+# --- who has it, on this machine's own file system ---
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A data directory, a link to it, a link to what it lies in, and a directory beside it."""
+    (tmp_path / "d" / "pa" / "base").mkdir(parents=True)
+    (tmp_path / "d" / "pa2").mkdir()
+    (tmp_path / "link").symlink_to("d/pa")
+    (tmp_path / "up").symlink_to("d")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("theirs", "has"),
+    [
+        ("d/pa", True), ("d/pa/", True), ("d/pa2/../pa", True), ("d/./pa", True), ("link", True),
+        ("up/pa", True), ("up", True), ("d", True), ("", True), ("d/pa/base", True),
+        ("link/base", True), ("up/pa/base/new", True), ("d/pa2", False), ("d/p", False),
+        ("e/d/pa", False),
+    ],
+)  # fmt: skip
+def test_a_directory_by_other_names(tree: Path, theirs: str, has: bool) -> None:
+    other = container("x", mounts=(Mount(f"{tree}/{theirs}", "/t"),))
+    found = holders(LocalHost(Trace()), f"{tree}/d/pa", [other], volume=False)
+    assert bool(found) is has
+
+
+def test_one_that_only_device_and_inode_tell() -> None:
+    """As a bind mount has it: no path leads from one to the other."""
+    known = "1:1 /\n1:2 /d\n1:7 /d/pa\n1:3 /m\n1:7 /m/alias\n1:8 /m/alias/base\n"
+    for theirs, ours in [("/m/alias", "/d/pa"), ("/m/alias/base", "/d/pa"), ("/d", "/m/alias/x")]:
+        host = FakeHost({"sh -s": Said(known.replace("1:3 /m\n", "1:2 /m\n"))})
+        other = container("x", mounts=(bind(theirs),))
+        assert holders(host, ours, [other], volume=False) == [(other, other.mounts[0])]
+
+
+def test_who_only_reads_is_not_in_the_way() -> None:
+    reader = container("x", mounts=(Mount("/d/pa", "/t", readonly=True),))
+    assert holders(FakeHost(), "/d/pa", [reader], volume=False) == []
+
+
+def test_a_run_at_work_is_not_to_be_stopped() -> None:
+    helper = container("pgherd-o-pa", labels={HELPER_LABEL: "1"}, mounts=(bind("/d/pa"),))
+    asked = group(topology(), FakeHost({"sh -s": Said()}))
+    with pytest.raises(Refused, match="in use by another pgherd run, in the container pgherd-o-pa"):
+        guards.check_data_unused(asked.master, Observation({}, {"local": {"x": helper}}))
+
+
+# --- where no data goes ---
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/", "/etc", "/etc/x", "/usr", "/usr/lib/x", "/usr/local", "/boot/x", "/proc/1", "/lib64/x",
+        "/dev/x", "/home", "/var", "/var/lib", "/tmp", "/var/lib/docker/volumes/x",  # noqa: S108
+    ],
+)  # fmt: skip
+def test_no_place_for_data(path: str) -> None:
+    assert no_place(path)
+    for written in (path, f"{path}/", f"/srv/..{path}"):
+        with pytest.raises(ValidationError, match="must be a directory of the node's own"):
+            topology(pa={"data": written})
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/srv/pa", "/home/ana/pa", "/mnt/pa", "/usr/local/pgsql/pa", "/etcetera", "/var/lib/pg/pa"],
+)
+def test_places_for_data(path: str) -> None:
+    assert no_place(path) == ""
+    assert topology(pa={"data": path}).primary.data == path
+
+
+@pytest.mark.parametrize("where", ["/h/secrets", "/h", "/", "/h/secrets/g", "/h/secrets/g/pa/x"])
+def test_data_is_not_laid_into_the_secrets_nor_over_them(
+    where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = FakeHost({"sh -s": Said()})
+    monkeypatch.setattr(host, "home", "/h", raising=False)
+    monkeypatch.setattr(host, "paths", lambda *data: [where, *data[1:]])
+    with pytest.raises(Refused, match=r"nodes\.pa\.data: /d/pa is "):
+        guards.check_data_unused(group(topology(), host).master, Observation({}, {"local": {}}))
+
+
+# --- who holds it ---
+
+
+def holding(data: Path, *words: str) -> subprocess.Popen[str]:
+    """Begin a script as a container does, that holds the directory."""
+    script = f"{scripts.fragment('hold')}echo got it\n{' '.join(words)}\n"
+    return subprocess.Popen(
+        ["sh", "-eu", "-c", script], env={"PGDATA": str(data), "PATH": "/usr/bin:/bin"},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def test_of_two_only_one_holds_it(tmp_path: Path) -> None:
+    alias = tmp_path / "alias"
+    (tmp_path / "data").mkdir()
+    alias.symlink_to("data")
+    with holding(tmp_path / "data", "read end") as first:
+        assert first.stdout
+        assert first.stdout.readline() == "got it\n"
+        with holding(alias) as second:
+            out, err = second.communicate(timeout=20)
+        assert (second.returncode, out, err.strip()) == (hold.HELD, "", hold.SENTENCE)
+        first.communicate("\n", timeout=20)
+    with holding(alias) as third:
+        assert third.communicate(timeout=20)[0] == "got it\n"
+
+
+def test_where_it_cannot_be_held_it_goes_on(tmp_path: Path) -> None:
+    with holding(tmp_path / "not there") as run:
+        assert run.communicate(timeout=20)[0] == "got it\n"
+
+
+def test_a_server_holds_its_data_and_runs_what_the_image_runs() -> None:
+    flag, script, *words = hold.server_words(image())
+    assert (flag, words) == ("-c", ["sh", "docker-entrypoint.sh", "postgres"])
+    assert script.endswith('\nexec "$@"')
+    assert "#" not in script
+    own = SimpleNamespace(entrypoint=("/own.sh", "-x"))
+    assert hold.server_words(own)[3:] == ["/own.sh", "-x", "postgres"]  # type: ignore[arg-type]
+
+
+def test_its_own_server_is_named_as_who_holds_it() -> None:
+    said = Said("", hold.SENTENCE, hold.HELD)
+    host = FakeHost({"docker": said, "sh -c": Said(json.dumps([RECORD])), "sh -s": Said()})
+    with pytest.raises(Refused, match="/d/pa is in use by its own server: `docker stop pa`"):
+        group(topology(), host).master.offline(image(), scripts.compose("mark-standby"))
+
+
+def test_what_writes_holds_it_and_what_looks_does_not() -> None:
+    host = FakeHost({"docker": Said(), "test": Said()})
+    master = group(topology(), host).master
+    master.offline(image(), scripts.compose("mark-standby"))
+    master.disk(image())
+    wrote, _, looked = host.calls
+    assert "flock -n 9" in wrote.stdin
+    assert "flock" not in looked.stdin
+
+
+# --- whose it is ---
+
+
+@pytest.mark.parametrize(
+    ("disk", "refused"),
+    [
+        (Disk(settings="1", ours=False), True),
+        (Disk(settings="1", ours=True), False),
+        (Disk(settings="", ours=False), False),  # a database that no group of pgherd has made
+    ],
+)
+def test_data_of_a_group_of_another_name(tmp_path: Path, disk: Disk, refused: bool) -> None:
+    asked = group(topology())
+    (tmp_path / "former").mkdir()
+    asked.secrets = asked.passwords.directory = tmp_path / "g"
+    if not refused:
+        belonging.check_group_of_data(asked, asked.master, disk)
+        return
+    with pytest.raises(Refused) as caught:
+        belonging.check_group_of_data(asked, asked.master, disk)
+    assert "Give the group its former name in" in caught.value.sentence
+    assert f"mv {tmp_path}/FORMER-NAME {tmp_path}/g" in caught.value.sentence
+    assert "(there are former)" in caught.value.sentence
+    (tmp_path / "g").mkdir()
+    (tmp_path / "g" / "replicator.password").write_text("word\n", encoding="utf-8")
+    belonging.check_group_of_data(asked, asked.master, disk)
