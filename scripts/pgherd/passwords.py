@@ -1,17 +1,27 @@
-"""The group's passwords: generated once, one bare line in a file of mode 0600, used again."""
+"""The group's passwords: made once, one bare line in a file of mode 0600, used again.
+
+One that is made is a generated one, or what INVOKE_POSTGRES_PASSWORD or INVOKE_REPLICATOR_PASSWORD
+says. New ones in place of those in use lie in a directory of their own until they are in use.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import secrets
 import shlex
+import shutil
 import tempfile
 from pathlib import Path
 
+from pgherd import config, secretfile
 from pgherd.errors import Refused
 from pgherd.shell import Secret, Trace
 
+LONGEST = 900  # bytes: in a passfile libpq reads lines of 1024 (passwordFromFile, before 14 320)
 LENGTH = 32  # letters and digits: 190 bits, and nothing that any format would have to escape
+PENDING = ".rotation"  # no node's name begins with a dot
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 
 
@@ -20,8 +30,10 @@ class Passwords:
 
     def __init__(self, directory: Path, trace: Trace) -> None:
         self.directory = directory
+        self.pending = directory / PENDING
         self._printed: set[Path] = set()
         self._trace = trace
+        self._told = False
 
     def path(self, role: str) -> str:
         """Return the path of the role's password file, whether it is there or not."""
@@ -33,47 +45,139 @@ class Passwords:
         With `--dry` the file is made by the printed script, and the value is empty until then.
 
         Raises:
-            Refused: the file is there but cannot be read or is not one line of text.
+            Refused: the file is there but cannot be read or is not one line of text, or the
+                environment says another one.
         """
         path = self.directory / f"{role}.password"
-        if not path.exists():
+        if not os.path.lexists(path):  # a link that leads nowhere is somebody's, to be told
             if self._trace.dry:
                 if path not in self._printed:
-                    self._print_making(path)
+                    self._print_making(path, role)
                 self._printed.add(path)
                 return Secret("", str(path))
-            self._make(path)
-        return Secret(self._read(path), str(path))
+            self._make(path, role)
+        return self._checked(role, path)
 
     def known(self, role: str) -> Secret | None:
         """Return the role's password if its file is there; make nothing."""
         path = self.directory / f"{role}.password"
-        return Secret(self._read(path), str(path)) if os.path.lexists(path) else None
+        return self._checked(role, path) if os.path.lexists(path) else None
+
+    def _checked(self, role: str, path: Path) -> Secret:
+        value, asked = self._read(path), config.password_asked(role)
+        if any(self.pending.glob("*.password")):
+            if self._told:
+                return Secret(value, str(path))
+            self._told = True
+            self._trace.note(
+                "A change of passwords was cut short: `invoke rotate-passwords` completes it"
+            )
+        elif asked and asked != value:
+            raise Refused(
+                f"{config.password_variable(role)} is another password than {path} has: `invoke "
+                "rotate-passwords` changes it to that one; else take the variable away."
+            )
+        return Secret(value, str(path))
+
+    # --- new ones in place of those in use ---
+
+    def former(self, role: str) -> Secret:
+        """Return the password that is being replaced; empty where its file is lost."""
+        path = self.directory / f"{role}.password"
+        return Secret(self._read(path) if os.path.lexists(path) else "", str(path))
+
+    def replacing(self) -> dict[str, Secret]:
+        """Return the new passwords, by role, that a run was to put into use and did not."""
+        paths = sorted(self.pending.glob("*.password"))
+        return {path.stem: Secret(self._read(path), str(path)) for path in paths}
+
+    def replace(self, roles: list[str]) -> dict[str, Secret]:
+        """Make new passwords for some roles, all of them or none; return them.
+
+        Raises:
+            Refused: the environment says the one that is in use.
+        """
+        for role in roles:
+            asked = _asked(role)
+            if asked and asked == self.former(role).value:
+                raise Refused(
+                    f"{config.password_variable(role)} is the password that {role} has already: "
+                    "say a new one there, or take the variable away for a generated one."
+                )
+        paths = {role: self.pending / f"{role}.password" for role in roles}
+        if self._trace.dry:
+            for role, path in paths.items():
+                self._print_making(path, role)
+            return {role: Secret("", str(path)) for role, path in paths.items()}
+        self._make_directory()
+        for left in self.directory.glob(f"{PENDING}-*"):  # by a run that was killed right here
+            shutil.rmtree(left)
+        made = Path(tempfile.mkdtemp(dir=self.directory, prefix=f"{PENDING}-"))  # mode 0700
+        for role in roles:
+            self._make(made / f"{role}.password", role, self.pending)
+        made.rename(self.pending)
+        return self.replacing()
+
+    def replaced(self, role: str) -> None:
+        """Take note that a new password is in use: its file takes the place of the former."""
+        new, file = self.pending / f"{role}.password", self.directory / f"{role}.password"
+        if self._trace.dry:
+            words = shlex.join(["mv", str(new), str(file)])
+            self._trace.shell(f"{words}; rmdir {shlex.quote(str(self.pending))} 2>/dev/null || :")
+            return
+        new.rename(file)
+        if not any(self.pending.iterdir()):  # killed before this, an empty one is nothing
+            self.pending.rmdir()
+
+    # --- files ---
 
     def _read(self, path: Path) -> str:
         try:
-            value = path.read_text(encoding="utf-8").removesuffix("\n").removesuffix("\r")
-        except (OSError, UnicodeDecodeError) as fault:
-            raise Refused(f"The password file {path} cannot be read: {fault}") from None
-        if not value or "\n" in value or "\0" in value:
-            raise Refused(f"The password file {path} must hold one line, the password.")
+            value = _first(path, LONGEST + 3).decode().removesuffix("\n").removesuffix("\r")
+        except OSError as fault:
+            reason = fault.strerror or fault
+            raise Refused(f"The password file {path} cannot be read: {reason}.") from None
+        except UnicodeDecodeError:
+            raise Refused(f"The password file {path} is not UTF-8 text.") from None
+        if not value or re.search(r"[\n\r\0]", value) or len(value.encode()) > LONGEST:
+            raise Refused(
+                f"The password file {path} must hold one line, the password, of at most {LONGEST} "
+                "bytes."
+            )
         return value
 
-    def _make(self, path: Path) -> None:
+    def _make_directory(self) -> None:
         try:
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as fault:
             raise Refused(f"{self.directory} cannot be made: {fault.strerror}") from None
-        value = "".join(secrets.choice(ALPHABET) for _ in range(LENGTH))
-        handle, name = tempfile.mkstemp(dir=self.directory, prefix=f".{path.name}")  # mode 0600
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(f"{value}\n")
-        Path(name).rename(path)  # whole or not at all, even if we are killed here
-        self._trace.note(f"made {path}")
 
-    def _print_making(self, path: Path) -> None:
-        directory, file = shlex.quote(str(self.directory)), shlex.quote(str(path))
-        self._trace.shell(
-            f"(umask 077; mkdir -p {directory}; [ -s {file} ] || "
-            f"head -c 96 /dev/urandom | base64 | tr -dc A-Za-z0-9 | cut -c -{LENGTH} > {file})"
-        )
+    def _make(self, path: Path, role: str, shown: Path | None = None) -> None:
+        asked = _asked(role)
+        self._make_directory()
+        value = asked or "".join(secrets.choice(ALPHABET) for _ in range(LENGTH))
+        secretfile.write(path, f"{value}\n")
+        self._trace.note(f"made {(shown or path.parent) / path.name}")
+
+    def _print_making(self, path: Path, role: str) -> None:
+        directory, file = shlex.quote(str(path.parent)), shlex.quote(str(path))
+        generated = f"head -c 96 /dev/urandom | base64 | tr -dc A-Za-z0-9 | cut -c -{LENGTH}"
+        asked = f"printf '%s\\n' \"${config.password_variable(role)}\""
+        made = asked if config.password_asked(role) else generated
+        self._trace.shell(f"(umask 077; mkdir -p {directory}; [ -s {file} ] || {made} > {file})")
+
+
+def _asked(role: str) -> str:
+    """Return what the environment says for a role; what could not be read again is refused."""
+    value = config.password_asked(role)
+    if len(value.encode()) > LONGEST:
+        raise Refused(f"{config.password_variable(role)} may have at most {LONGEST} bytes.")
+    return value
+
+
+def _first(path: Path, size: int) -> bytes:
+    """Read the beginning of a file; raise OSError for what is none."""
+    if not path.is_file():  # a pipe would be waited for
+        raise OSError(errno.EINVAL, "it is no file")
+    with path.open("rb") as file:
+        return file.read(size)

@@ -16,12 +16,15 @@ from pgherd.docker.model import (
     HELPER_LABEL,
     Container,
     Image,
+    Network,
     no_volumes,
+    read,
     read_container,
     read_image,
+    read_network,
     records,
 )
-from pgherd.docker.unreachable import raise_if_unreachable
+from pgherd.docker.unreachable import network_fault, raise_if_unreachable
 from pgherd.errors import Error, Refused
 from pgherd.host import NOTHING, Host, OnLine, Stdin
 from pgherd.host.scope import cleaning_up
@@ -48,7 +51,7 @@ class Engine:
     def __init__(self, host: Host) -> None:
         self.host = host
         self._planned: dict[str, Container | None] = {}
-        self._networks: set[str] = set()  # made in this run
+        self._networks: set[str] = set()  # seen or made in this run
         self._making_network = threading.Lock()
 
     def run(
@@ -91,8 +94,8 @@ class Engine:
             raise Error(f"A docker command failed: {result.complaint()}")
         for ref, raw in ((ref, raw) for ref in refs for raw in found):
             known = ref.removeprefix("docker.io/").removeprefix("library/")
-            if known in (raw.get("RepoTags") or []) or ref == raw["Id"] or len(refs) == 1:
-                return read_image(ref, raw)
+            if known in (raw.get("RepoTags") or []) or ref == raw.get("Id") or len(refs) == 1:
+                return replace(read(read_image, raw, self.host.name), ref=ref)
         return None
 
     def pull(self, ref: str, on_line: OnLine) -> bool:
@@ -126,7 +129,9 @@ class Engine:
 
     def counted(self, text: str) -> dict[str, Container]:
         """Return the containers that `docker container inspect` printed, with what is planned."""
-        found = {c.name: c for c in map(read_container, records(text, self.host.name))}
+        host = self.host.name
+        read_all = (read(read_container, record, host) for record in records(text, host))
+        found = {c.name: c for c in read_all}
         for name, planned in self._planned.items():
             found.pop(name, None)
             if planned:
@@ -147,6 +152,13 @@ class Engine:
         """Stop a container: its stop signal, and SIGKILL only after `seconds`."""
         self.must(docker["stop", "--time", str(seconds), container.name], timeout=seconds + 30.0)
         self.plan(container.name, replace(container, status="exited", planned=True))
+
+    def set_restart(self, container: Container, policy: str) -> None:
+        """Set when the engine starts a container by itself: no, unless-stopped, always."""
+        self.must(docker["update", "--restart", policy, container.name])
+        self.plan(
+            container.name, replace(self._planned.get(container.name) or container, restart=policy)
+        )
 
     def remove(self, container: Container) -> None:
         """Remove a stopped container and its anonymous volumes; data directories stay."""
@@ -194,14 +206,17 @@ class Engine:
             if name in self._networks:
                 return
             if self.check_network(name, group):
+                self._networks.add(name)
                 return
-            self.must(docker["network", "create", "--label", f"{GROUP_LABEL}={group}", name])
+            made = self.run(docker["network", "create", "--label", f"{GROUP_LABEL}={group}", name])
+            if not made.ok:
+                raise network_fault(made, name)
             self._networks.add(name)
 
     def check_network(self, name: str, group: str) -> bool:
         """Tell whether the group's network is there; refuse a foreign one of that name."""
         record = self.network(name)
-        if record and (record.get("Labels") or {}).get(GROUP_LABEL) != group:
+        if record and record.labels.get(GROUP_LABEL) != group:
             raise Refused(
                 f"There is a network {name} that is not of group {group}: remove it "
                 f"(docker network rm {name}), or give the group another name."
@@ -216,16 +231,16 @@ class Engine:
         """
         result = self.run(docker["network", "rm", name])
         if not result.ok:
-            attached = ((self.network(name) or {}).get("Containers") or {}).values()
-            names = ", ".join(sorted(c["Name"] for c in attached)) or result.err.strip()
+            found = self.network(name)
+            names = ", ".join(found.containers if found else ()) or result.err.strip()
             raise Refused(f"The network {name} stays, {names} is on it: stop that, then again.")
         self._networks.discard(name)
 
-    def network(self, name: str) -> dict[str, Any] | None:
-        """Return the network's inspect record, or None."""
+    def network(self, name: str) -> Network | None:
+        """Return the network of that name, or None."""
         result = self.run(docker["network", "inspect", name], reads=True)
         found = records(result.out, self.host.name) if result.ok else []
-        return found[0] if found else None
+        return read(read_network, found[0], self.host.name) if found else None
 
     def volume_exists(self, name: str) -> bool:
         """Tell whether the named volume exists."""

@@ -6,11 +6,14 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
-from pgherd.errors import Error
+from pgherd.errors import Error, quoted
+
+T = TypeVar("T")
 
 GROUP_LABEL = "pgherd.group"
 HOME_LABEL = "pgherd.home"  # whose group: the data/ of the checkout that made it
@@ -50,6 +53,7 @@ class Image:
             for the same image.
         volumes: those that it declares.
         env: the variables that it sets.
+        entrypoint: the program that it runs a container's command with.
         contents: a hash of its layers and its configuration, the same on every engine.
         platform: "linux/amd64".
         size: bytes.
@@ -66,6 +70,7 @@ class Image:
     size: int = 0
     digest: str = ""
     elsewhere: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    entrypoint: tuple[str, ...] = ()
 
     def at(self, host: str) -> Image:
         """Return it as the engine of that host knows it."""
@@ -87,6 +92,8 @@ class Container:
     mounts: tuple[Mount, ...]
     ports: tuple[tuple[str, int], ...]  # published: address and port
     started_at: str
+    restart: str = ""  # its restart policy: no, always, unless-stopped, on-failure
+    command: tuple[str, ...] = ()  # what it runs, its entrypoint first
     planned: bool = False  # with --dry: it will be so once the printed script has run
 
     @property
@@ -98,6 +105,14 @@ class Container:
     def alive(self) -> bool:
         """Whether it runs or Docker is about to start it again."""
         return self.running or self.status == "restarting"
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network as `docker inspect` tells it: its labels, and the containers on it by name."""
+
+    labels: Mapping[str, str]
+    containers: tuple[str, ...]
 
 
 def label_options(labels: dict[str, str]) -> list[str]:
@@ -124,23 +139,42 @@ def records(text: str, host: str) -> list[dict[str, Any]]:
     """
     try:
         found = json.loads(text or "[]")
-    except ValueError:
-        raise Error(
-            f"The docker command of {host} answers what is no record: {text[:200]!r}. Is it "
-            "Docker's own, and does nothing print into its output?"
-        ) from None
-    return list(found) if isinstance(found, list) else []
+    except (ValueError, RecursionError):
+        raise no_record(host, text) from None
+    if not isinstance(found, list) or not all(isinstance(record, dict) for record in found):
+        raise no_record(host, text)
+    return list(found)
 
 
-def read_image(ref: str, raw: Mapping[str, Any]) -> Image:
-    """Read one record of `docker image inspect`."""
+def no_record(host: str, text: object) -> Error:
+    """Return the error for an answer that cannot be Docker's."""
+    return Error(
+        f"The docker command of {host} answers what is no record: {quoted(str(text)[:200])}. Is it "
+        "Docker's own, and does nothing print into its output?"
+    )
+
+
+def read(kind: Callable[[Mapping[str, Any]], T], record: Mapping[str, Any], host: str) -> T:
+    """Read one record that `docker inspect` printed on a host, as a container or an image.
+
+    Raises:
+        Error: it lacks what every such record has.
+    """
+    try:
+        return kind(record)
+    except (LookupError, TypeError, ValueError, AttributeError):
+        raise no_record(host, record) from None
+
+
+def read_image(raw: Mapping[str, Any]) -> Image:
+    """Read one record of `docker image inspect`; by its id, until somebody calls it otherwise."""
     config = raw["Config"]
     known = {key: config.get(key) or None for key in _CONFIGURATION}
     known |= {key: sorted(config.get(key) or ()) for key in ("Env", "Volumes", "ExposedPorts")}
     parts = [(raw.get("RootFS") or {}).get("Layers"), known]
     text = json.dumps(parts, sort_keys=True)
     return Image(
-        ref=ref,
+        ref=raw["Id"],
         id=raw["Id"],
         volumes=tuple(config.get("Volumes") or {}),
         env=dict(item.partition("=")[::2] for item in config.get("Env") or []),
@@ -148,7 +182,15 @@ def read_image(ref: str, raw: Mapping[str, Any]) -> Image:
         platform=f"{raw.get('Os', '')}/{raw.get('Architecture', '')}",
         size=raw.get("Size") or 0,
         digest=next(iter(raw.get("RepoDigests") or []), ""),
+        entrypoint=tuple(config.get("Entrypoint") or ()),
     )
+
+
+def read_network(raw: Mapping[str, Any]) -> Network:
+    """Read one record of `docker network inspect`."""
+    attached = (raw.get("Containers") or {}).values()
+    labels = dict(raw.get("Labels") or {})
+    return Network(labels, tuple(sorted(str(container["Name"]) for container in attached)))
 
 
 def read_container(raw: Mapping[str, Any]) -> Container:
@@ -171,13 +213,17 @@ def read_container(raw: Mapping[str, Any]) -> Container:
             for port in _port_range(binding["HostPort"])
         ),
         started_at=state["StartedAt"],
+        restart=((raw.get("HostConfig") or {}).get("RestartPolicy") or {}).get("Name") or "no",
+        command=(*(config.get("Entrypoint") or ()), *(config.get("Cmd") or ())),
     )
 
 
 def _port_range(text: str) -> range:
     """Return the host ports of a binding: `8000`, `8000-8010`, or empty for any free one."""
-    first, _, last = (text or "0").partition("-")
-    return range(int(first), int(last or first) + 1)
+    found = re.fullmatch(r"([0-9]{1,5})(?:-([0-9]{1,5}))?", text or "0")
+    if not found:
+        raise ValueError(f"{quoted(text)} is no port")
+    return range(int(found[1]), int(found[2] or found[1]) + 1)
 
 
 def _mount(raw: Mapping[str, Any]) -> Mount:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from pgherd.errors import Unreachable
+from pgherd.errors import Error, Unreachable
 from pgherd.host import LOCAL
 from pgherd.shell import Result
 
@@ -37,3 +37,18 @@ def raise_if_unreachable(result: Result) -> None:
             f"Start it{'' if here else ' there'} (sudo systemctl start docker)"
             f"{', or let ./scripts/bootstrap do it' if here else ''}."
         )
+
+
+def network_fault(result: Result, name: str) -> Error:
+    """Return why a network could not be made; with the cure, where all address ranges are used."""
+    used_up = (  # libnetwork's words, the second since Docker 25
+        r"non-overlapping IPv4 address pool|predefined address pools have been fully subnetted"
+    )
+    if not re.search(used_up, result.err):
+        return Error(f"A docker command failed: {result.complaint()}")
+    return Error(
+        f"The network {name} cannot be made: Docker (host {result.host}) has no address range left "
+        "for another one; it has 31, if nothing else is configured. Remove networks that nobody "
+        "uses (docker network ls, docker network prune), or widen default-address-pools in "
+        "/etc/docker/daemon.json; then this again."
+    )

@@ -7,6 +7,7 @@ nothing is asked for, and there is a deadline. What fails is told in a sentence 
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -102,7 +103,7 @@ class _Open:
     def open(self, timeout: float) -> None:
         """Connect and log in."""
         own = self.hop.value("connecttimeout")
-        self.stage.seconds = float(own) if own.isdecimal() and int(own) else timeout
+        self.stage.seconds = float(own) if re.fullmatch("[0-9]{1,6}", own) and int(own) else timeout
         try:
             self._open(time.monotonic() + self.stage.seconds)
         except Error as told:

@@ -9,6 +9,7 @@ found as well, and a process that has its number by chance is not hit.
 from __future__ import annotations
 
 import math
+import re
 import secrets
 import shlex
 import time
@@ -176,7 +177,7 @@ def start(channel: Any, destination: str, root: str, patience: int) -> Told:
             "commands cannot be read apart: let its start-up files (such as ~/.bashrc) print only "
             "where the shell is interactive."
         )
-    values = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
+    values = dict(line.split("=", 1) for line in said.split("\n") if "=" in line)
     _check(values, destination)
     middle, doubt = (sent + heard) / 2, (heard - sent) / 2
     clock, inexact = _clock(values["clock"])
@@ -211,13 +212,13 @@ def _listen(channel: Any, destination: str, mark: str) -> tuple[str, str]:
 
 
 def _check(values: dict[str, str], destination: str) -> None:
-    if "posix" not in values:
+    if {"posix", "home", "root", "bounded", "flock", "system", "clock"} - values.keys():
         raise Unreachable(
             f"The login shell of {destination} takes quotes and backslashes for something else "
             "than a POSIX shell does. The account needs sh, dash, bash or another of that kind: "
             "sudo chsh -s /bin/sh USER there."
         )
-    if values["docker"] != "yes":
+    if values.get("docker") != "yes":
         raise Unreachable(
             f"{destination} has no docker command: install Docker there (Debian: apt-get install "
             "docker.io), or put it on the PATH of logins without a terminal (`ssh "
@@ -244,4 +245,6 @@ def _clock(text: str) -> tuple[float, float]:
         return float(text), 0.0
     except ValueError:  # without %N, as of busybox
         whole = text.partition(".")[0]
-    return (int(whole) + 0.5, 0.5) if whole.isdigit() else (time.time(), math.inf)
+    return (
+        (int(whole) + 0.5, 0.5) if re.fullmatch("[0-9]{1,12}", whole) else (time.time(), math.inf)
+    )

@@ -114,10 +114,10 @@ class _Child(Running):
             raise
 
     def out(self) -> Iterator[bytes]:
-        return _read(self.process.stdout)
+        return self._read(self.process.stdout)
 
     def err(self) -> Iterator[bytes]:
-        return _read(self.process.stderr)
+        return self._read(self.process.stderr)
 
     def write(self, piece: bytes) -> None:
         stdin = cast("IO[bytes]", self.process.stdin)
@@ -139,17 +139,18 @@ class _Child(Running):
             time.sleep(0.02)
         self._signal(signal.SIGKILL)  # a child of the command may be deaf to TERM
 
+    def _read(self, stream: IO[bytes] | None) -> Iterator[bytes]:
+        """Yield what comes, of a stream that stays open while it is read, since this holds it all.
+
+        Plumbum closes the streams of a command that is dropped: a reader that went on with the bare
+        number would read, and lose, what another command prints that was given the same one. Not
+        through the stream's own buffer: its lock would be held while we wait for more, and the
+        closing would hang as long as a grandchild lives.
+        """
+        descriptor = cast("IO[bytes]", stream).fileno()
+        while piece := os.read(descriptor, CHUNK):
+            yield piece
+
     def _signal(self, sign: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, sign)
-
-
-def _read(stream: IO[bytes] | None) -> Iterator[bytes]:
-    """Yield what comes.
-
-    Not through the stream's own buffer: its lock would be held while we wait for more, and Plumbum
-    closes the stream when the command is dropped, which then hangs as long as a grandchild lives.
-    """
-    descriptor = cast("IO[bytes]", stream).fileno()
-    while piece := os.read(descriptor, CHUNK):
-        yield piece

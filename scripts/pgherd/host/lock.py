@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import pwd
 import re
 import socket
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TextIO
 
-from pgherd.errors import Refused
+from pgherd.errors import Refused, escaped
+
+MOST = 200  # characters of what a lock file has
 
 
 def holder() -> str:
@@ -27,7 +32,7 @@ def holder() -> str:
 
 def is_gone(said: str) -> bool:
     """Tell whether the holder that a lock file names was a process of this machine, and ended."""
-    found = re.search(r"@(\S+), process (\d+),", said)
+    found = re.search(r"@(\S+), process ([0-9]{1,9}),", said)
     if not found or found[1] != socket.gethostname():
         return False
     try:
@@ -42,9 +47,19 @@ def is_gone(said: str) -> bool:
 def refusal(said: str, what: str) -> Refused:
     """Return the refusal of a second run; `said` is what the lock file has."""
     return Refused(
-        f"Another pgherd run ({said.strip() or 'unknown'}) is at work on {what}: "
+        f"Another pgherd run ({escaped(said.strip()[:MOST]) or 'unknown'}) is at work on {what}: "
         "wait for it, or end it, then run this again."
     )
+
+
+def _opened(path: Path) -> TextIO:
+    """Open a lock file; raise OSError for what is none: a link might lead to somebody's file."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    descriptor = os.open(path, flags, 0o666)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is no file")
+    return os.fdopen(descriptor, "r+", encoding="utf-8", errors="replace")
 
 
 @contextmanager
@@ -56,7 +71,7 @@ def held(path: Path, what: str) -> Iterator[None]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("a+", encoding="utf-8")
+        file = _opened(path)
     except OSError as fault:
         raise Refused(
             f"{path} cannot be written ({fault.strerror}): run this as the owner of the checkout, "
@@ -67,7 +82,7 @@ def held(path: Path, what: str) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            raise refusal(file.read(), what) from None
+            raise refusal(file.read(MOST), what) from None
         file.truncate(0)
         file.write(f"{holder()}\n")
         file.flush()

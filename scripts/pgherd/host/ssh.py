@@ -196,7 +196,7 @@ class SshHost:
         if missing:
             words = [asked[path] for path in missing]
             result = self._run(["sh", "-c", RESOLVE, "sh", *words], NOTHING)
-            found = result.out.splitlines()
+            found = result.out.removesuffix("\n").split("\n")
             if not result.ok or len(found) != len(missing):
                 raise Error(f"Paths cannot be resolved: {result.complaint()}")
             self._paths |= zip(missing, found, strict=True)

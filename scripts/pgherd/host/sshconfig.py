@@ -17,7 +17,7 @@ from pathlib import Path
 from paramiko import ConfigParseError, SSHConfig
 
 from pgherd.destination import Destination
-from pgherd.errors import Refused, Unreachable
+from pgherd.errors import Refused, Unreachable, quoted
 from pgherd.host.local import LocalHost
 from pgherd.shell import Tool, Trace
 
@@ -65,7 +65,10 @@ class Hop:
     @property
     def port(self) -> int:
         """The port to connect to."""
-        return int(self.value("port"))
+        port = self.value("port")
+        if not re.fullmatch(r"[0-9]{1,5}", port):
+            raise Refused(f"ssh_config gives {quoted(self.asked)} no port, but {quoted(port)}.")
+        return int(port)
 
     @property
     def user(self) -> str:
@@ -159,7 +162,7 @@ class Settings:
         if not result.ok:
             raise Refused(f"ssh_config gives no way to {name}: {result.complaint()}")
         values: dict[str, list[str]] = {}
-        for line in result.out.splitlines():
+        for line in result.out.split("\n"):
             keyword, _, value = line.partition(" ")
             values.setdefault(keyword, []).append(value)
         values.setdefault("host", [destination.host])
@@ -176,7 +179,7 @@ class Settings:
                 if self.file:
                     raise Refused(f"There is no file {path} to read as ssh_config.") from None
                 continue
-            except (OSError, ConfigParseError) as fault:
+            except (OSError, ValueError, ConfigParseError) as fault:
                 raise Refused(f"{path} cannot be read as ssh_config: {fault}") from None
             if re.search(r"^\s*Include\b", text, re.MULTILINE | re.IGNORECASE):
                 self._note_once(

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
+from pgherd.errors import Error
 from pgherd.host import scope
 
 T = TypeVar("T")
@@ -50,3 +51,21 @@ def side_by_side(act: Callable[[T], R], things: list[T]) -> list[R]:
     if failed:
         raise min(failed, key=lambda pair: pair[0])[1]
     return [future.result() for future in futures]
+
+
+def each_by_itself(act: Callable[[T], R], things: list[T]) -> list[R | Error]:
+    """Do one thing for each at once, where none depends on another: a failure stops nobody else.
+
+    Returns:
+        In order, the results; in place of one that failed its error. Ctrl-C ends all, as ever.
+    """
+
+    def attempt(thing: T) -> R | Error:
+        try:
+            return act(thing)
+        except scope.Cancelled:
+            raise
+        except Error as fault:
+            return fault
+
+    return side_by_side(attempt, things)

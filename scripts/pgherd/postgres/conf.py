@@ -21,6 +21,11 @@ HEAD = (
     "# put yours into the topology's settings or conf/postgresql.conf\n"
 )
 
+_SETTING = re.compile(
+    r"^[ \t]*([A-Za-z_][\w.$]*)(?:[ \t]*=[ \t]*|[ \t]+)"
+    r"(?:'((?:[^'\\\n]|''|\\.)*)'|([^\s#']+))",
+    re.MULTILINE,
+)
 _LSN = re.compile(r"([0-9A-Fa-f]{1,8})/([0-9A-Fa-f]{1,8})")
 
 
@@ -60,6 +65,23 @@ def render_settings(base_text: str, extra: Mapping[str, str | int | float | bool
     return HEAD + base + "".join(lines)
 
 
+def read_settings(text: str) -> dict[str, str]:
+    """Read the settings of a configuration file, the last of equal names; includes are none.
+
+    It takes what guc-file.l takes, and does not judge: a line that PostgreSQL would refuse may give
+    a setting as well.
+    """
+    found = {}
+    for name, quoted, bare in _SETTING.findall(text):
+        value = re.sub(r"\\(.)|''", _unescaped, quoted) if quoted else bare
+        found[name.lower()] = value
+    return {name: value for name, value in found.items() if not name.startswith("include")}
+
+
+def _unescaped(found: re.Match[str]) -> str:
+    return {"n": "\n", "r": "\r", None: "'"}.get(found[1], found[1])
+
+
 def conninfo(**pairs: str | int | None) -> str:
     """Write a libpq connection string; what is None is left out. Raises Refused for NUL.
 
@@ -70,6 +92,12 @@ def conninfo(**pairs: str | int | None) -> str:
         for key, value in pairs.items()
         if value is not None
     )
+
+
+def read_conninfo(text: str) -> dict[str, str]:
+    """Read a libpq connection string of keywords and values; one that is a URI gives nothing."""
+    pairs = re.findall(r"(\w+)\s*=\s*(?:'((?:[^'\\]|\\.)*)'|((?:[^\s'\\]|\\.)+))", text)
+    return {key: re.sub(r"\\(.)", r"\1", quoted or bare) for key, quoted, bare in pairs}
 
 
 def sql_literal(text: str) -> str:

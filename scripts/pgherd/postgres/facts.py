@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from pgherd.errors import Error
+from pgherd.errors import Error, Refused, escaped, quoted
+from pgherd.postgres.answer import check
 from pgherd.postgres.conf import lsn_to_int, parse_controldata
+from pgherd.postgres.history import History
 
 # In pg_controldata's output; a standby that was promoted has the second first.
 TIMELINES = ("Latest checkpoint's TimeLineID", "Min recovery ending loc's timeline")
+
+
+def _unreadable(fault: Exception, answer: object) -> Error:
+    shown = quoted(str(answer)[:200])
+    return Error(f"A server's answer cannot be read ({escaped(str(fault))[:200]}): {shown}")
 
 
 @dataclass(frozen=True)
@@ -25,6 +33,10 @@ class Sender:
     flush: str | None
     replay: str | None
     backend_start: str
+    replay_lag: float | None = None  # seconds; None while idle
+    silent: float | None = None  # seconds since it last reported
+    tls: str | None = None  # the version, as TLSv1.3; None where it is not encrypted
+    cipher: str | None = None
 
     @property
     def streaming(self) -> bool:
@@ -39,10 +51,17 @@ class Facts:
     in_recovery: bool
     system_identifier: str
     version_num: int
-    segment_size: int
     timeline: int
     lsn: str | None
+    history: str
+    received: str | None
     replay_paused: bool
+    replayed_age: float | None
+    apply_delay: int  # milliseconds
+    marked: bool
+    settings: str | None
+    restart_due: tuple[str, ...]
+    conflicts: int
     sync_names: str
     primary_conninfo: str
     primary_slot: str
@@ -54,6 +73,9 @@ class Facts:
     tablespaces: tuple[str, ...]
     replicator: dict[str, Any] | None
     hba_lets_replicator_in: bool
+    turn: str = ""  # of which run: see `sh/in-turn.sh`
+    certificate: str | None = None  # the SHA-256 of its file; None without TLS of ours
+    written: Mapping[str, str | None] = field(default_factory=dict)  # the settings of pgherd.conf
 
     @classmethod
     def parse(cls, text: str) -> Facts:
@@ -64,21 +86,49 @@ class Facts:
         """
         try:
             return cls.of(json.loads(text))
-        except (ValueError, TypeError, KeyError) as fault:
-            raise Error(f"A server's answer cannot be read ({fault}): {text[:200]!r}") from None
+        except (ValueError, RecursionError) as fault:
+            raise _unreadable(fault, text) from None
 
     @classmethod
     def of(cls, answer: Mapping[str, Any]) -> Facts:
-        """Read the same object where a client library has taken the JSON apart."""
-        raw = {**answer, "senders": tuple(Sender(**row) for row in answer["senders"])}
-        for name in ("slots", "sync_waiters", "clients", "tablespaces"):
-            raw[name] = tuple(answer[name])
-        return cls(**raw)
+        """Read the same object where a client library has taken the JSON apart.
+
+        Raises:
+            Error: it is another one.
+        """
+        try:
+            raw = {**answer, "senders": tuple(Sender(**row) for row in answer["senders"])}
+            for name in ("slots", "sync_waiters", "clients", "tablespaces", "restart_due"):
+                raw[name] = tuple(answer[name])
+            check(answer)
+            found = cls(**raw)
+        except (ValueError, TypeError, KeyError, AttributeError, Refused) as fault:
+            raise _unreadable(fault, answer) from None
+        return found
 
     @property
     def position(self) -> tuple[int, int]:
         """How far its history has come: timeline and WAL position; the greater is the newer."""
         return self.timeline, lsn_to_int(self.lsn or "0/0")
+
+    @property
+    def end(self) -> str:
+        """Where its WAL on disk ends, replayed or not, as far as it was streamed."""
+        return max(self.lsn or "0/0", self.received or "0/0", key=lsn_to_int)
+
+    @property
+    def rereads(self) -> bool:
+        """Whether it replays what it had before its start, so that `end` is less than it has.
+
+        It asks for the stream only once it has read all that, and from then on `received` is
+        there (WaitForWALToBecomeAvailable, RequestXLogStreaming).
+        """
+        return self.in_recovery and self.received is None and bool(self.primary_conninfo)
+
+    @property
+    def came_through(self) -> History:
+        """The timelines that it has come through."""
+        return History.parse(self.timeline, self.history)
 
     def sender(self, application_name: str) -> Sender | None:
         """Return the standby of that name; one that streams is preferred to one that does not.
@@ -111,13 +161,18 @@ class Disk:
     timeline: int = 0
     checkpoint: str = "0/0"
     settings: str = ""  # the SHA-256 of its pgherd.conf
+    history: str = ""  # the history file of its timeline
+    sync_names: str = ""  # whom its commits waited for, by postgresql.auto.conf
+    rewindable: bool = False  # checksums or wal_log_hints: without them pg_rewind refuses
 
     @classmethod
     def parse(cls, text: str) -> Disk:
-        """Read what `sh/examine.sh` printed."""
-        marks = dict(
-            line.split("=", 1) for line in text.splitlines() if "=" in line and ":" not in line
-        )
+        """Read what `sh/examine.sh` printed.
+
+        Raises:
+            Error: pg_controldata's lines are not what they have to be.
+        """
+        marks = dict(re.findall(r"^([a-z_.]+)=(.*)$", text, re.MULTILINE))
         control = parse_controldata(text)
         return cls(
             pg_version=marks.get("pg_version"),
@@ -130,15 +185,24 @@ class Disk:
             ours="ours" in marks,
             system_identifier=control.get("Database system identifier"),
             state=control.get("Database cluster state"),
-            timeline=max(int(control.get(key, "0")) for key in TIMELINES),
+            timeline=max(_timeline(control.get(key, "0")) for key in TIMELINES),
             checkpoint=control.get("Latest checkpoint location", "0/0"),
             settings=marks.get("settings", ""),
+            history=marks.get("history", "").replace(";", "\n"),
+            sync_names=re.sub(r"(['\\])\1", r"\1", marks.get("sync_names", "")),
+            rewindable=control.get("Data page checksum version", "0") != "0"
+            or control.get("wal_log_hints setting") == "on",
         )
 
     @property
     def position(self) -> tuple[int, int]:
         """How far its history has come: timeline and WAL position; the greater is the newer."""
         return self.timeline, lsn_to_int(self.checkpoint)
+
+    @property
+    def came_through(self) -> History:
+        """The timelines that it has come through."""
+        return History.parse(self.timeline, self.history)
 
     @property
     def unfinished(self) -> bool:
@@ -149,6 +213,12 @@ class Disk:
     def clean(self) -> bool:
         """Whether the server was stopped in order, so that nothing is left to recover."""
         return self.state in {"shut down", "shut down in recovery"}
+
+
+def _timeline(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,10}", text):
+        raise Error(f"pg_controldata tells no timeline, but {quoted(text)}.")
+    return int(text)
 
 
 def ahead(standby: str | None, primary: str | None) -> bool:

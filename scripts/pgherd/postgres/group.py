@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 
 from pgherd import config
+from pgherd.certificates import Certificates
 from pgherd.docker import GROUP_LABEL, HELPER_LABEL, HOME_LABEL, Container, Image, docker
 from pgherd.errors import Refused, Unreachable
 from pgherd.host import LOCAL, Host
@@ -15,6 +17,7 @@ from pgherd.host.open import open_host
 from pgherd.host.together import side_by_side
 from pgherd.passwords import Passwords
 from pgherd.postgres.facts import Facts
+from pgherd.postgres.headless import no_primary
 from pgherd.postgres.instance import Instance
 from pgherd.postgres.observation import Observation, Seen
 from pgherd.postgres.site import Site
@@ -36,6 +39,7 @@ class Group:
         self.here: Host = LocalHost(trace)
         self.secrets = config.secrets_dir(self.name, topology.placed_on or LOCAL)
         self.passwords = Passwords(self.secrets, trace)
+        self.certificates = Certificates(self.secrets, topology, trace, config.local_path)
         self.sites = {
             name: Site((hosts or {}).get(name) or self._host(name), topology, name)
             for name in topology.hosts_used
@@ -59,6 +63,11 @@ class Group:
     def over(self) -> dict[str, Sequence[str]]:
         """The command that carries another one to a host, by the host's name."""
         return {name: site.host.over for name, site in self.sites.items()}
+
+    def there(self, host: str, command: str) -> str:
+        """Return a shell command for a host as it is typed here."""
+        over = self.over.get(host, ())
+        return shlex.join([*over, command]) if over else command
 
     @property
     def present(self) -> list[Site]:
@@ -112,26 +121,10 @@ class Group:
             return self.instance(names[0])
         if names:
             raise Refused(
-                f"Two nodes are primary at once: {' and '.join(names)}. Stop the wrong one."
+                f"Two nodes are primary at once: {' and '.join(names)}. `invoke status` tells the "
+                "older one, and `invoke rejoin` brings that back as a standby."
             )
-        raise Refused(self._no_primary(seen))
-
-    def _no_primary(self, seen: Observation) -> str:
-        master = self.master
-        container = seen.nodes[master.name].container
-        if silence := seen.nodes[master.name].silence:
-            return f"{master.name} does not answer: {silence}"
-        if container is None:
-            return f"{master.name} does not run yet: `invoke setup-master` makes it."
-        facts = seen.nodes[master.name].facts
-        if facts and facts.in_recovery:
-            return (
-                f"No node of {self.name} is primary: all are standbys. If {master.name} has the "
-                "newest data, make it primary: "
-                f'`invoke psql --node {master.name} --command "SELECT pg_promote()"`.'
-            )
-        state = f"{master.name} is {container.status}"
-        return f"No node of {self.name} is primary ({state}): `invoke start`."
+        raise Refused(no_primary(self, seen))
 
     # --- what is ---
 

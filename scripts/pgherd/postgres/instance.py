@@ -13,6 +13,8 @@ from functools import cached_property
 from secrets import token_hex
 from typing import Any
 
+from plumbum.commands.base import BaseCommand
+
 from pgherd.docker import (
     GROUP_LABEL,
     HOME_LABEL,
@@ -26,16 +28,17 @@ from pgherd.docker import (
     label_options,
     no_volumes,
 )
-from pgherd.errors import DeadlinePassed, Error
+from pgherd.errors import DeadlinePassed, Error, stopped_meanwhile
 from pgherd.host import Host
-from pgherd.postgres import scripts
+from pgherd.postgres import hold, scripts
 from pgherd.postgres.facts import Disk, Facts
+from pgherd.postgres.failed import ScriptFailed
 from pgherd.postgres.places import Places
 from pgherd.shell import Result, Script, Tool
-from pgherd.topology import Node
+from pgherd.topology import Encryption, Node
 
 PGDATA = "/var/lib/postgresql/data"  # of every major: 18's own default is another
-PRIVATE = "/etc/pgherd"  # the passfile's directory, outside PGDATA: base backups copy that
+PRIVATE = "/etc/pgherd"  # of the passfile and the keys, outside PGDATA: base backups copy that
 STOP_SECONDS = 600  # a fast shutdown waits for the standbys to receive everything
 READY_SECONDS = 300  # crash recovery may have much to do
 LOG_TAIL = 15
@@ -52,6 +55,7 @@ class Instance:
         self.node = node
         self.engine = engine
         self._find_places = places
+        self.encryption = Encryption()  # as the topology asks
 
     @cached_property
     def places(self) -> Places:
@@ -92,6 +96,8 @@ class Instance:
         options += ["--publish", f"{listen}:{self.node.port}:5432"]
         options += ["--restart", "unless-stopped", "--stop-timeout", str(STOP_SECONDS)]
         options += ["--shm-size", "256m", "--env", f"PGDATA={PGDATA}"]
+        # A standby that looks up a primary that is gone cannot be promoted before it gives up.
+        options += ["--dns-opt", "timeout:1", "--dns-opt", "attempts:1"]
         options += [word for m in mounts for word in ("--mount", m.option())]
         return [*no_volumes(image, options), *options]
 
@@ -112,8 +118,8 @@ class Instance:
         labels = {**self.labels(), NODE_LABEL: self.name, SPEC_LABEL: spec}
         command = docker[
             "run", "--detach", "--name", self.name,
-            *label_options(labels),
-            *options, image.ref, "postgres",
+            *label_options(labels), *options, "--entrypoint", "sh", image.ref,
+            *hold.server_words(image),
         ]  # fmt: skip
         result = self.engine.run(command)
         if not result.ok:
@@ -130,13 +136,10 @@ class Instance:
 
     def log_tail(self, lines: int = LOG_TAIL, *, since_start: bool = False) -> str:
         """Return the last lines of the server's log, indented; of its last start if so asked."""
-        container = self.container() if since_start else None
-        since = ["--since", container.started_at] if container else []
-        result = self.engine.run(
-            docker["logs", "--tail", str(lines), *since, self.name], reads=True
-        )
-        said = (result.out + result.err).splitlines()[-lines:]
-        return "\n".join(f"  | {line}" for line in said)
+        since = ["--since", c.started_at] if since_start and (c := self.container()) else []
+        command = docker["logs", "--tail", str(lines), *since, self.name]
+        result = self.engine.run(command, reads=True)
+        return "\n".join(f"  | {t}" for t in (result.out + result.err).splitlines()[-lines:])
 
     # --- scripts inside ---
 
@@ -147,9 +150,17 @@ class Instance:
             DeadlinePassed: the script's own wait ended; the message has the log's tail.
             Error: it failed.
         """
-        command = docker["exec", "--interactive", "--user", "postgres", self.name, "sh", "-s"]
-        result = self.engine.run(command, stdin=script, timeout=timeout, reads=reads)
+        run, command = self.engine.run, self.inside("sh", "-s")
+        result = run(command, stdin=script, timeout=timeout, reads=reads)
+        if not result.ok and not reads:  # a look stops nothing
+            hold.refuse_if_held(self, result)
+        if result.code == hold.KILLED:
+            raise stopped_meanwhile(self.name, self.host.name, self.log_tail(), self.node.data)
         return self._checked(result)
+
+    def inside(self, *words: str) -> BaseCommand:
+        """Return the command that runs words in the server's container, as its user."""
+        return docker["exec", "--interactive", "--user", "postgres", self.name, list(words)]
 
     def offline(
         self,
@@ -173,10 +184,12 @@ class Instance:
         words = ["--network", self.places.network if network else "none"]
         words += ["--env", f"PGDATA={PGDATA}", *label_options(self.labels())]
         words += [word for mount in chosen for word in ("--mount", mount.option())]
+        if any(mount.target == PGDATA and not mount.readonly for mount in chosen):
+            script = Script((scripts.fragment("hold"),)) + script
         # One that only looks may do so beside another run, and keeps nobody from working.
         name = f"{self.helper}-look-{token_hex(4)}" if readonly else self.helper
         result = self.engine.once(name, image, words, script, **options)
-        return self._checked(result)
+        return self._checked(result, chosen)
 
     def mounts(self, readonly: bool = False) -> list[Mount]:
         """Return the node's data and private directories, as a container has them."""
@@ -184,11 +197,13 @@ class Instance:
         data = Mount(volume or self.places.data, PGDATA, volume is not None, readonly)
         return [data, Mount(self.places.private, PRIVATE, readonly=readonly)]
 
-    def _checked(self, result: Result) -> str:
+    def _checked(self, result: Result, mounts: Sequence[Mount] = ()) -> str:
         if result.code == TIMED_OUT:
             raise DeadlinePassed(f"{self.name} did not get there in time.\n{self.log_tail()}")
+        if result.code == hold.HELD and hold.SENTENCE in result.err:
+            raise hold.held(self, mounts)
         if not result.ok:
-            raise ScriptFailed(self.name, result)
+            raise ScriptFailed(self.name, result, self.node.data)
         return result.out
 
     # --- what is ---
@@ -225,20 +240,9 @@ class Instance:
         chosen = [mounts[0]] * data + [mounts[1]] * there
         if not chosen:
             return Disk()
-        script = scripts.compose("examine")
-        return Disk.parse(self.offline(image, script, mounts=chosen, reads=True))
+        said = self.offline(image, scripts.compose("examine"), mounts=chosen, reads=True)
+        return Disk.parse(said)
 
     def wait_ready(self, seconds: int = READY_SECONDS) -> None:
         """Wait until the server answers over TCP."""
         self.execute(scripts.compose("ready", seconds=seconds), seconds + 30.0)
-
-
-class ScriptFailed(Error):
-    """A script in a container ended with an exit code that its step may know."""
-
-    def __init__(self, node: str, result: Result) -> None:
-        full = "No space left on device" in result.err
-        cure = f"The disk of {result.host} is full: make room there, then this again.\n" * full
-        super().__init__(f"{cure}On {node}: {result.complaint()}")
-        self.exit_code = result.code
-        self.said = result.err.strip().splitlines()[-1] if result.err.strip() else ""

@@ -10,7 +10,7 @@ import re
 from functools import cache
 from importlib import resources
 
-from pgherd.shell import Script, Secret, assignments
+from pgherd.shell import Script, Secret, assignments, heredoc
 
 FUNCTIONS = (
     "until_true",
@@ -20,6 +20,8 @@ FUNCTIONS = (
     "lay",
     "block",
     "auto_conf",
+    "gateways",
+    "wal_records",
 )  # each before those that call it
 CHANGED = "changed "  # what a fragment says of something that was not so before
 
@@ -37,6 +39,11 @@ def sql(name: str) -> str:
 def fragment(name: str) -> str:
     """Return the fragment `sh/<name>.sh`."""
     return _text("sh", f"{name}.sh")
+
+
+def function(name: str) -> str:
+    """Return the function `sh/functions/<name>.sh`."""
+    return _text("sh/functions", f"{name}.sh")
 
 
 def compose(*pieces: str | Script, **values: str | int) -> Script:
@@ -62,7 +69,7 @@ def _functions(text: str) -> str:
     def take(text: str) -> None:
         for name in FUNCTIONS:
             if name not in found and re.search(rf"\b{name}\b", text):
-                found[name] = _text("sh/functions", f"{name}.sh")
+                found[name] = function(name)
                 take(found[name])
 
     take(text)
@@ -72,25 +79,27 @@ def _functions(text: str) -> str:
 def password(variable: str, secret: Secret) -> Script:
     """Return a fragment that sets a shell variable to a secret.
 
-    The end's word begins as no password is likely to: see `shell._heredoc` for dash's fault.
+    The end's word begins as no password is likely to: see `shell.heredoc` for dash's fault.
     """
-    start = f"{variable}=$(cat <<'|END-OF-SECRET|'\n"
-    return Script((start, secret, "|END-OF-SECRET|\n)\n"))
+    end = "|END-OF-SECRET|"
+    while end == secret.value:
+        end += "|"
+    return Script((f"{variable}=$(cat <<'{end}'\n", secret, f"{end}\n)\n"))
 
 
 def lay(path: str, text: str) -> str:
     """Return a fragment that makes `text` the file's contents; the path may have variables."""
-    return f"lay \"{path}\" <<'END-OF-FILE'\n{_ended(text)}END-OF-FILE\n"
+    return f'lay "{path}" {heredoc(text, "END-OF-FILE")}\n'
 
 
 def block(path: str, name: str, text: str) -> str:
     """Return a fragment that makes `text` the managed block `name` of a file."""
-    return f"block \"{path}\" {name} <<'END-OF-BLOCK'\n{_ended(text)}END-OF-BLOCK\n"
+    return f'block "{path}" {name} {heredoc(text, "END-OF-BLOCK")}\n'
 
 
 def auto_conf(names: tuple[str, ...], text: str) -> str:
     """Return a fragment that replaces settings in postgresql.auto.conf of a stopped server."""
-    return f"auto_conf '{'|'.join(names)}' <<'END-OF-CONF'\n{_ended(text)}END-OF-CONF\n"
+    return f"auto_conf '{'|'.join(names)}' {heredoc(text, 'END-OF-CONF')}\n"
 
 
 def query(name: str) -> str:
@@ -107,10 +116,6 @@ def look(group: str, home: str) -> Script:
 def changes(out: str) -> list[str]:
     """Return what a script says that it changed."""
     return [line.removeprefix(CHANGED) for line in out.splitlines() if line.startswith(CHANGED)]
-
-
-def _ended(text: str) -> str:
-    return text if text.endswith("\n") or not text else f"{text}\n"
 
 
 def _joined(script: Script) -> Script:

@@ -37,6 +37,8 @@ class Site:
             )
             for node in self.nodes
         }
+        for instance in self.instances.values():
+            instance.encryption = topology.encryption
         self._places: dict[str, Places] = {}
         self._asking = threading.Lock()
 

@@ -13,14 +13,15 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from pgherd.docker import docker
-from pgherd.errors import DeadlinePassed
+from pgherd.errors import DeadlinePassed, Error, Refused
 from pgherd.host.together import side_by_side
 from pgherd.postgres import scripts
 from pgherd.postgres.group import Group
 from pgherd.postgres.instance import Instance
 from pgherd.shell import assignments, command_line
+from pgherd.steps.node import delayed
 from pgherd.verify.checks import EXAMINED, PROBED, CheckResult, View, not_tried
-from pgherd.verify.client import Client, connected
+from pgherd.verify.client import SHOW_CERTIFICATES, UNTRUSTED, Client, connected
 from pgherd.verify.examine import examine, standbys_of
 from pgherd.verify.probe import probe
 
@@ -52,14 +53,33 @@ class Verdict:
 
 
 def verify(group: Group, timeout: float = 15.0) -> Verdict:
-    """Check the group from outside; `timeout` is for each single wait, in seconds."""
+    """Check the group from outside; `timeout` is for each single wait, in seconds.
+
+    Raises:
+        Refused: the topology has no standby.
+        Error: it has none, and its one node does not answer.
+    """
     started = time.monotonic()
     with connected(group) as clients:
+        silent = clients[group.master.name].fault
+        if silent and not group.topology.standbys:
+            down = "`invoke start` if it is down"
+            raise Error(f"{silent}\n{SHOW_CERTIFICATES if UNTRUSTED in silent else down}.")
+        _refuse_alone(group)
         view, checks = _checked(group, clients, timeout)
     order = [*EXAMINED, *PROBED]
     checks.sort(key=lambda check: order.index(check.name))
     log = _log_lines(group, view.primary) if all(check.ok for check in checks) else {}
     return Verdict(group.name, checks, time.monotonic() - started, log)
+
+
+def _refuse_alone(group: Group) -> None:
+    if not group.topology.standbys:
+        raise Refused(
+            f"{group.name} has no standby to verify: give its topology file a table "
+            f'`[nodes.NAME]` with `upstream = "{group.master.name}"`, then `invoke add-standby '
+            "NAME`."
+        )
 
 
 def _checked(
@@ -77,15 +97,24 @@ def _checked(
 
 
 def as_script(group: Group) -> str:
-    """Return the checks as shell text, for each standby of the topology as it is asked for."""
+    """Return the checks as shell text, for each standby of the topology as it is asked for.
+
+    Raises:
+        Refused: the topology has no standby.
+    """
+    _refuse_alone(group)
     primary = group.master
     return "\n".join(
-        assignments(primary=primary.name, standby=node.name)
+        assignments(primary=primary.name, standby=node.name, delayed=_delayed(group, node.name))
         + _way("on_primary", primary)
         + _way("on_standby", group.instance(node.name))
         + scripts.fragment("proof")
         for node in group.topology.standbys
     )
+
+
+def _delayed(group: Group, name: str) -> str:
+    return "yes" if delayed(group.instance(name)) else ""
 
 
 def _way(name: str, instance: Instance) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from pgherd.postgres.facts import Facts
 
-EXAMINED = ("standby-up", "in-recovery", "same-system", "streaming", "sync", "replay")
+EXAMINED = ("standby-up", "in-recovery", "same-system", "streaming", "encrypted", "sync", "replay")
 PROBED = ("row-seen", "write-refused", "clean")
 
 

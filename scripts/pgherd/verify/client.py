@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import psycopg
 
 from pgherd import config
+from pgherd.client import Connection, connect, cut
 from pgherd.errors import DeadlinePassed, Unreachable
 from pgherd.host.together import side_by_side
 from pgherd.postgres import scripts
@@ -20,14 +19,10 @@ from pgherd.postgres.facts import Facts
 from pgherd.postgres.group import Group
 from pgherd.postgres.instance import Instance
 
-CONNECT_SECONDS = 5
 STARTING_SECONDS = 5.0
+UNTRUSTED = "certificate verify failed"  # of libpq, by OpenSSL's words
+SHOW_CERTIFICATES = "`invoke tls` shows what it has, `invoke diff` what mends it"
 WATCH_SECONDS = 180.0  # longer than all single waits of a verify that goes badly
-# Ends a query that a lock holds up. It does not end a COMMIT that waits for a standby: PostgreSQL
-# switches it off before (postgres.c, finish_xact_command); the probe has a watch for that.
-STATEMENT_TIMEOUT = "10s"
-
-Connection = psycopg.Connection[tuple[object, ...]]
 
 
 @dataclass(frozen=True)
@@ -68,32 +63,6 @@ class Client:
         if not isinstance(answer, dict):
             raise Unreachable(f"{self.instance.name} gave no answer")
         return Facts.of(answer)
-
-
-def connect(group: Group, instance: Instance) -> Connection:
-    """Connect to a node as superuser, in autocommit.
-
-    Raises:
-        psycopg.OperationalError: it does not answer, or takes no such password.
-        Unreachable: its host does not let it be reached.
-    """
-    host, port = instance.host.reach(instance.node.published_at, instance.node.port)
-    secret = group.passwords.known("postgres")
-    return psycopg.connect(
-        host=host,
-        sslmode="prefer",
-        require_auth="!password",  # never in clear to whoever answers there
-        port=port,
-        user="postgres",
-        password=secret.value if secret else "",
-        dbname="postgres",
-        connect_timeout=CONNECT_SECONDS,
-        application_name="pgherd verify",
-        options=f"-c statement_timeout={STATEMENT_TIMEOUT}",
-        autocommit=True,
-        client_encoding="utf8",  # a database in SQL_ASCII would answer in bytes
-        passfile=str(group.secrets / "none"),  # the user's own must not stand in for the group's
-    )
 
 
 @contextmanager
@@ -142,22 +111,24 @@ def _attempt(group: Group, instance: Instance) -> Client:
     end = time.monotonic() + STARTING_SECONDS
     while True:
         try:
-            return Client(instance, connect(group, instance))
+            return Client(instance, connect(group, instance, "pgherd verify"))
         except psycopg.OperationalError as fault:
             # Servers say "the database system is starting up", "… not yet accepting connections".
             if "the database system is" not in str(fault) or time.monotonic() > end:
-                return Client(instance, None, _sentence(instance, fault))
+                return Client(instance, None, _sentence(group, instance, str(fault)))
         time.sleep(0.1)
 
 
 def _cut(connections: list[Connection], late: threading.Event) -> None:
     late.set()
     for connection in connections:
-        with suppress(OSError, psycopg.Error):
-            end = socket.socket(fileno=os.dup(connection.fileno()))
-            end.shutdown(socket.SHUT_RDWR)
-            end.close()
+        cut(connection)
 
 
-def _sentence(instance: Instance, fault: psycopg.OperationalError) -> str:
-    return f"{instance.node.place} does not answer: {' '.join(str(fault).split())}"
+def _sentence(group: Group, instance: Instance, said: str) -> str:
+    if UNTRUSTED in said:  # libpq has these words for one that has expired as well
+        return (
+            f"{instance.node.place} shows a certificate that is not by the authority in "
+            f"{group.certificates.root}, or has expired: {UNTRUSTED}"
+        )
+    return f"{instance.node.place} does not answer: {' '.join(said.split())}"

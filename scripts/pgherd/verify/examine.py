@@ -1,4 +1,4 @@
-"""The first six checks: everything that can be seen without writing anything."""
+"""The first checks: everything that can be seen without writing anything."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ import psycopg
 
 from pgherd.postgres.facts import Facts, ahead
 from pgherd.postgres.group import Group
-from pgherd.steps.sync import read_sync
+from pgherd.steps.leaders import foremost
+from pgherd.steps.sync import HUNG_SECONDS, hung_long, read_sync
+from pgherd.steps.tls.laid import as_asked, told
+from pgherd.verify.arrival import RECEIVED_TO, REPLAYED_TO, arrives, delay, replays
 from pgherd.verify.checks import EXAMINED, CheckResult, Outcome, View, not_tried
-from pgherd.verify.client import Client
-from pgherd.verify.synchronous import HUNG_SECONDS, hung_long, sync_check
+from pgherd.verify.client import SHOW_CERTIFICATES, UNTRUSTED, Client
 from pgherd.verify.synchronous import hanging as hung
+from pgherd.verify.synchronous import sync_check
 from pgherd.verify.wal import compare_wal
 
 # A check that is made although another failed, since it tells why.
@@ -30,7 +33,7 @@ def standbys_of(group: Group, primary: str | None) -> list[str]:
 
 
 def examine(group: Group, clients: dict[str, Client], timeout: float) -> View:
-    """Make the first six checks; give a standby that is still connecting a moment."""
+    """Make the first checks; give a standby that is still connecting a moment."""
     end = time.monotonic() + SETTLE_SECONDS
     while True:
         view = _once(group, clients, timeout)
@@ -64,18 +67,7 @@ def _once(group: Group, clients: dict[str, Client], timeout: float) -> View:
     view = View({name: c.facts() for name, c in clients.items() if c.connection})
     if any(hung_long(facts) for facts in view.facts.values()):
         view = _seen_twice(clients, view)
-    leaders = [name for name, facts in view.facts.items() if not facts.in_recovery]
-    # Of two primaries the one that was promoted last is meant, then the one that has standbys,
-    # then the one that was asked for.
-    view.primary = max(
-        leaders,
-        key=lambda name: (
-            view.facts[name].timeline,
-            len(view.facts[name].senders),
-            name == group.master.name,
-        ),
-        default=None,
-    )
+    view.primary = foremost(view.facts, group.master.name)
     for name in standbys_of(group, view.primary):
         view.checks += _examine_one(group, clients, view, name, timeout)
     return view
@@ -90,11 +82,14 @@ def _examine_one(
         "in-recovery": lambda: _in_recovery(view, name),
         "same-system": lambda: _same_system(group, clients, view, name),
         "streaming": lambda: _streaming(group, clients, view, name),
+        "encrypted": lambda: _encrypted(group, view, name),
         "sync": lambda: sync_check(group, view, name),
         "replay": lambda: _replay(clients, view, name, timeout),
     }
     failed = ""
     for check in EXAMINED:
+        if check == "encrypted" and not group.topology.encryption.on:
+            continue
         if check == "sync" and failed and (hanging := hung(view)):
             yield CheckResult(check, name, *hanging)  # told even where the standby is down
             continue
@@ -116,6 +111,8 @@ def _standby_up(client: Client, facts: Facts | None) -> Outcome:
         return False, client.fault, f"{cure}: `invoke psql` and \\password"
     if facts is None and "postgres.password is missing" in client.fault:
         return False, client.fault, "copy it from the checkout that made the group"
+    if facts is None and UNTRUSTED in client.fault:
+        return False, client.fault, SHOW_CERTIFICATES
     if facts is None:
         made = f"`invoke seed-standby --node {node.name}` if it was never seeded"
         return False, client.fault, f"`invoke start` if it is down; {made}"
@@ -132,8 +129,8 @@ def _in_recovery(view: View, name: str) -> Outcome:
         f"{view.facts[leader].timeline}: pg_is_in_recovery() is false, it takes writes of its own"
     )
     cure = (
-        f"`invoke seed-standby --node {name} --set-aside` puts its data aside and lets it follow "
-        f"{leader}; if {leader} is the wrong one, the same for that"
+        f"`invoke rejoin {name}` fences it, keeps aside what it has of its own, and lets it follow "
+        f"{leader}"
     )
     return False, evidence, cure
 
@@ -141,7 +138,8 @@ def _in_recovery(view: View, name: str) -> Outcome:
 def _same_system(group: Group, clients: dict[str, Client], view: View, name: str) -> Outcome:
     if view.primary is None:
         fault = clients[group.master.name].fault or "every node is in recovery"
-        return False, f"no primary to compare with: {fault}", "`invoke start`"
+        cure = SHOW_CERTIFICATES if UNTRUSTED in fault else "`invoke start`"
+        return False, f"no primary to compare with: {fault}", cure
     mine = view.facts[name].system_identifier
     theirs = view.facts[view.primary].system_identifier
     if mine == theirs:
@@ -172,6 +170,11 @@ def _streaming(group: Group, clients: dict[str, Client], view: View, name: str) 
         evidence += "" if receives else f", but {name} itself receives nothing"
     if sender and sender.streaming and receives:
         return True, evidence, ""
+    if view.facts[name].apply_delay and not receives:
+        evidence += (
+            f"; it is delayed by {delay(view.facts[name])}, and connects only when it has "
+            "replayed what it has received before"
+        )
     if diverged := _divergence(clients, view, name):
         return False, f"{evidence}; diverged: {diverged}", reseed_cure(name)
     return (
@@ -179,6 +182,19 @@ def _streaming(group: Group, clients: dict[str, Client], view: View, name: str) 
         evidence,
         f"`invoke seed-standby --node {name}`; `invoke logs --node {name}` tells why",
     )
+
+
+def _encrypted(group: Group, view: View, name: str) -> Outcome:
+    """Return whether the upstream sees the standby come by TLS, and the standby verified it."""
+    upstream, instance = _upstream(group, view, name), group.instance(name)
+    sender = view.facts[upstream].sender(instance.node.application_name)
+    verified = as_asked(instance, view.facts[name])
+    cure = f"`invoke step.allow-replication`, then `invoke rejoin {name}`"
+    if sender is None or sender.tls is None:
+        return False, f"{upstream} sends to {name} in clear: pg_stat_ssl has no TLS", cure
+    way = " ".join(f"{key}={value}" for key, value in told(view.facts[name]).items())
+    evidence = f"{upstream} sends by {sender.tls}, {sender.cipher}; {name} has {way or 'nothing'}"
+    return verified, evidence, cure
 
 
 def _divergence(clients: dict[str, Client], view: View, name: str) -> str:
@@ -190,8 +206,10 @@ def _divergence(clients: dict[str, Client], view: View, name: str) -> str:
     same, extent = compare_wal(primary, standby, replayed)
     if not same:
         return extent
+    if view.facts[name].apply_delay:
+        return ""  # that it does not replay what it has is as it should be
     # The stream may have written the primary's bytes over its own, which it replayed before.
-    received = str(standby.ask("SELECT pg_last_wal_receive_lsn()"))
+    received = str(standby.ask(f"SELECT {RECEIVED_TO}"))
     if ahead(received, replayed) and not replays(standby, received, STUCK_SECONDS):
         return f"it has WAL to {received}, and none of it fits what it replayed to {replayed}"
     return ""
@@ -202,7 +220,7 @@ def _replay(clients: dict[str, Client], view: View, name: str, timeout: float) -
     if view.facts[name].replay_paused:
         resume = 'psql --command "SELECT pg_wal_replay_resume()"'
         return False, "replay is paused", f"`invoke {resume} --node {name}`"
-    standby, primary = clients[name], clients[view.primary or ""]
+    standby, primary, facts = clients[name], clients[view.primary or ""], view.facts[name]
     replayed = str(standby.ask("SELECT pg_last_wal_replay_lsn()"))
     target = str(primary.ask("SELECT pg_current_wal_flush_lsn()"))  # asked after: never behind
     if ahead(replayed, target):
@@ -211,25 +229,21 @@ def _replay(clients: dict[str, Client], view: View, name: str, timeout: float) -
             f"diverged: it has replayed to {replayed}, and {view.primary} is only at {target}",
             reseed,
         )
-    if not replays(standby, target, timeout):
-        at = standby.ask("SELECT pg_last_wal_replay_lsn()")
-        evidence = f"replay is at {at} after {timeout:g} s, and {view.primary} was at {target}"
+    if not arrives(standby, facts, target, timeout):
+        at = standby.ask(f"SELECT {RECEIVED_TO if facts.apply_delay else REPLAYED_TO}")
+        did = "receipt" if facts.apply_delay else "replay"
+        evidence = f"{did} is at {at} after {timeout:g} s, and {view.primary} was at {target}"
         return False, evidence, f"`invoke logs --node {name}` tells why; {reseed}"
     same, extent = compare_wal(primary, standby, target)
     evidence = f"replayed to {target}, as far as {view.primary}; {extent}"
+    if facts.apply_delay:
+        evidence = (
+            f"received to {target}, as far as {view.primary}, and replayed {delay(facts)} later: "
+            f"it is at {replayed} now; {extent}"
+        )
     return same, evidence if same else f"diverged: {extent}", reseed
 
 
 def reseed_cure(name: str) -> str:
     """Return what to do about a standby that is not a copy of its primary any more."""
     return f"`invoke seed-standby --node {name} --reseed --async-meanwhile`"
-
-
-def replays(standby: Client, target: str, timeout: float) -> bool:
-    """Wait until the standby has replayed up to a WAL position of the primary."""
-    end = time.monotonic() + timeout
-    while not standby.ask("SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn", target):
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.005)
-    return True

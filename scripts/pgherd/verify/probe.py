@@ -10,9 +10,11 @@ from contextlib import suppress
 import psycopg
 from psycopg import sql
 
+from pgherd.postgres.facts import Facts
+from pgherd.verify.arrival import arrives, delay
 from pgherd.verify.checks import CheckResult, View, not_tried
 from pgherd.verify.client import Client
-from pgherd.verify.examine import replays, reseed_cure
+from pgherd.verify.examine import reseed_cure
 
 ROWS = 3
 READ_ONLY = "25006"  # read_only_sql_transaction
@@ -39,7 +41,8 @@ def probe(clients: dict[str, Client], view: View, timeout: float) -> list[CheckR
     try:
         written = _write(primary, name, timeout)
         for standby in standbys:
-            checks += _on_standby(standby, name, written, timeout)
+            facts = view.facts[standby.instance.name]
+            checks += _on_standby(standby, facts, name, written, timeout)
     except psycopg.Error as fault:
         checks = [_failed("row-seen", standby, fault) for standby in standbys]
         checks += [
@@ -49,16 +52,19 @@ def probe(clients: dict[str, Client], view: View, timeout: float) -> list[CheckR
     finally:
         with suppress(psycopg.Error):
             dropped = _drop(primary, name)
-    return checks + [_clean(standby, name, dropped, timeout) for standby in standbys]
+    return checks + [
+        _clean(standby, view.facts[standby.instance.name], name, dropped, timeout)
+        for standby in standbys
+    ]
 
 
 def _on_standby(
-    standby: Client, name: str, written: tuple[str, float, str], timeout: float
+    standby: Client, facts: Facts, name: str, written: tuple[str, float, str], timeout: float
 ) -> list[CheckResult]:
-    seen = _row_seen(standby, name, written, timeout)
+    seen = _row_seen(standby, facts, name, written, timeout)
     if not seen.ok:
         return [seen, not_tried("write-refused", standby.instance.name, "row-seen failed")]
-    return [seen, _write_refused(standby, name)]
+    return [seen, _write_refused(standby, name, with_table=not facts.apply_delay)]
 
 
 def _failed(check: str, standby: Client, fault: psycopg.Error) -> CheckResult:
@@ -105,7 +111,7 @@ def _watched(
 
 
 def _row_seen(
-    standby: Client, name: str, written: tuple[str, float, str], timeout: float
+    standby: Client, facts: Facts, name: str, written: tuple[str, float, str], timeout: float
 ) -> CheckResult:
     node = standby.instance.name
     position, committed, hung = written
@@ -117,10 +123,17 @@ def _row_seen(
             evidence=f"the commit waited {timeout:g} s for a synchronous standby and was let go",
             cure="`invoke verify` again tells which standby is away",
         )
-    if not replays(standby, position, timeout):
-        evidence = f"written at {position}; not replayed there after {timeout:g} s"
+    if not arrives(standby, facts, position, timeout):
+        did = "received" if facts.apply_delay else "replayed"
+        evidence = f"written at {position}; not {did} there after {timeout:g} s"
         return CheckResult("row-seen", node, False, evidence, f"`invoke logs --node {node}`")
     later = (time.monotonic() - committed) * 1000
+    if facts.apply_delay:
+        evidence = (
+            f"{ROWS} rows written at {position}, received here {later:.0f} ms after the commit; "
+            f"they will be visible after its delay of {delay(facts)}"
+        )
+        return CheckResult("row-seen", node, True, evidence)
     try:
         query = sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(name))
         row = standby.live.execute(query).fetchone()
@@ -135,14 +148,20 @@ def _row_seen(
     return CheckResult("row-seen", node, False, evidence, reseed_cure(node))
 
 
-def _write_refused(standby: Client, name: str) -> CheckResult:
-    table = sql.Identifier(name)
-    tries = {
-        "INSERT": sql.SQL("INSERT INTO {} VALUES (0, 'no')").format(table),
-        "CREATE TABLE": sql.SQL("CREATE TABLE {} (id int)").format(sql.Identifier(f"{name}_no")),
-        "ALTER TABLE": sql.SQL("ALTER TABLE {} ADD no int").format(table),
-        "DROP TABLE": sql.SQL("DROP TABLE {}").format(table),
-    }
+def _write_refused(standby: Client, name: str, *, with_table: bool) -> CheckResult:
+    """Try to write; where the probe's table has not come yet, only what needs none."""
+    table, other = sql.Identifier(name), sql.Identifier(f"{name}_no")
+    create = sql.SQL("CREATE TABLE {} (id int)").format(other)
+    if with_table:
+        tries = {
+            "INSERT": sql.SQL("INSERT INTO {} VALUES (0, 'no')").format(table),
+            "CREATE TABLE": create,
+            "ALTER TABLE": sql.SQL("ALTER TABLE {} ADD no int").format(table),
+            "DROP TABLE": sql.SQL("DROP TABLE {}").format(table),
+        }
+    else:
+        schema = sql.SQL("CREATE SCHEMA {}").format(other)
+        tries = {"CREATE TABLE": create, "CREATE SCHEMA": schema}
     answers = {verb: _answer(standby, statement) for verb, statement in tries.items()}
     ok = set(answers.values()) == {READ_ONLY}
     if ok:
@@ -169,11 +188,13 @@ def _drop(primary: Client, name: str) -> str:
     return str(primary.ask("SELECT pg_current_wal_insert_lsn()"))
 
 
-def _clean(standby: Client, name: str, dropped: str, timeout: float) -> CheckResult:
+def _clean(standby: Client, facts: Facts, name: str, dropped: str, timeout: float) -> CheckResult:
     node = standby.instance.name
-    gone = (
-        replays(standby, dropped, timeout) and standby.ask("SELECT to_regclass(%s)", name) is None
-    )
+    came = arrives(standby, facts, dropped, timeout)
+    if facts.apply_delay:
+        evidence = f"that the table was dropped, at {dropped}, is {'' if came else 'not '}received"
+        return CheckResult("clean", node, came, evidence, "" if came else reseed_cure(node))
+    gone = came and standby.ask("SELECT to_regclass(%s)", name) is None
     evidence = (
         f"the table is gone here as well, at {dropped}" if gone else "the table is still here"
     )

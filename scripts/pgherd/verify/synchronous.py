@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pgherd.postgres.facts import Facts
 from pgherd.postgres.group import Group
-from pgherd.steps.sync import counting, read_sync
+from pgherd.steps.sync import counting, hung_long, read_sync
 from pgherd.sync import Sync
 from pgherd.verify.checks import Outcome, View
 
 LET_GO = (
     "`invoke start` or `invoke seed-standby` bring the standby back; to let the commits go on "
-    "without it: `invoke psql --command \"ALTER SYSTEM SET synchronous_standby_names = ''\"` and "
-    '`invoke psql --command "SELECT pg_reload_conf()"`'
+    "without it: `invoke sync --off`"
 )
-HUNG_SECONDS = 3.0  # a commit that waits longer than this for a standby hangs
 
 
 def sync_check(group: Group, view: View, name: str) -> Outcome:
@@ -58,8 +54,3 @@ def _sync_state(group: Group, facts: Facts, asked: Sync | None, name: str) -> Ou
         state == "potential" and counting(asked, facts) >= asked.count
     )
     return counted, evidence, "`invoke step.require-sync`"
-
-
-def hung_long(facts: Facts) -> list[dict[str, Any]]:
-    """Return the commits that wait for a standby, of statements that began long ago."""
-    return [w for w in facts.sync_waiters if float(w["seconds"]) > HUNG_SECONDS]

@@ -8,6 +8,8 @@ both still have them.
 from __future__ import annotations
 
 from pgherd.host.together import side_by_side
+from pgherd.postgres.conf import lsn_to_int
+from pgherd.postgres.history import History
 from pgherd.verify.client import Client
 
 SEGMENTS = 4  # compared at the most, the newest; an md5 of 16 MB takes about 30 ms
@@ -18,6 +20,8 @@ _COMPLETE = """
 SELECT coalesce(array_agg(name), '{}') FROM pg_ls_waldir()
 WHERE name ~ '^[0-9A-F]{24}$' AND name < %s
 """
+# Where the timelines before this one ended; there is no such file for the first.
+_HISTORY = "SELECT pg_read_file('pg_wal/' || %s || '.history', 0, 1000000, true)"
 _SUM = "SELECT md5(pg_read_binary_file('pg_wal/' || %s, %s, %s, true))"
 
 
@@ -31,8 +35,12 @@ def compare_wal(primary: Client, standby: Client, target: str) -> tuple[bool, st
     both = side_by_side(lambda client: _complete(client, name), [primary, standby])
     older = sorted(both[0] & both[1], reverse=True)[: SEGMENTS - 1]
     size = int(str(primary.ask("SELECT setting FROM pg_settings WHERE name = 'wal_segment_size'")))
+    history = str(primary.ask(_HISTORY, name[:8]) or "")
     compared = []
-    for file, bytes_of_it in [(name, length), *((file, size) for file in older)]:
+    lengths = [(file, _length(file, name, history, size)) for file in older]
+    for file, bytes_of_it in [(name, length), *lengths]:
+        if bytes_of_it <= 0:
+            continue
         same = _same(primary, standby, file, bytes_of_it)
         if same is False:
             return False, f"its WAL file {file} is not that of {primary.instance.name}"
@@ -50,6 +58,21 @@ def _last_file(primary: Client, target: str) -> tuple[str, int]:
     if row is None:
         raise ValueError(target)
     return str(row[0]), int(str(row[1]))
+
+
+def _length(file: str, current: str, history: str, size: int) -> int:
+    """Return how much of an older file is WAL of the current file's history; 0 for nothing.
+
+    A timeline ends within a file. What follows there is what the file was recycled from, and
+    differs between servers that are sound.
+    """
+    if file[:8] == current[:8]:
+        return size
+    for timeline, end in History.parse(int(current[:8], 16), history).ended:
+        if timeline == int(file[:8], 16):
+            number = int(file[8:16], 16) * (2**32 // size) + int(file[16:], 16)
+            return min(size, lsn_to_int(end) - number * size)
+    return 0
 
 
 def _complete(client: Client, before: str) -> set[str]:

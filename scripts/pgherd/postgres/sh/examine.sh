@@ -9,3 +9,9 @@ unfinished seeding && echo seeding=1
 grep -qiE '^[[:space:]]*primary_conninfo' "$PGDATA/postgresql.auto.conf" 2>/dev/null && echo connected=1
 [ -e "$PGDATA/pgherd.conf" ] && echo "settings=$(sha256sum <"$PGDATA/pgherd.conf" | cut -d ' ' -f 1)"
 if [ -e "$PGDATA/global/pg_control" ]; then LC_ALL=C pg_controldata "$PGDATA" 2>/dev/null || :; fi
+timeline=$(LC_ALL=C pg_controldata "$PGDATA" 2>/dev/null |
+  sed -n "s/^Latest checkpoint's TimeLineID: *//p; s/^Min recovery ending loc's timeline: *//p" | sort -n | tail -n 1)
+if [ -n "$timeline" ] && [ -e "$PGDATA/pg_wal/$(printf %08X "$timeline").history" ]; then
+  echo "history=$(awk '/^[0-9]/ { printf "%s %s;", $1, $2 }' "$PGDATA/pg_wal/$(printf %08X "$timeline").history")"
+fi
+sed -n "s/^synchronous_standby_names = '\(.*\)'$/sync_names=\1/p" "$PGDATA/postgresql.auto.conf" 2>/dev/null | tail -n 1

@@ -1,13 +1,4 @@
-# The rules for replication. A line with $gateway stands once for each gateway of this network;
-# the kernel's tables tell them (in /proc/net/route the address is hexadecimal, last byte first).
-gateways() {
-  awk '$2 == "00000000" && $3 != "00000000" { print $3 }' /proc/net/route |
-    sed 's/\(..\)\(..\)\(..\)\(..\)/0x\4 0x\3 0x\2 0x\1/' |
-    while read -r a b c d; do printf '%d.%d.%d.%d/32\n' "$a" "$b" "$c" "$d"; done
-  none=00000000000000000000000000000000
-  awk -v none=$none '$1 == none && $2 == "00" && $5 != none { print $5 }' /proc/net/ipv6_route 2>/dev/null |
-    sed 's/..../&:/g; s/:$/\/128/'
-}
+# The rules for replication. A line with $gateway stands once for each gateway of this network.
 # A line with $elsewhere stands once for each address of the nodes on other hosts; a name for all of its addresses, since
 # PostgreSQL takes a name only if the address leads back to it.
 others() {
@@ -35,4 +26,8 @@ expand() {
   done
 }
 former_rules=$(cat "$PGDATA/pg_hba.conf"; echo .)  # with its last lines' ends
+# Before all others, as the first match decides: who comes without TLS. Where TLS was given up the block stays, empty.
+if [ -n "${first_rules-}" ] || grep -qxF '# BEGIN pgherd tls' "$PGDATA/pg_hba.conf"; then
+  printf '%s\n' "${first_rules-}" | block "$PGDATA/pg_hba.conf" tls top
+fi
 printf '%s\n' "$rules" | expand | block "$PGDATA/pg_hba.conf" replication

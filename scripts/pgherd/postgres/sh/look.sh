@@ -2,8 +2,11 @@
 # server of the group $group and the home $home says of itself: a line `== NAME STATUS`, then psql's words; and a line
 # `== NAME stderr`, then what else was said.
 # All are asked at once; each answer waits in its pipe until the later ones are printed, so that they do not mix.
+# A lock on a catalog may be held for long: then the server is told of as one that does not answer. On that of the roles
+# the connection itself waits, before it has any of the options.
+options='-c synchronous_commit=local -c lock_timeout=5s -c statement_timeout=15s'
 ask() {
-  docker exec --interactive --user postgres --env 'PGOPTIONS=-c synchronous_commit=local' "$1" \
+  docker exec --interactive --user postgres --env "PGOPTIONS=$options" --env PGCONNECT_TIMEOUT=10 "$1" \
     psql -XAtq -v ON_ERROR_STOP=1 -U postgres -d postgres <<'END-OF-SQL'
 $facts
 END-OF-SQL

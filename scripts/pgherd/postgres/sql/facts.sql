@@ -1,34 +1,64 @@
 -- What one server says of itself, as one JSON object: a single round trip tells all.
 -- Works on a primary and on a standby, 14 to 18; changes nothing.
+WITH now (timeline, lsn) AS (
+  -- after a promotion the checkpoint with the new timeline may be minutes away: the WAL has it now
+  SELECT CASE WHEN pg_is_in_recovery()
+    THEN greatest((SELECT timeline_id FROM pg_control_checkpoint()),
+                  (SELECT min_recovery_end_timeline FROM pg_control_recovery()),
+                  (SELECT received_tli FROM pg_stat_wal_receiver),
+                  -- and once its upstream is gone, what it has received tells it alone
+                  (SELECT max(('x' || left(name, 8))::bit(32)::int) FROM pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}$'))
+    ELSE ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int END,
+  -- flushed, not only inserted: what a standby may have
+  CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_flush_lsn() END
+)
 SELECT json_build_object(
   'in_recovery', pg_is_in_recovery(),
   'system_identifier', (SELECT system_identifier::text FROM pg_control_system()),
   'version_num', current_setting('server_version_num')::int,
-  'segment_size', (SELECT setting::int FROM pg_settings WHERE name = 'wal_segment_size'),
-  -- after a promotion the checkpoint with the new timeline may be minutes away: the WAL has it now
-  'timeline', CASE WHEN pg_is_in_recovery()
-    THEN greatest((SELECT timeline_id FROM pg_control_checkpoint()),
-                  (SELECT min_recovery_end_timeline FROM pg_control_recovery()),
-                  (SELECT received_tli FROM pg_stat_wal_receiver))
-    ELSE ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int END,
-  -- flushed, not only inserted: what a standby may have
-  'lsn', CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_flush_lsn() END,
+  'timeline', timeline,
+  'lsn', lsn,
+  -- of the timelines before, where each ended: the file is there from the second one on
+  'history', coalesce(pg_read_file(
+    'pg_wal/' || upper(lpad(to_hex(timeline), 8, '0')) || '.history', 0, 1000000, true), ''),
+  -- on disk, replayed or not; NULL where nothing was streamed since the start
+  'received', CASE WHEN pg_is_in_recovery() THEN pg_last_wal_receive_lsn() END,
   'replay_paused', pg_is_in_recovery() AND pg_is_wal_replay_paused(),
+  'replayed_age', CASE WHEN pg_is_in_recovery()
+    THEN extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()) END,
+  'apply_delay', (SELECT setting::bigint FROM pg_settings WHERE name = 'recovery_min_apply_delay'), -- ms
+  -- a primary that has this file would come back as a standby
+  'marked', EXISTS (SELECT FROM pg_stat_file('standby.signal', true) WHERE size IS NOT NULL),
+  -- a promotion that waits for its moment, or has just begun (sh/in-turn.sh)
+  'turn', coalesce(pg_read_file('/tmp/pgherd.turn', 0, 100, true), ''),
+  -- of the file with key and certificate, where TLS is on and they are the group's
+  'certificate', CASE WHEN current_setting('ssl') = 'on' AND current_setting('ssl_cert_file') = '/etc/pgherd/server.pem'
+    THEN encode(sha256(pg_read_binary_file('/etc/pgherd/server.pem', 0, 1000000, true)), 'hex') END,
+  'settings', encode(sha256(pg_read_binary_file('pgherd.conf', 0, 1000000, true)), 'hex'),
+  'written', ( -- in that file
+    SELECT coalesce(json_object_agg(name, setting ORDER BY seqno), '{}')
+    FROM pg_file_settings WHERE sourcefile LIKE '%/pgherd.conf' AND name IS NOT NULL),
+  'restart_due', (
+    SELECT coalesce(json_agg(name ORDER BY name), '[]') FROM pg_settings WHERE pending_restart),
+  'conflicts', (SELECT coalesce(sum(conflicts), 0) FROM pg_stat_database),
   'sync_names', current_setting('synchronous_standby_names'),
   'primary_conninfo', current_setting('primary_conninfo'),
   'primary_slot', current_setting('primary_slot_name'),
   'receiver', (
     SELECT json_build_object('status', status, 'timeline', received_tli, 'slot', slot_name,
-                             'sender', sender_host)
+                             'sender', sender_host, 'port', sender_port)
     FROM pg_stat_wal_receiver),
   'senders', (
     SELECT coalesce(json_agg(json_build_object(
       'application_name', application_name, 'state', state, 'sync_state', sync_state,
-      'sent', sent_lsn, 'flush', flush_lsn, 'replay', replay_lsn, 'backend_start', backend_start)), '[]')
-    FROM pg_stat_replication),
+      'sent', sent_lsn, 'flush', flush_lsn, 'replay', replay_lsn, 'backend_start', backend_start,
+      'replay_lag', extract(epoch FROM replay_lag),
+      'silent', extract(epoch FROM clock_timestamp() - reply_time), 'tls', version, 'cipher', cipher)), '[]')
+    FROM pg_stat_replication LEFT JOIN pg_stat_ssl USING (pid)),
   'slots', (
     SELECT coalesce(json_agg(json_build_object(
-      'name', slot_name, 'active', active, 'restart', restart_lsn, 'wal_status', wal_status)), '[]')
+      'name', slot_name, 'active', active, 'restart', restart_lsn, 'wal_status', wal_status,
+      'retained', pg_wal_lsn_diff(lsn, restart_lsn), 'left', safe_wal_size)), '[]')
     FROM pg_replication_slots WHERE slot_type = 'physical'),
   'sync_waiters', (
     SELECT coalesce(json_agg(json_build_object(
@@ -48,4 +78,4 @@ SELECT json_build_object(
     SELECT EXISTS (SELECT FROM pg_hba_file_rules WHERE error IS NULL
       AND type LIKE 'host%' AND 'replication' = ANY (database) AND auth_method <> 'reject'
       AND 'replicator' = ANY (user_name)))
-);
+) FROM now;

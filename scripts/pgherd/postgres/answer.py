@@ -1,0 +1,59 @@
+"""Is it what `sql/facts.sql` answers? Something else may have printed into a command's output."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pgherd.postgres.conf import lsn_to_int
+
+_KINDS: dict[type, tuple[str, ...]] = {
+    bool: ("in_recovery", "replay_paused", "marked", "hba_lets_replicator_in"),
+    int: ("version_num", "timeline", "apply_delay", "conflicts"),
+    str: (
+        "system_identifier", "history", "sync_names", "primary_conninfo", "primary_slot",
+    ),
+}  # fmt: skip
+# What stands in each row of these, and which of that are numbers.
+_ROWS = {
+    "slots": ({"name", "active", "restart", "wal_status"}, {"retained", "left"}),
+    "sync_waiters": ({"pid", "since", "query"}, {"seconds"}),
+    "clients": ({"pid", "user", "application_name", "state"}, set()),
+}
+
+
+def check(answer: Mapping[str, Any]) -> None:
+    """Raise ValueError, TypeError or KeyError for what cannot be worked with."""
+    for kind, name, value in _plain(answer):
+        if type(value) is not kind:
+            raise ValueError(f"{name} is no {kind.__name__}")
+    for lsn in _lsns(answer):
+        lsn_to_int("0/0" if lsn is None else lsn)
+    for name, (keys, numbers) in _ROWS.items():
+        for row in answer[name]:
+            if missing := (keys | numbers) - row.keys():
+                raise ValueError(f"a row of {name} lacks {', '.join(sorted(missing))}")
+            [float(row[key] or 0) for key in numbers]
+    for part in (answer["receiver"], answer["replicator"]):
+        dict(part or {})
+    float(answer["replayed_age"] or 0)
+
+
+def _plain(answer: Mapping[str, Any]) -> Iterator[tuple[type, str, object]]:
+    """Yield each value that has to be of a certain kind: that, its name, itself."""
+    for kind, names in _KINDS.items():
+        yield from ((kind, name, answer[name]) for name in names)
+    for name in ("tablespaces", "restart_due"):
+        yield from ((str, f"a word of {name}", word) for word in answer[name])
+    for value in dict(answer.get("written") or {}).values():
+        yield str, "the value of a setting", value or ""
+    for sender in answer["senders"]:
+        for key in ("application_name", "state", "backend_start"):
+            yield str, key, sender[key]
+
+
+def _lsns(answer: Mapping[str, Any]) -> Iterator[Any]:
+    yield answer["lsn"]
+    yield answer["received"]
+    for sender in answer["senders"]:
+        yield from (sender[key] for key in ("sent", "flush", "replay"))

@@ -1,0 +1,93 @@
+"""One data directory is for one container: each holds it by a lock of the kernel's.
+
+What is looked at beforehand tells who has a directory; this decides, also where two runs look at
+the same moment, or the engine starts two containers by itself.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from pgherd.docker import HELPER_LABEL, Container, Image, Mount
+from pgherd.errors import Refused
+from pgherd.postgres import scripts
+from pgherd.postgres.occupancy import holders
+from pgherd.shell import Result
+
+if TYPE_CHECKING:
+    from pgherd.postgres.instance import Instance
+
+HELD = 76  # the exit code of sh/hold.sh
+SENTENCE = "pgherd: another container has this data directory"
+KILLED = 137  # of `docker exec` whose container stops
+_STOP_SECONDS = 10
+_NOT_RUNNING = re.compile(r"is not running|is restarting|is paused|No such container")
+
+
+def server_words(image: Image) -> list[str]:
+    """Return what follows the image's name in `docker run`: hold the data, run the image's own.
+
+    `--entrypoint sh` comes before it.
+    """
+    lines = scripts.fragment("hold").splitlines()
+    text = "\n".join([*(line for line in lines if not line.startswith("#")), 'exec "$@"'])
+    return ["-c", text, "sh", *(image.entrypoint or ("docker-entrypoint.sh",)), "postgres"]
+
+
+def holds(container: Container) -> bool:
+    """Tell whether a server's container holds its data; those of earlier versions do not."""
+    return container.planned or any(SENTENCE in word for word in container.command)
+
+
+def refuse_if_held(instance: Instance, result: Result | None = None) -> None:
+    """Refuse where a server did not start because another container has its data; stop trying.
+
+    Args:
+        instance: whose container may have ended so.
+        result: of a command in it, which tells whether it runs at all.
+    """
+    if result and not (result.code == KILLED or _NOT_RUNNING.search(result.err)):
+        return
+    if SENTENCE not in instance.log_tail(3):
+        return
+    container = instance.container()
+    if container is None or container.planned:
+        return
+    instance.engine.stop(container, _STOP_SECONDS)  # or the engine starts it again and again
+    raise held(instance, own=False)
+
+
+def held(instance: Instance, mounts: Sequence[Mount] = (), *, own: bool = True) -> Refused:
+    """Return the refusal of a data directory that a container has, with its name.
+
+    Args:
+        instance: whose container did not get it.
+        mounts: of that container, the directory first, where it is not the node's own.
+        own: the node's own server may be who has it.
+    """
+    data = mounts[0] if mounts else instance.mounts()[0]
+    mine = {instance.helper} | ({instance.name} if not own else set())
+    others = [c for n, c in instance.engine.containers().items() if n not in mine and c.alive]
+    found = holders(instance.host, data.source, others, volume=data.volume)
+    return in_use(instance.name, data.source, *(found[0] if found else (None, None)))
+
+
+def in_use(name: str, source: str, by: Container | None, mount: Mount | None) -> Refused:
+    """Return the refusal of a directory or volume that a container has, which may be unknown."""
+    head = f"{name}: {source} is in use by"
+    if by and HELPER_LABEL in by.labels:
+        return Refused(
+            f"{head} another pgherd run, in the container {by.name}: wait for it. If that run was "
+            f"killed, `docker rm --force {by.name}`."
+        )
+    if by and by.name == name:
+        return Refused(f"{head} its own server: `docker stop {name}`, then this again.")
+    who = f"the container {by.name}" if by else "another container"
+    has = f" (it has {mount.source})" if mount else ""
+    stop = f" (docker stop {by.name})" if by else ""
+    return Refused(
+        f"{head} {who}{has}. Two servers on one directory destroy it: stop that one first{stop}, "
+        "or choose another `data`."
+    )

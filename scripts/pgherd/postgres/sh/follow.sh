@@ -1,0 +1,3 @@
+# Another upstream for a standby that runs: PostgreSQL takes it at a reload.
+sql -c "ALTER SYSTEM SET primary_conninfo = $conninfo" -c "ALTER SYSTEM SET primary_slot_name = $slot" \
+  -c 'SELECT pg_reload_conf()' >/dev/null
