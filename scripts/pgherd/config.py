@@ -10,44 +10,27 @@ in the file:
 
 from __future__ import annotations
 
-import json
+import errno
 import os
 import re
+import stat
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 
-from pgherd import placement
-from pgherd.errors import Refused
-from pgherd.node import Group, HostSettings, Node
-from pgherd.rules import VOLUME, meant
+from pgherd import faults, placement
+from pgherd.errors import Refused, escaped, quoted
+from pgherd.rules import VOLUME
 from pgherd.topology import Topology
 
 ROOT = Path(__file__).resolve().parents[2]  # where tasks.py is
 VARIABLE = "INVOKE_TOPOLOGY"
 SSH_CONFIG_VARIABLE = "INVOKE_SSH_CONFIG"
 _DEFAULT = ROOT / "conf" / "pair.toml"
-_SHOWN = 60  # characters of a faulty value
-
-_KEYS = {
-    "group": list(Group.model_fields),
-    "nodes": [key for key in Node.model_fields if key != "name"],  # that is the table's
-    "hosts": list(HostSettings.model_fields),
-}
-# pydantic's error types (https://docs.pydantic.dev/latest/errors/validation_errors/) that the
-# models of a topology can raise by themselves; the rules have sentences of their own.
-_SENTENCES = {
-    "missing": "missing",
-    "string_type": "must be text in quotes",
-    "bool_type": "must be true or false",
-    "dict_type": "must be a table",
-    "mapping_type": "must be a table",
-    "model_type": "must be a table",
-    "model_attributes_type": "must be a table",
-}
+_LONG_PATH = 300  # characters
+_LARGEST = 1_000_000  # bytes: far more than a topology has
 
 
 def load(
@@ -77,7 +60,7 @@ def load(
         context = {"source": source, "locate": local_path, "placed_on": moved}
         return Topology.model_validate(asked_for, context=context)
     except ValidationError as error:
-        raise Refused(_faults(source, error)) from None
+        raise Refused(faults.told(source, error)) from None
 
 
 def ssh_config() -> str | None:
@@ -91,6 +74,23 @@ def ssh_config() -> str | None:
         return None
     path, _text = _read([Path.cwd() / asked], f"correct {SSH_CONFIG_VARIABLE}")
     return str(path)
+
+
+def password_variable(role: str) -> str:
+    """Return the name of the variable that says a role's password where one is to be made."""
+    return f"INVOKE_{role.upper()}_PASSWORD"
+
+
+def password_asked(role: str) -> str:
+    """Return the password that the environment says for a role; empty if it says none.
+
+    Raises:
+        Refused: it is more than one line, or no UTF-8 text.
+    """
+    value = os.environ.get(password_variable(role), "")
+    if "\n" in value or "\r" in value or not value.isprintable():
+        raise Refused(f"{password_variable(role)} must be one line of UTF-8 text, the password.")
+    return value
 
 
 def forget_libpq_variables() -> None:
@@ -120,6 +120,13 @@ def conf_file(name: str) -> str:
     return _read([ROOT / "conf" / name], "restore it")[1]
 
 
+def texts(topology: str) -> dict[str, str]:
+    """Return the texts of a topology file, as its `source` has it, and of conf/, where they are."""
+    names = [topology, "conf/postgresql.conf", "conf/pg_hba.conf"]
+    paths = {name: ROOT / name for name in names if name and (ROOT / name).is_file()}
+    return {name: path.read_text("utf-8", "replace") for name, path in paths.items()}
+
+
 def secrets_dir(group_name: str, host: str = "local") -> Path:
     """Say where the secrets of a group lie; one placed on another host by `on` has its own.
 
@@ -127,7 +134,7 @@ def secrets_dir(group_name: str, host: str = "local") -> Path:
     """
     name = group_name if host == "local" else f"{group_name}@{host}"
     if re.search(r"[/\x00]", name) or name in {"", ".", ".."}:
-        raise Refused(f"{name!r} cannot name a directory of secrets")
+        raise Refused(f"{quoted(name)} cannot name a directory of secrets")
     return ROOT / "data" / "secrets" / name
 
 
@@ -137,11 +144,11 @@ def _read(candidates: list[Path], cure: str) -> tuple[Path, str]:
     for path in candidates:
         shown = _shown_path(path)
         try:
-            return path, path.read_bytes().decode("utf-8-sig")
+            return path, _bytes(path).decode("utf-8-sig")
         except FileNotFoundError:
             continue
-        except IsADirectoryError:
-            raise Refused(f"{shown} is a directory, not a file: {cure}") from None
+        except IsADirectoryError as fault:
+            raise Refused(f"{shown} is {fault.strerror}, not a file: {cure}") from None
         except UnicodeDecodeError as error:
             raise Refused(f"{shown} is not UTF-8 text (byte {error.start}): save it so") from None
         except (OSError, ValueError) as error:
@@ -151,9 +158,30 @@ def _read(candidates: list[Path], cure: str) -> tuple[Path, str]:
     raise Refused(f"there is no {places}: {cure}")
 
 
+def _bytes(path: Path) -> bytes:
+    """Read a file; a pipe of the shell (`<(…)`) too, but nothing else that may never end.
+
+    Raises:
+        IsADirectoryError: it is a directory, a device or the like; `strerror` says what.
+        OSError: it cannot be read, or is too large to be a file of ours.
+    """
+    mode = path.stat().st_mode
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, "a directory")
+    pipe = stat.S_ISFIFO(mode) and path.parent == Path("/dev/fd")
+    if not (stat.S_ISREG(mode) or pipe):
+        raise IsADirectoryError(errno.EISDIR, "a device or a pipe")
+    with path.open("rb") as file:
+        found = file.read(_LARGEST + 1)
+    if len(found) > _LARGEST:
+        raise OSError(errno.EFBIG, f"more than {_LARGEST} bytes")
+    return found
+
+
 def _shown_path(path: Path) -> str:
     """Name a file as the operator would: from the project if it lies there."""
-    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
+    shown = str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
+    return escaped(shown if len(shown) <= _LONG_PATH else f"{shown[:_LONG_PATH]}…")
 
 
 def _parsed(text: str, source: str) -> dict[str, object]:
@@ -165,54 +193,3 @@ def _parsed(text: str, source: str) -> dict[str, object]:
         raise Refused(f"{source} is not valid TOML: {error}; correct it there") from None
     except ValueError:  # Python's limit on the digits of a number
         raise Refused(f"{source} is not valid TOML: it has a number too long to read") from None
-
-
-def _faults(source: str, error: ValidationError) -> str:
-    """Write every fault on a line of its own, in the words of the file."""
-    lines = list(dict.fromkeys(map(_line, error.errors(include_url=False))))
-    count = "1 fault" if len(lines) == 1 else f"{len(lines)} faults"
-    return "\n  ".join([f"{source}: {count}:", *lines])
-
-
-def _line(fault: ErrorDetails) -> str:
-    where, kind, context = fault["loc"], fault["type"], fault.get("ctx", {})
-    if kind == "extra_forbidden":
-        sentence = _unknown(where)
-    elif kind == "fault":
-        sentence = context["sentence"]
-    else:
-        sentence = str(context.get("error", "")) or _SENTENCES.get(kind, "cannot be understood")
-    if sentence.startswith("must ") and (kind != "fault" or fault["input"] is not None):
-        sentence += f", not {_shown(fault['input'])}"
-    if where[0] == "nodes" and where[2:] == ("name",) and kind == "value_error":
-        where = where[:2]  # the name is the table's
-    return f"{_dotted(where)}: {sentence}"
-
-
-def _unknown(where: tuple[int | str, ...]) -> str:
-    """Say that a key is unknown, and which one may be meant."""
-    known = _KEYS[str(where[0])] if len(where) > 1 else list(Topology.model_fields)
-    hint = meant(str(where[-1]), known) or f" (known are {', '.join(known)})"
-    return f"unknown key{hint}"
-
-
-def _dotted(where: Iterable[int | str]) -> str:
-    """Write a path as TOML does: a key of other characters stands in quotes."""
-    keys = map(str, where)
-    return ".".join(key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _shown(key) for key in keys)
-
-
-def _shown(value: object) -> str:
-    """Write a value as TOML does, shortened, in one line."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        short = value if len(value) <= _SHOWN else value[:_SHOWN] + "…"
-        return json.dumps(short, ensure_ascii=False)
-    if isinstance(value, int) and value.bit_length() > 64:  # noqa: PLR2004
-        return "so long a number"  # Python refuses to print the longest
-    if isinstance(value, int | float):
-        return str(value)
-    if isinstance(value, Mapping):
-        return "a table"
-    return "a list" if isinstance(value, list) else "a date or time"

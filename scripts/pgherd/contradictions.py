@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from pgherd.node import Group, HostSettings, Node
 from pgherd.rules import LOCAL, Fault, meant
-from pgherd.spanning import faults_between_hosts, host_faults
+from pgherd.spanning import faults_between_hosts, host_faults, tls_faults
 from pgherd.sync import WILDCARD, same_name
 
 # A standby with less than its primary does not start (xlog.c, CheckRequiredParameterValues).
@@ -24,6 +24,7 @@ SAME_EVERYWHERE = (
     "max_prepared_transactions",
     "max_locks_per_transaction",
 )
+MOST_NODES = 100  # a primary has 40 slots, and each node may follow any
 SAME = "must be the same on every node: a standby with less than its primary does not start"
 
 
@@ -47,6 +48,9 @@ def contradictions(parts: Parts, locate: Callable[[str], object]) -> Iterator[Fa
     for fault in _upstream_faults(parts):
         if fault.where[1:] not in parts.doubts:
             yield fault
+    if len(parts.names) > MOST_NODES:  # each pair is compared below
+        yield Fault(("nodes",), f"are {len(parts.names)}, and a group has at most {MOST_NODES}")
+        return
     for one, other in combinations(parts.nodes.values(), 2):
         for fault in _pair_faults(one, other, parts.hosts, locate):
             key = fault.where[-1]
@@ -54,6 +58,7 @@ def contradictions(parts: Parts, locate: Callable[[str], object]) -> Iterator[Fa
                 yield fault
     if parts.group:
         yield from _sync_faults(parts, parts.group)
+        yield from tls_faults(parts.group, parts.nodes, complete=parts.complete)
     yield from _settings_faults(parts)
     yield from host_faults(parts.nodes, parts.hosts, complete=parts.complete)
 

@@ -6,10 +6,11 @@ import ipaddress
 import re
 from dataclasses import dataclass
 
-from pgherd.errors import Refused
+from pgherd.errors import Refused, quoted
 
 FORMS = "an alias of ssh_config, ada@box, ada@box:2222 or [2001:db8::1]:2222"
 MOST = 65535  # the highest port
+LONGEST = 320  # characters: a name of the DNS has 253 at most
 
 # OpenSSH refuses most of these as well: a shell may come to read them (ProxyCommand, Match exec).
 _NO_HOST = re.compile(r"^-|[\s\x00-\x1f\x7f\[\]/@,'\"`$\\;&<>|(){}]|^$")
@@ -37,10 +38,11 @@ class Destination:
         user, at, rest = text.removeprefix("ssh://").rpartition("@")
         host, port = _host_and_port(rest)
         if port is not None and not (re.fullmatch(r"[0-9]{1,5}", port) and 0 < int(port) <= MOST):
-            raise Refused(f"{text!r}: the port of an SSH destination is from 1 to {MOST}.")
+            raise Refused(f"{quoted(text)}: the port of an SSH destination is from 1 to {MOST}.")
         faulty = _NO_HOST.search(host) or _NO_USER.search(user) or (at and not user)
+        faulty = faulty or len(text) > LONGEST or not text.isprintable()
         if faulty or (":" in host and not _is_address(host)):
-            raise Refused(f"{text!r} is no SSH destination: write {FORMS}.")
+            raise Refused(f"{quoted(text)} is no SSH destination: write {FORMS}.")
         return cls(host, user, int(port) if port is not None else None)
 
     def argv(self, *options: str) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from pydantic import (
     AfterValidator,
@@ -29,6 +29,14 @@ from pgherd.sync import Sync
 Name = Annotated[str, rule(rules.DOCKER_NAME, rules.NAME_RULE)]
 Host = Annotated[str, AfterValidator(host_name)]
 Address = Annotated[str, AfterValidator(rules.node_address)]
+FilePath = Annotated[str, AfterValidator(rules.path)]
+
+
+class Encryption(NamedTuple):
+    """Whether connections are encrypted, and whether standbys show a certificate of their own."""
+
+    on: bool = False
+    client_certificates: bool = False
 
 
 class Asked(BaseModel):
@@ -51,11 +59,14 @@ def _sync(value: object) -> Sync | None:
 class HostSettings(Asked):
     """Where the relative data paths of one SSH destination lie."""
 
-    root: Annotated[str, rule(r"(/|~/)[^\x00-\x1f\x7f]+|~", "must begin with / or ~/")] = "~/pgherd"
+    root: Annotated[str, AfterValidator(rules.root)] = "~/pgherd"
 
 
 class Group(Asked):
-    """What all nodes share. `sync` is None for asynchronous replication."""
+    """What all nodes share. `sync` is None for asynchronous replication.
+
+    `tls` is None where nothing was said: `Topology.encryption` tells what that means.
+    """
 
     name: Annotated[
         str,
@@ -65,12 +76,16 @@ class Group(Asked):
             " beginning with a letter or a digit",
         ),
     ]
-    image: Annotated[str, rule(r"[^\s\x00-\x1f\x7f-][^\s\x00-\x1f\x7f]*", "must be an image")] = (
+    image: Annotated[str, rule(r"[a-zA-Z0-9][a-zA-Z0-9_.:/@-]{0,254}", "must be an image")] = (
         "postgres:17"
     )
     sync: Annotated[Sync | None, BeforeValidator(_sync)] = None
     strict: bool = False
-    initdb: Annotated[str, rule(r"[^\x00-\x1f\x7f]+", "must be a path")] | None = None
+    initdb: FilePath | None = None
+    tls: bool | None = None
+    tls_ca: FilePath | None = None
+    tls_ca_key: FilePath | None = None
+    tls_client_certificates: bool = False
 
 
 class Node(Asked):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pgherd.errors import Refused
+from pgherd.destination import host_name
+from pgherd.errors import Refused, quoted
 from pgherd.rules import LOCAL, Fault, collected
 
 VARIABLE = "INVOKE_HOST"
@@ -15,8 +16,13 @@ def asked_host(on: str, variable: str) -> str:
     """Return the host that the operator places the group on; empty if none was said.
 
     Raises:
-        Refused: the task and the variable say different ones.
+        Refused: the task and the variable say different ones, or what is no host.
     """
+    for said, name in ((on, "`invoke on`"), (variable, VARIABLE)):
+        try:
+            host_name(said or LOCAL)
+        except ValueError as fault:
+            raise Refused(f"{name} {fault}, not {quoted(said)}.") from None
     if on and variable and on != variable:
         raise Refused(
             f"`invoke on {on}` and {VARIABLE}={variable} contradict each other: leave one out."

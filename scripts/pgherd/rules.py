@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import ipaddress
+import posixpath
 import re
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
@@ -16,11 +17,15 @@ from typing import NamedTuple
 from pydantic import AfterValidator, ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from pgherd.directories import no_place
+
 Setting = str | int | float | bool
 
 VOLUME = "volume:"
 LOCAL = "local"  # the name of this machine among hosts
 _MUCH = 2**63
+SETTING_LIMIT = 8000  # of name and value: ALTER SYSTEM and postgres -C have their buffers
+PATH_LIMIT = 4000  # PATH_MAX of Linux is 4096, and we make names beside it
 NAME_LIMIT = 63  # a DNS label, and PostgreSQL's NAMEDATALEN - 1
 
 
@@ -39,9 +44,8 @@ def collected(faults: Iterable[Fault], first: ValidationError | None = None) -> 
         if known["type"] == "default_factory_not_called":
             continue  # says only that another key of the table is faulty
         context = known.get("ctx", {})
-        kind: str | PydanticCustomError = known["type"]
-        if kind == "fault":
-            kind = PydanticCustomError("fault", "{sentence}", context)
+        ours = known["type"] == "fault"
+        kind = PydanticCustomError("fault", "{sentence}", context) if ours else known["type"]
         details.append(
             InitErrorDetails(type=kind, loc=known["loc"], input=known["input"], ctx=context)
         )
@@ -111,7 +115,7 @@ def ip_address(text: str) -> str:
 
 def node_address(text: str) -> str:
     """Take a host name or an IP address that leads to one host."""
-    if not re.fullmatch(r"[a-zA-Z0-9:][a-zA-Z0-9_.:%-]*", text):
+    if not re.fullmatch(r"[a-zA-Z0-9:][a-zA-Z0-9_.:%-]{0,252}", text):
         raise ValueError("must be one host name or IP address, without port")
     if ":" in text or re.fullmatch(r"[0-9.]+", text):
         try:
@@ -159,16 +163,34 @@ def application_name(text: str) -> str:
     return text
 
 
+def path(text: str) -> str:
+    """Take a path."""
+    if not text.isprintable() or not 0 < len(text.encode()) <= PATH_LIMIT:
+        raise ValueError("must be a path")
+    return text
+
+
+def root(text: str) -> str:
+    """Take a directory where relative paths of a host lie."""
+    if text != "~" and not re.match("(/|~/).", text):
+        raise ValueError("must begin with / or ~/")
+    return path(text)
+
+
 def data(text: str) -> str:
     """Take a path, or ``volume:`` and the name of a Docker volume."""
-    if re.search(r"[\x00-\x1f\x7f]", text) or not text.strip():
+    if not text.isprintable() or not text.strip():
         raise ValueError("must be a path or volume:NAME, without control characters")
+    if len(text.encode()) > PATH_LIMIT:
+        raise ValueError(f"must be a path of at most {PATH_LIMIT} bytes")
     if text.startswith(VOLUME) and not re.fullmatch(DOCKER_NAME, text.removeprefix(VOLUME)):
         raise ValueError(f"the volume's name {NAME_RULE}")
     if text.startswith("~") and not text.startswith("~/"):
         raise ValueError("must begin with ~/ for the home directory")
     if text.rstrip("/") in {"", ".", "..", "~"}:
         raise ValueError("must be a directory of the node's own")
+    if text.startswith("/") and (reason := no_place(posixpath.normpath(text))):
+        raise ValueError(f"must be a directory of the node's own: {text} {reason}")
     return text
 
 
@@ -210,6 +232,8 @@ def _bad(name: object, value: object) -> str:
         return "must be text, a number, true or false"
     if isinstance(value, str) and re.search(r"[\x00\r\n]", value):
         return "must be one line"
+    if len(name) + len(str(value)) > SETTING_LIMIT:
+        return f"must be at most {SETTING_LIMIT} characters"
     return _too_little(name.lower(), str(value).strip().lower())
 
 
@@ -221,6 +245,6 @@ def _too_little(name: str, value: str) -> str:
     if name == "hot_standby" and re.fullmatch(r"0|f|fa|fal|fals|false|n|no|of|off", value):
         return "cannot be off: a standby that answers no queries cannot be checked"
     least = LEAST_SETTINGS.get(name, 0)
-    if re.fullmatch(r"[+-]?[0-9]+", value) and int(value[:9]) < least:
+    if re.fullmatch(r"[+-]?[0-9]+", value) and int(value.lstrip("+0")[:9] or "0") < least:
         return f"must be {least} or more"
     return ""

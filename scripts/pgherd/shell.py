@@ -20,11 +20,14 @@ from typing import ClassVar
 
 from plumbum.commands.base import BaseCommand, ConcreteCommand
 
+from pgherd.errors import Refused, printable, quoted
+
 SCRIPT_HEAD = """\
 #!/bin/sh
 # Printed by pgherd with --dry: valid from the state that was seen then.
 set -eu"""
 SHOWN_LINES = 20  # of a failed command's output
+SHOWN_WIDTH = 500  # characters of each
 
 
 class Tool(ConcreteCommand):
@@ -113,7 +116,7 @@ class Result:
     def complaint(self) -> str:
         """Say what failed, where, and with which words: the last lines of its output."""
         said = (self.err.strip() or self.out.strip() or "(it said nothing)").splitlines()
-        lines = "\n".join(f"  | {line}" for line in said[-SHOWN_LINES:])
+        lines = "\n".join(f"  | {line[:SHOWN_WIDTH]}" for line in said[-SHOWN_LINES:])
         return f"{shlex.join(self.argv)}\n  on {self.host}, exit status {self.code}:\n{lines}"
 
 
@@ -153,12 +156,12 @@ class Trace:
             return False
         if self.echo:
             shown = render(argv, stdin, over).replace("\n", "\n  ")
-            self._print(f"+ {shown}", sys.stderr)
+            self._print(f"+ {printable(shown)}", sys.stderr)
         return True
 
     def note(self, text: str) -> None:
         """Print a line for the operator: on stderr, or as a comment of the dry script."""
-        text = advice(text, self.on)
+        text = printable(advice(text, self.on))
         if self.dry:
             self._print("\n".join(f"# {line}" for line in text.splitlines()), sys.stdout)
         else:
@@ -193,9 +196,9 @@ def render(
     if not parts:  # what carries it would read the script itself, where a shell is fed with that
         return f"{command} </dev/null" if over else command
     if len(parts) == 1 and isinstance(parts[0], str):
-        return f"{command} {_heredoc(parts[0])}"
+        return f"{command} {heredoc(parts[0])}"
     pieces = [
-        f"cat {_heredoc(p)}"
+        f"cat {heredoc(p)}"
         if isinstance(p, str)
         else f"printf '%s\\n' \"$(cat {shlex.quote(p.path)})\""
         for p in parts
@@ -203,19 +206,18 @@ def render(
     return "{\n" + "\n".join(pieces) + f"\n}} | {command}"
 
 
-def _heredoc(text: str) -> str:
-    """Return text as a here-document.
+def heredoc(text: str, word: str = "EOF") -> str:
+    """Return text as a here-document, which ends with a word that is no line of it.
 
     dash loses a byte of a line that begins like the end's word and goes on in non-ASCII characters
     (seen with 0.5.12), so such text gets a word that none of its lines begins like.
     """
-    word = "EOF"
     begun = {line[:1] for line in text.split("\n")}
     if not text.isascii() and word[0] in begun:
-        word = next((f"{letter}EOF" for letter in ascii_letters if letter not in begun), word)
+        word = next((f"{letter}{word}" for letter in ascii_letters if letter not in begun), word)
     while re.search(rf"^{word}$", text, re.MULTILINE):
         word += "_"
-    end = "" if text.endswith("\n") else "\n"
+    end = "" if text.endswith("\n") or not text else "\n"
     return f"<<'{word}'\n{text}{end}{word}"
 
 
@@ -226,7 +228,8 @@ def command_line(argv: Sequence[str], over: Sequence[str] = ()) -> str:
 
 def advice(text: str, on: str) -> str:
     """Return a text whose `invoke …` are to be typed for a group that was placed on a host."""
-    return re.sub(r"`invoke (?!on )", f"`invoke on {on} ", text) if on else text
+    placed = f"`invoke on {shlex.quote(on)} "
+    return re.sub(r"`invoke (?!on[ `])", lambda _: placed, text) if on else text
 
 
 def assignments(**values: str | int) -> str:
@@ -238,9 +241,9 @@ def argv_of(command: BaseCommand) -> list[str]:
     """Return a command's argument list.
 
     Raises:
-        ValueError: an argument holds a NUL byte, which no program can be given.
+        Refused: an argument holds a NUL byte, which no program can be given.
     """
     argv: list[str] = command.formulate()
-    if any("\0" in word for word in argv):
-        raise ValueError("an argument holds a NUL byte")
+    if bad := [word for word in argv if "\0" in word]:
+        raise Refused(f"{quoted(bad[0])} holds a NUL byte, which no program can be given.")
     return argv

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Mapping
 
-from pgherd.node import HostSettings, Node
+from pgherd.node import Group, HostSettings, Node
 from pgherd.rules import LOCAL, Fault, meant, only_here
 
 
@@ -53,6 +53,39 @@ def host_faults(
         if first != node.host:
             sentence = f'"{node.host}" is the machine that is "{first}" above: write it the same'
             yield Fault(("nodes", node.name, "host"), sentence)
+
+
+# Written by pgherd where the group has TLS; without it they are the user's.
+TLS_SETTINGS = ("ssl", "ssl_ca_file", "ssl_cert_file", "ssl_key_file")
+OLD_TLS = re.compile(r"|tlsv1(\.1)?")
+
+
+def tls_faults(
+    group: Group, nodes: Mapping[str, Node], *, complete: bool = True
+) -> Iterator[Fault]:
+    """Find what is said of TLS and contradicts other things that are said.
+
+    `complete` says that no node is missing: only then it is known whether the group spans hosts.
+    """
+    spans = len({node.host for node in nodes.values()}) > 1
+    on = spans if group.tls is None else group.tls
+    said = {"tls_ca": group.tls_ca, "tls_ca_key": group.tls_ca_key}
+    if any(said.values()) and not all(said.values()):
+        lacks, has = sorted(said, key=lambda key: bool(said[key]))
+        yield Fault(("group", lacks), f"missing: group.{has} is there, and both are needed")
+    if not on and complete:
+        needs = {**said, "tls_client_certificates": group.tls_client_certificates}
+        for key in (key for key, value in needs.items() if value):
+            yield Fault(("group", key), "needs group.tls = true: without TLS it means nothing")
+    for node in nodes.values() if on else ():
+        for name, value in node.settings.items():
+            where = ("nodes", node.name, "settings", name)
+            if name.lower() in TLS_SETTINGS:
+                sentence = "cannot be set here: with group.tls pgherd writes it"
+                yield Fault(where, sentence)
+            old = OLD_TLS.fullmatch(str(value).strip().lower())
+            if name.lower() == "ssl_min_protocol_version" and old:
+                yield Fault(where, "must be TLSv1.2 or TLSv1.3 where group.tls is true", value)
 
 
 def _machine(host: str) -> str:

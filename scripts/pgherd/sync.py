@@ -11,7 +11,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from pgherd.errors import Refused
+from pgherd.errors import Refused, quoted
 
 _Method = Literal["FIRST", "ANY"]
 _Token = tuple[str, str]
@@ -124,7 +124,8 @@ def _quoted(name: str) -> str:
 
 def _no_list(text: str) -> str:
     return (
-        f"{text!r} is no list of standbys: write names like a, b or FIRST 1 (a, b) or ANY 2 (a, b),"
+        f"{quoted(text)} is no list of standbys: write names like a, b or FIRST 1 (a, b) or "
+        "ANY 2 (a, b),"
         ' and a name of other characters than letters, digits and _ in double quotes: "a-1"'
     )
 

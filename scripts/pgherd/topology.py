@@ -28,8 +28,8 @@ from pydantic import (
 )
 
 from pgherd.contradictions import Parts, contradictions
-from pgherd.errors import Refused
-from pgherd.node import Asked, Group, HostSettings, Node
+from pgherd.errors import Refused, quoted
+from pgherd.node import Asked, Encryption, Group, HostSettings, Node
 from pgherd.rules import Fault, collected
 from pgherd.sync import Sync
 
@@ -39,7 +39,7 @@ Model = TypeVar("Model", bound=Asked)
 _STAND_IN = {"name": "node", "port": 1, "data": "data"}
 _TABLES = ("nodes", "hosts")
 
-__all__ = ["Group", "HostSettings", "Node", "Sync", "Topology"]
+__all__ = ["Encryption", "Group", "HostSettings", "Node", "Sync", "Topology"]
 
 
 class Topology(Asked):
@@ -105,6 +105,13 @@ class Topology(Asked):
         nodes = (self.primary, *self.standbys)
         return tuple(dict.fromkeys(node.host for node in nodes))
 
+    @property
+    def encryption(self) -> Encryption:
+        """Whether TLS is asked for: unless said, it is where the group spans hosts."""
+        asked = self.group.tls
+        on = len({node.host for node in self.nodes.values()}) > 1 if asked is None else asked
+        return Encryption(on, on and self.group.tls_client_certificates)
+
     def root(self, host: str) -> str:
         """Return where the relative data paths of a remote host lie, as it was written."""
         return self.hosts.get(host, HostSettings()).root
@@ -113,7 +120,7 @@ class Topology(Asked):
         """Find a node by its name; raises Refused if there is none."""
         if name not in self.nodes:
             names = ", ".join(self.nodes)
-            raise Refused(f"no node '{name}' in group {self.group.name}: it has {names}")
+            raise Refused(f"no node {quoted(name)} in group {self.group.name}: it has {names}")
         return self.nodes[name]
 
     @property

@@ -12,6 +12,7 @@ from pgherd.shell import Output
 
 PROGRESS_SECONDS = 2.0
 MEGABYTE = 1_000_000
+CARRIED = "pgherd/carried:"  # the name of an image where its own is another's
 
 
 def carry(source: Engine, target: Engine, image: Image) -> Image:
@@ -24,7 +25,7 @@ def carry(source: Engine, target: Engine, image: Image) -> Image:
         Refused: the other engine's architecture is another.
         Error: it did not arrive whole.
     """
-    own = f"pgherd/carried:{image.contents[:12]}"
+    own = f"{CARRIED}{image.contents[:12]}"
     for known in (image.id, own):
         if (there := target.image(known)) and there.contents == image.contents:
             return there

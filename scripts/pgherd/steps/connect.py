@@ -4,58 +4,90 @@ from __future__ import annotations
 
 from pgherd.docker import Image
 from pgherd.errors import DeadlinePassed, Error
-from pgherd.postgres import conf, scripts
+from pgherd.postgres import conf, hold, scripts
 from pgherd.postgres.facts import Facts
 from pgherd.postgres.group import Group
 from pgherd.postgres.instance import PRIVATE, Instance
 from pgherd.shell import Script
-from pgherd.steps.node import lay_passfile, private_fragment, settings_fragment
+from pgherd.steps.node import DELAY, delayed, make_private, settings_fragment, with_certificates
+from pgherd.steps.private import lay_private, private_fragment
+from pgherd.steps.tls import laid
 
 CONNECT_SECONDS = 10
 STREAMING_SECONDS = 300
 SAID_EVERY = 15  # seconds
 GLANCE_SECONDS = 5  # after so long without streaming, see whether the standby still runs
+SECURED = "AND pid IN (SELECT pid FROM pg_stat_ssl WHERE ssl)"
 # Settings that a copy brings along and that are another node's: whom it followed, and above all
 # the standbys that its commits would wait for after a promotion.
 INHERITED = (
     "primary_conninfo", "primary_slot_name", "synchronous_standby_names",
-    "recovery_target[a-z_]*", "recovery_min_apply_delay",
+    "recovery_target[a-z_]*", DELAY,
 )  # fmt: skip
 
 
-def conninfo(instance: Instance, upstream: Instance, application_name: str = "") -> str:
-    """Return how this node reaches its upstream; the password is in the passfile, never here."""
+def conninfo(
+    instance: Instance, upstream: Instance, application_name: str = "", **other: str
+) -> str:
+    """Return how this node reaches its upstream; the password is in the passfile, never here.
+
+    `other` stands in place of the role and the passfile for replication, or beside them.
+    """
     node, beside = upstream.node, upstream.node.host == instance.node.host
     # Beside each other they meet in Docker's network; an address that is not there is given up.
     far: dict[str, str | int] = {} if beside else {"connect_timeout": CONNECT_SECONDS}
-    return conf.conninfo(
-        host=upstream.name if beside else node.reached_at or node.listen,
-        port=5432 if beside else node.port,
-        user="replicator",
-        application_name=application_name or instance.node.application_name,
-        passfile=f"{PRIVATE}/passfile",
-        **far,
-    )
+    chosen: dict[str, str | int | None] = {
+        "host": upstream.name if beside else node.reached_at or node.listen,
+        "port": 5432 if beside else node.port,
+        "user": "replicator",
+        "application_name": application_name or instance.node.application_name,
+        "passfile": f"{PRIVATE}/passfile",
+    }
+    return conf.conninfo(**chosen | far | other | laid.parameters(instance))
 
 
-def fragments(instance: Instance, upstream: Instance) -> str:
-    """Return step 7 as a fragment for a server that is down."""
+def leads_to(text: str, instance: Instance, upstream: Instance) -> bool:
+    """Tell whether a connection string of a node leads to that upstream, whatever else it says."""
+    told, asked = (conf.read_conninfo(info) for info in (text, conninfo(instance, upstream)))
+    return all(told.get(key) == asked[key] for key in ("host", "port"))
+
+
+def fragments(instance: Instance, upstream: Instance, *, new: bool = False) -> str:
+    """Return step 7 as a fragment for a server that is down.
+
+    Where its data is a new copy, nothing in it is older than the delay that may be asked for: that
+    begins once it streams (sh/delay.sh), since it is connected only when all on disk is replayed.
+    """
     lines = (
         f"primary_conninfo = {conf.quote_value(conninfo(instance, upstream))}\n"
         f"primary_slot_name = {conf.quote_value(instance.node.slot)}\n"
         # Said, not only left out: it may stand in the upstream's postgresql.conf as well.
         "synchronous_standby_names = ''\n"
     )
+    if new and delayed(instance):
+        lines += f"{DELAY} = 0\n"
     return settings_fragment(instance) + scripts.auto_conf(INHERITED, lines)
+
+
+def as_before() -> str:
+    """Return the fragment that makes a node that is down follow nobody, as a primary does.
+
+    For whom its commits wait stays as it is.
+    """
+    return scripts.auto_conf(tuple(n for n in INHERITED if "names" not in n), "")
 
 
 def connect_stopped(
     group: Group, instance: Instance, upstream: Instance, image: Image, *, mark: bool = True
 ) -> None:
-    """Steps 7 and 8 on a server that is down: whom it follows, and that it is a standby."""
+    """Steps 7 and 8 on a server that is down: whom it follows, and that it is a standby.
+
+    Without `mark` it is step 7 only.
+    """
     note = f"{instance.name}: connecting it to {upstream.name}"
     group.trace.note(f"{note}, marked as a standby" if mark else note)
-    pieces: list[str | Script] = [private_fragment(group), fragments(instance, upstream)]
+    make_private(instance)
+    pieces: list[str | Script] = [private_fragment(group, instance), fragments(instance, upstream)]
     instance.offline(image, scripts.compose(*pieces, *(["mark-standby"] * mark)))
 
 
@@ -67,20 +99,49 @@ def mark_standby(group: Group, instance: Instance, image: Image) -> None:
 
 def connect_running(group: Group, instance: Instance, upstream: Instance, image: Image) -> None:
     """Step 7 on a standby that runs: PostgreSQL takes the change at a reload."""
+    lay_private(group, instance, image)
     group.trace.note(f"{instance.name}: connecting it to {upstream.name}")
-    lay_passfile(group, instance, image)
-    info = conf.sql_literal(conninfo(instance, upstream))
-    slot = conf.sql_literal(instance.node.slot)
-    instance.psql(
-        f"ALTER SYSTEM SET primary_conninfo = {info};\n"
-        f"ALTER SYSTEM SET primary_slot_name = {slot};\n"
-        "SELECT pg_reload_conf();\n"
-    )
+    instance.execute(scripts.compose("follow", **following_values(instance, upstream)))
+
+
+def follow(group: Group, instance: Instance, upstream: Instance) -> None:
+    """Give a standby that runs another upstream, which serves as the topology asks.
+
+    Its passfile lets it in already; what it needs for TLS is laid first where that is not there.
+    """
+    group.trace.note(f"{instance.name}: connecting it to {upstream.name}")
+    run_following(group, instance, upstream, "follow")
+
+
+def run_following(
+    group: Group, instance: Instance, upstream: Instance, *pieces: str, seconds: int = 30
+) -> str:
+    """Run a script that has a standby follow another upstream, and what it needs for TLS there."""
+    wanted = [*laid.current(group, instance), *pieces]
+    values = following_values(instance, upstream)
+    script = scripts.compose(*wanted, seconds=seconds, **values)
+    return with_certificates(group, instance, lambda: instance.execute(script, seconds + 30.0))
+
+
+def as_before_again(group: Group, instance: Instance, before: Facts) -> None:
+    """Have a standby that runs follow whom it followed, just as it did."""
+    group.trace.note(f"{instance.name}: following whom it followed before")
+    values = {"conninfo": before.primary_conninfo, "slot": before.primary_slot}
+    quoted = {name: conf.sql_literal(value) for name, value in values.items()}
+    instance.execute(scripts.compose("follow", **quoted))
+
+
+def following_values(instance: Instance, upstream: Instance) -> dict[str, str]:
+    """Return the variables of the scripts that set by SQL whom a node follows."""
+    return {
+        "conninfo": conf.sql_literal(conninfo(instance, upstream)),
+        "slot": conf.sql_literal(instance.node.slot),
+    }
 
 
 def ensure_slot(instance: Instance, upstream: Instance) -> None:
     """Make the node's slot on its upstream; one that lost its WAL is made anew."""
-    upstream.execute(scripts.compose("slot", slot=instance.node.slot))
+    upstream.execute(scripts.compose("slot", slots=instance.node.slot))
 
 
 def wait_streaming(instance: Instance, upstream: Instance, seconds: int) -> Facts | None:
@@ -106,6 +167,7 @@ def wait_streaming(instance: Instance, upstream: Instance, seconds: int) -> Fact
         except DeadlinePassed:
             container = instance.container()
             if container is None or not container.running:
+                hold.refuse_if_held(instance)
                 raise Error(f"{instance.name} does not run.\n{instance.log_tail()}") from None
     rows = upstream.query("SELECT * FROM pg_stat_replication \\gx\n").rstrip() or "no rows"
     raise DeadlinePassed(
@@ -121,5 +183,6 @@ def _wait(instance: Instance, upstream: Instance, seconds: int) -> str:
         scripts.query("facts"),
         seconds=seconds,
         standby=conf.sql_literal(instance.node.application_name),
+        secured=SECURED if instance.encryption.on else "",
     )
     return upstream.execute(script, seconds + 30.0)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from pathlib import PurePosixPath
 
+from pgherd import directories
 from pgherd.docker import GROUP_LABEL, HOME_LABEL, SPEC_LABEL, Container, Image
 from pgherd.errors import Refused
-from pgherd.host import LOCAL
+from pgherd.host import LOCAL, Host
+from pgherd.postgres import hold
 from pgherd.postgres.group import Group
 from pgherd.postgres.instance import Instance
 from pgherd.postgres.observation import Observation
+from pgherd.postgres.occupancy import holders
 from pgherd.postgres.site import Site
 from pgherd.rules import for_others
 from pgherd.shell import Script, Tool, assignments
@@ -47,11 +50,16 @@ def data_state(instance: Instance) -> str:
     """
     if volume := instance.node.volume:
         return FULL if instance.engine.volume_exists(volume) else ABSENT
-    script = Script((assignments(data=instance.places.data) + _LOOK,))
-    answer = instance.host.run(Tool("sh")["-s"], stdin=script, reads=True).out.strip()
+    answer = directory_state(instance.host, instance.places.data)
     if answer == NO_DIRECTORY:
         raise Refused(f"{instance.name}: {instance.places.data} is not a directory.")
     return answer
+
+
+def directory_state(host: Host, path: str) -> str:
+    """Look at a directory from outside: absent, empty, full or not a directory."""
+    script = Script((assignments(data=path) + _LOOK,))
+    return host.run(Tool("sh")["-s"], stdin=script, reads=True).out.strip()
 
 
 def check_name(group: Group, instance: Instance, seen: Observation) -> None:
@@ -73,12 +81,17 @@ def check_name(group: Group, instance: Instance, seen: Observation) -> None:
 
 
 def check_passwords(group: Group, seen: Observation) -> None:
-    """Refuse a group that lives elsewhere and was made by somebody else, whose passwords it has.
+    """Refuse a group that was made by somebody else, whose passwords or authority it has.
 
     Others would be made here in their place, and the role's changed under those who use it.
     """
-    if group.passwords.known("replicator"):
-        return
+    if not group.passwords.known("replicator"):
+        _check_elsewhere(group, seen)
+    _check_authority(group, seen)
+
+
+def _check_elsewhere(group: Group, seen: Observation) -> None:
+    """Refuse a group that another host has already, without a password of it here."""
     for site in group.present:
         if site.name == LOCAL:
             continue
@@ -92,15 +105,35 @@ def check_passwords(group: Group, seen: Observation) -> None:
             )
 
 
+def _check_authority(group: Group, seen: Observation) -> None:
+    """Refuse a group whose certificates an authority has signed that is not here.
+
+    Another one would be made in its place, and nodes with the new would not know those without.
+    """
+    if not group.topology.encryption.on or group.certificates.root.exists():
+        return
+    for name, node in seen.nodes.items():
+        if node.facts and node.facts.certificate:
+            raise Refused(
+                f"{name} has a certificate already, and {group.certificates.root}, which is "
+                "trusted, is not here: copy it and ca.key from the checkout that made the group. "
+                "If they are lost, `invoke tls --renew` makes another authority, whose ca.crt the "
+                "clients need."
+            )
+
+
 def _made(group: Group, container: Container | None, site: Site) -> bool:
     """Tell whether it is a container of the group that an earlier run has made."""
     return bool(container and not container.planned and group.owns(container, site.name))
 
 
 def check_spec(instance: Instance, container: Container, image: Image) -> bool:
-    """Tell whether a container is what the topology asks for; refuse a running one that is not."""
+    """Tell whether a container is what the topology asks for; refuse a running one that is not.
+
+    One that does not hold its data runs on, and is another once it is down.
+    """
     if container.planned or container.labels.get(SPEC_LABEL) == instance.spec(image):
-        return True
+        return container.alive or hold.holds(container)
     if container.alive:
         raise Refused(
             f"{instance.name} runs with another image, port, directory or option than the topology "
@@ -110,35 +143,46 @@ def check_spec(instance: Instance, container: Container, image: Image) -> bool:
 
 
 def check_data_unused(instance: Instance, seen: Observation) -> None:
-    """Refuse a data directory that a running container has, or has a part of, or lies within.
+    """Refuse a data directory that a running container can write to, in part or as part of more.
 
-    PostgreSQL's own lock cannot see it: in every container the server is process 1.
+    PostgreSQL's own lock cannot see it: in every container the server is process 1. Refused is
+    also one that is no place for data at all.
     """
-    volume = instance.node.volume is not None
     source = instance.node.volume or instance.places.data
-    mounted = [
-        (other.name, mount.source)
-        for other in seen.beside(instance).values()
-        for mount in other.mounts
-        if other.name != instance.name and other.alive and mount.volume == volume
-    ]
-    sources = [theirs for _, theirs in mounted]
-    # Docker keeps a path as it was typed, and links lead elsewhere.
-    resolved = sources if volume or not sources else instance.host.paths(*sources)
-    for (name, typed), theirs in zip(mounted, resolved, strict=True):
-        if _overlap(theirs, source, volume):
-            raise Refused(
-                f"{instance.name}: {source} is in use by the container {name} "
-                f"(it has {typed}). Two servers on one directory destroy it: stop that "
-                f"one first (docker stop {name}), or choose another `data`."
-            )
+    if not instance.node.volume:
+        check_place(instance)
+    check_unused(instance, source, seen, volume=instance.node.volume is not None)
 
 
-def _overlap(one: str, other: str, volume: bool) -> bool:
-    if volume:
-        return one == other
-    a, b = PurePosixPath(one), PurePosixPath(other)
-    return a == b or a in b.parents or b in a.parents
+def check_still_unused(instance: Instance) -> None:
+    """Look again at who has a node's data, right before its server is started.
+
+    With `--dry` nothing runs yet that will, and what runs may be stopped by then.
+    """
+    if not instance.host.trace.dry:
+        engines = {instance.node.host: instance.engine.containers()}
+        check_data_unused(instance, Observation({}, engines))
+
+
+def check_unused(instance: Instance, source: str, seen: Observation, *, volume: bool) -> None:
+    """Refuse a directory or volume of a node's host that a running container can write to."""
+    others = [c for n, c in seen.beside(instance).items() if n != instance.name and c.alive]
+    for other, mount in holders(instance.host, source, others, volume=volume):
+        raise hold.in_use(instance.name, source, other, mount)
+
+
+def check_place(instance: Instance) -> None:
+    """Refuse a directory that is the system's, or that holds or lies in our own secrets."""
+    data, home = instance.places.data, instance.host.home
+    where = f"nodes.{instance.name}.data: {instance.node.data}"
+    if reason := directories.no_place(data):
+        raise Refused(f"{where} is {data}, which {reason}: give the node a directory of its own.")
+    own, secrets = PurePosixPath(data), PurePosixPath(home) / "secrets"
+    if own == secrets or secrets in own.parents or own in secrets.parents:
+        raise Refused(
+            f"{where} is {data}, and the passwords lie in {secrets}: give the node a directory "
+            "of its own."
+        )
 
 
 def check_port(instance: Instance, seen: Observation) -> None:
@@ -151,7 +195,7 @@ def check_port(instance: Instance, seen: Observation) -> None:
     for other in seen.beside(instance).values():
         if other.name != node.name and other.alive:
             for address, port in other.ports:
-                if port == node.port and _same_address(address, node.listen):
+                if port == node.port and same_address(address, node.listen):
                     raise Refused(f"{_port(node)} is taken by the container {other.name}. {cure}")
     own = seen.beside(instance).get(instance.name)
     if own and own.planned:  # with --dry: what has the port now is the server that will be stopped
@@ -167,18 +211,18 @@ def check_port(instance: Instance, seen: Observation) -> None:
                 f"nodes.{node.name}.listen: {node.listen} is no address of {node.host} "
                 "(`ip address` there shows which it has)."
             )
-        if listener := _listener(line, node.listen, node.port):
-            raise Refused(f"{_port(node)} is taken by {listener}. {cure}")
+        if who := listener(line, node.listen, node.port):
+            raise Refused(f"{_port(node)} is taken by {who}. {cure}")
 
 
 def _port(node: Node) -> str:
     return f"Port {node.port}" if node.host == LOCAL else f"Port {node.port} of {node.host}"
 
 
-def _listener(line: str, listen: str, port: int) -> str:
+def listener(line: str, listen: str, port: int) -> str:
     """Return who has the port, from a line of ss or lsof; empty if at another address."""
     match = re.search(rf"(\S+):{port}\s", f"{line} ")
-    if not match or not _same_address(re.sub(r"[\[\]]|%.*", "", match[1]), listen):
+    if not match or not same_address(re.sub(r"[\[\]]|%.*", "", match[1]), listen):
         return ""
     who = re.search(r'users:\(\("([^"]+)",pid=(\d+)', line) or re.match(
         r"([^\s\[]+)\s+(\d+)\s", line
@@ -187,6 +231,7 @@ def _listener(line: str, listen: str, port: int) -> str:
     return f"the process {who[1]} (pid {who[2]})" if who and named else "another process"
 
 
-def _same_address(one: str, other: str) -> bool:
+def same_address(one: str, other: str) -> bool:
+    """Tell whether what listens on one address is in the way of what listens on the other."""
     anything = {"0.0.0.0", "::", "*", ""}  # noqa: S104
     return one == other or one in anything or other in anything

@@ -17,6 +17,8 @@ from pgherd.shell import Script, Tool, assignments
 SKEW_SECONDS = 2.0  # by which two clocks may differ before it is told
 LOOK_SECONDS = 30.0
 
+_KB = re.compile("[0-9]{1,15}")
+
 # `df` of the nearest directory that is there; -P is one line of POSIX columns, in KB.
 _LOOK = """\\
 docker version --format 'engine {{.Server.Version}} {{.Server.Os}}/{{.Server.Arch}}' || exit
@@ -68,6 +70,7 @@ def _report(group: Group, site: Site) -> HostReport:
     engine, _, platform = seen.get("engine", [""])[0].partition(" ")
     if not platform:
         return HostReport(site.name, names, f"The docker command of {site.name} says no version.")
+    free = [kb for kb in seen.get("free", []) if _KB.fullmatch(kb)]
     containers = (line.split(" ", 2) for line in seen.get("container", []))
     return HostReport(
         name=site.name,
@@ -76,7 +79,7 @@ def _report(group: Group, site: Site) -> HostReport:
         platform=platform,
         skew=about.skew,
         doubt=about.doubt,
-        free=min((int(free) * 1024 for free in seen.get("free", [])), default=None),
+        free=min((int(kb) * 1024 for kb in free), default=None),
         image=seen.get("image", [""])[0],
         containers=tuple((c[0], c[1]) for c in containers if c[2:] == [site.host.home]),
     )
@@ -96,7 +99,7 @@ def _look(group: Group, site: Site) -> dict[str, list[str]]:
     command = Tool("sh")["-s", "--", data]
     result = site.engine.must(command, stdin=script, timeout=LOOK_SECONDS, reads=True)
     seen: dict[str, list[str]] = {}
-    for line in result.out.splitlines():
+    for line in result.out.split("\n"):
         kind, _, rest = line.partition(" ")
         seen.setdefault(kind, []).append(rest)
     return seen

@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from pgherd.docker import Image
 from pgherd.errors import Refused
-from pgherd.postgres.facts import Disk
+from pgherd.postgres.facts import Disk, Facts
 from pgherd.postgres.group import Group
 from pgherd.postgres.observation import Observation, Seen
 from pgherd.steps import guards
+
+
+def foremost(facts: Mapping[str, Facts], asked: str) -> str | None:
+    """Return who counts as primary where several nodes are, and the only one where one is.
+
+    It is one of the system that the standbys are of, since timelines of two systems say nothing
+    beside each other; then the one that was promoted last, then the one that has standbys, then
+    the one that was asked for.
+    """
+    systems = {its.system_identifier for its in facts.values() if its.in_recovery}
+
+    def rank(name: str) -> tuple[bool, int, int, bool]:
+        its = facts[name]
+        return its.system_identifier in systems, its.timeline, len(its.senders), name == asked
+
+    return max((n for n, its in facts.items() if not its.in_recovery), key=rank, default=None)
 
 
 def alive(node: Seen) -> bool:
@@ -27,7 +45,7 @@ def refuse_two_primaries(
     Raises:
         Refused: with which is which, and what to do.
     """
-    leaders = {n: (d.system_identifier, d.position) for n, d in starting.items() if _leads(d)}
+    leaders = {n: (d.system_identifier, d.position) for n, d in starting.items() if leads(d)}
     if not leaders:
         return
     known = {**_others(group, seen, image, starting), **leaders}
@@ -39,11 +57,11 @@ def refuse_two_primaries(
             copied = group.topology.primary.name == name and its[0] == position[0]
             if down and (copied or its[0] < position[0]):
                 continue  # a copy not marked yet, a former primary: down, they keep nobody
-            raise Refused(_twins(group, name, other, position[0], its[0]))
+            raise Refused(_twins(group, seen, (name, other), position[0], its[0]))
         for other, disk in starting.items():
             refuse_older(other, disk, name, system, position[0])
     for name, node in seen.nodes.items():
-        silent = node.container and node.container.alive and not node.facts and not node.planned
+        silent = alive(node) and not node.facts and not node.planned
         if name not in starting and silent:
             raise Refused(
                 f"{name} runs and does not answer yet, so it is not known who is primary: "
@@ -55,15 +73,20 @@ def refuse_older(standby: str, disk: Disk, primary: str, system: str | None, tim
     """Refuse a primary with less history than its standby: that was promoted, and marked since."""
     if disk.system_identifier == system and disk.timeline > timeline:
         raise Refused(
-            f"{standby} was promoted and has the newer data (timeline {disk.timeline}, and "
-            f"{primary} is at {timeline}), but is marked as a standby: with {primary} as primary "
-            f"it would be lost. Remove standby.signal from the data of {standby}, run it "
-            f"(`invoke step.run-standby --node {standby}`), and let {primary} follow "
-            f"(`invoke seed-standby --node {primary}`)."
+            f"{has_newer(standby, disk.timeline, primary, timeline)}. It is marked as a standby, "
+            f"and with {primary} as primary that would be lost: remove standby.signal from the "
+            f"data of {standby}, run it (`invoke step.run-standby --node {standby}`), and let "
+            f"{primary} follow (`invoke rejoin {primary}`)."
         )
 
 
-def _leads(disk: Disk) -> bool:
+def has_newer(name: str, timeline: int, other: str, its: int) -> str:
+    """Say that a node was promoted after the one that it is to follow, by their timelines."""
+    return f"{name} was promoted and has newer data (timeline {timeline}; {other} is at {its})"
+
+
+def leads(disk: Disk) -> bool:
+    """Tell whether a server would run on this data as a primary."""
     return bool(disk.pg_version) and not disk.standby_signal and not disk.unfinished
 
 
@@ -81,13 +104,23 @@ def _others(
             disk = Disk()
             if guards.data_state(instance) == guards.FULL:
                 disk = instance.disk(image)
-            if _leads(disk):
+            if leads(disk):
                 found[name] = (disk.system_identifier, disk.position)
     return found
 
 
-def _twins(group: Group, name: str, other: str, mine: int, theirs: int) -> str:
-    """Return the sentence for two nodes of one system that are no standbys, by their timelines."""
+def _twins(group: Group, seen: Observation, both: tuple[str, str], mine: int, theirs: int) -> str:
+    """Return the sentence for two nodes of one system that are no standbys, by their timelines.
+
+    Of `both` the first is to be started. Beside a primary that serves, `rejoin` takes the way that
+    fits, also where one was cut short.
+    """
+    name, other = both
+    if other in seen.primaries and mine <= theirs:
+        return (
+            f"{other} is the primary, and {name} is not marked as a standby: beside {other} it "
+            f"would be a second primary. `invoke rejoin {name}` brings it back as a standby."
+        )
     if mine == theirs:
         if group.instance(other).node.upstream and not group.instance(name).node.upstream:
             name, other = other, name
@@ -102,5 +135,5 @@ def _twins(group: Group, name: str, other: str, mine: int, theirs: int) -> str:
     return (
         f"{former} was primary before {leader} was promoted: beside {leader} it would be a second "
         f"primary. With {former} stopped, `invoke step.run-standby --node {leader}` runs "
-        f"{leader}, and `invoke seed-standby --node {former}` makes {former} its standby."
+        f"{leader}, and `invoke rejoin {former}` makes {former} its standby."
     )

@@ -9,9 +9,10 @@ from pgherd.postgres.facts import Disk
 from pgherd.postgres.group import Group
 from pgherd.postgres.instance import STOP_SECONDS, Instance
 from pgherd.postgres.observation import Observation
-from pgherd.steps import connect, guards, sync
+from pgherd.steps import guards, settling
+from pgherd.steps.change import fence, interrupted, turn
 from pgherd.steps.image import ensure_image
-from pgherd.steps.leaders import refuse_two_primaries
+from pgherd.steps.leaders import alive, refuse_two_primaries
 from pgherd.steps.node import DataGone, bring_up, data_on, wait_serving
 
 # --- step 3 ---
@@ -25,7 +26,7 @@ def stop(group: Group, *, tolerant: bool = True) -> None:
     """
     with group.locked(tolerant=tolerant):
         seen = group.observe()
-        running = [i for i in group.instances.values() if _alive(seen, i)]
+        running = [i for i in group.instances.values() if alive(seen.nodes[i.name])]
         if not running:
             group.trace.note(f"{group.name}: already stopped")
         first = [i for i in running if i.name in seen.primaries]
@@ -35,14 +36,9 @@ def stop(group: Group, *, tolerant: bool = True) -> None:
             raise Unreachable(f"Not stopped is what is on {', '.join(group.away)}.")
 
 
-def _alive(seen: Observation, instance: Instance) -> bool:
-    container = seen.nodes[instance.name].container
-    return bool(container and container.alive)
-
-
-def _restarting(seen: Observation, instance: Instance) -> bool:
-    container = seen.nodes[instance.name].container
-    return bool(container and container.status == "restarting")
+def _is(seen: Observation, name: str, status: str) -> bool:
+    container = seen.nodes[name].container
+    return bool(container and container.status == status)
 
 
 def stop_instances(group: Group, instances: list[Instance], *, clean: bool = True) -> None:
@@ -93,13 +89,15 @@ def start(group: Group) -> None:
         seen = group.observe()
         for instance in group.instances.values():
             guards.check_name(group, instance, seen)
-        if failing := [i for i in group.instances.values() if _restarting(seen, i)]:
+        if failing := [i for i in group.instances.values() if _is(seen, i.name, "restarting")]:
             stop_instances(group, failing, clean=False)  # to look at its data, and lay settings
             seen = group.observe()
         image = ensure_image(group, seen)
+        seen = _unmarked(group, seen)
         down = _startable(group, seen, image)
-        if not down:
-            runs = any(_alive(seen, instance) for instance in group.instances.values())
+        fenced = [n for n, s in seen.nodes.items() if fence.is_fenced(s.container) and not alive(s)]
+        if not down and not fenced:
+            runs = any(map(alive, seen.nodes.values()))
             nothing = "already started" if runs else "nothing to start: `invoke setup-master`"
             group.trace.note(f"{group.name}: {nothing}")
         starting = [group.instance(name) for name in down]
@@ -108,12 +106,32 @@ def start(group: Group) -> None:
             starting,
         )
         side_by_side(lambda i: wait_serving(group, i), starting)
-        _settle(group)
+        for name in (name for name in fenced if name not in down):
+            group.trace.note(
+                f"{name}: not started, as its restart policy is `no`, which a failover or a "
+                f"restore leaves: `invoke rejoin {name}`"
+            )
+        settling.settle(group)
+
+
+def _unmarked(group: Group, seen: Observation) -> Observation:
+    """Let a primary go on as one that a switchover which was cut short has marked as a standby."""
+    marked = [n for n in seen.primaries if (f := seen.nodes[n].facts) and f.marked]
+    if marked:
+        seen = turn.settled(group, seen)
+    for name in (n for n in marked if n in seen.primaries):
+        group.trace.note(f"{name}: a switchover was cut short; it goes on as the primary")
+        interrupted.unmark(group.instance(name))
+    return seen
 
 
 def _startable(group: Group, seen: Observation, image: Image) -> dict[str, Disk]:
     """Return the nodes that are down and have a database, by name; refuse what must not run."""
-    found = _down(group, seen, image)
+    found = [
+        (instance, disk)
+        for instance, disk in _down(group, seen, image)
+        if not _behind_fence(instance, seen, disk)
+    ]
     for instance, disk in found:
         refuse_half_copied(instance, disk)
     down = {i.name: d for i, d in found if d.pg_version and not d.half_made}
@@ -124,6 +142,12 @@ def _startable(group: Group, seen: Observation, image: Image) -> dict[str, Disk]
     return down
 
 
+def _behind_fence(instance: Instance, seen: Observation, disk: Disk) -> bool:
+    """Tell whether a failover fenced this node: started like this, it would follow nobody."""
+    container = seen.nodes[instance.name].container
+    return fence.is_fenced(container) and disk.standby_signal
+
+
 def _down(group: Group, seen: Observation, image: Image) -> list[tuple[Instance, Disk]]:
     """Look at the data of each server that is down; that of the first primary has to be there."""
 
@@ -131,12 +155,13 @@ def _down(group: Group, seen: Observation, image: Image) -> list[tuple[Instance,
         try:
             return data_on(group, instance, image, seen.nodes[instance.name].container)
         except DataGone as fault:
-            if instance.node.upstream is None:
+            if instance.node.upstream is None and not seen.primaries:
                 raise
-            group.trace.note(fault.sentence)
+            gone = f"its data is gone: `invoke rejoin {instance.name}` seeds it anew"
+            group.trace.note(f"{instance.name}: {gone}" if seen.primaries else fault.sentence)
             return Disk()
 
-    down = [i for i in group.instances.values() if not _alive(seen, i)]
+    down = [i for i in group.instances.values() if not alive(seen.nodes[i.name])]
     return list(zip(down, side_by_side(look, down), strict=True))
 
 
@@ -147,34 +172,3 @@ def refuse_half_copied(instance: Instance, disk: Disk) -> None:
             f"The data of {instance.name} is an unfinished copy, left by a run that was cut short: "
             f"`invoke seed-standby --node {instance.name}` makes it anew."
         )
-
-
-def _paused(seen: Observation, name: str) -> bool:
-    container = seen.nodes[name].container
-    return bool(container and container.status == "paused")
-
-
-def _settle(group: Group) -> None:
-    """Say what came up, as what; make slots that are missing; wait for synchronous standbys."""
-    if group.trace.dry:
-        return
-    seen = group.observe()
-    for name, node in seen.nodes.items():
-        if node.facts:
-            role = "standby" if node.facts.in_recovery else "primary"
-            group.trace.note(f"{name}: serves, as {role}")
-        elif node.container:
-            group.trace.note(f"{name}: does not answer. {node.silence}")
-    silent = [n for n, s in seen.nodes.items() if s.container and s.container.alive and not s.facts]
-    if silent:
-        paused = "`docker unpause` it" if _paused(seen, silent[0]) else "its log tells why"
-        raise Error(f"{silent[0]} runs and does not answer: {paused} (`invoke logs`).")
-    for name in seen.primaries:
-        facts = seen.nodes[name].facts
-        for standby in group.topology.standbys:
-            theirs = seen.nodes[standby.name].facts
-            follows = theirs and theirs.in_recovery and theirs.primary_slot == standby.slot
-            if facts and follows and not facts.slot(standby.slot):
-                connect.ensure_slot(group.instance(standby.name), group.instance(name))
-        if facts and facts.sync_names:
-            sync.wait_counting(group.instance(name), facts.sync_names)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from pgherd.docker import docker
-from pgherd.errors import Refused
+from pgherd.errors import Refused, quoted
 from pgherd.host.together import WORKERS, side_by_side
 from pgherd.postgres.group import Group
 from pgherd.postgres.instance import Instance
@@ -18,6 +19,13 @@ for name; do
   docker logs --tail "$tail" "$name" 2>&1 | sed "${head:+s/^/$name | /}"
 done
 """
+
+
+def lines(text: str) -> int:
+    """Read a number of lines. Raises Refused for what is none."""
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        raise Refused(f"--tail is a number of lines, not {quoted(text)}.")
+    return int(text)
 
 
 def logs(group: Group, name: str, *, tail: int, follow: bool, show: Callable[[str], None]) -> None:

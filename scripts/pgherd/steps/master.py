@@ -8,11 +8,12 @@ from pgherd.docker import Image, Mount
 from pgherd.errors import Refused
 from pgherd.host.together import side_by_side
 from pgherd.postgres import scripts
+from pgherd.postgres.failed import ScriptFailed
 from pgherd.postgres.group import Group
-from pgherd.postgres.instance import Instance, ScriptFailed
+from pgherd.postgres.instance import Instance
 from pgherd.postgres.observation import Observation
 from pgherd.shell import Tool
-from pgherd.steps import guards, leaders, lifecycle, seeding
+from pgherd.steps import aside, guards, leaders, lifecycle
 from pgherd.steps.hosts import tell_differences
 from pgherd.steps.image import ensure_image, find_image
 from pgherd.steps.node import (
@@ -21,14 +22,13 @@ from pgherd.steps.node import (
     bring_up,
     data_on,
     keep,
-    lay_passfile,
     make_directories,
-    private_fragment,
     run_container,
     serve,
     settings_fragment,
     with_settings,
 )
+from pgherd.steps.private import lay_private, private_fragment
 
 NOT_EMPTY, VANISHED = 65, 66  # exit codes of sh/initdb.sh
 
@@ -92,7 +92,10 @@ def _refuse_other_primary(group: Group, seen: Observation) -> None:
     others = [name for name in seen.primaries if name != master.name]
     follow = f"`invoke seed-standby --node {master.name}` makes it follow"
     if facts and facts.in_recovery:
-        raise Refused(f"{master.name} is a standby now; setup-master never promotes.")
+        raise Refused(
+            f"{master.name} is a standby now; setup-master never promotes. `invoke switchover --to "
+            f"{master.name}` makes it the primary again."
+        )
     for name in others:
         other = seen.nodes[name].facts
         if facts and other and other.system_identifier == facts.system_identifier:
@@ -115,11 +118,11 @@ def make_database(group: Group, instance: Instance, image: Image) -> None:
     """Make a new database in the node's empty data directory, with its settings laid in."""
     data = instance.node.data
     if guards.data_state(instance) == guards.FULL:  # half made, by a run that was killed
-        seeding.set_aside(group, instance, image)
+        aside.set_aside(group, instance, image, why="half made by setup-master")
     group.trace.note(f"{instance.name}: making a database in {data} (image {image.ref})")
     own = _initdb_scripts(instance)
     superuser = group.passwords.of("postgres")
-    private = private_fragment(group)
+    private = private_fragment(group, instance)
     make_directories(group, instance)
     script = scripts.compose(
         private,
@@ -166,10 +169,10 @@ def _initdb_scripts(instance: Instance) -> str | None:
 def allow_replication(group: Group, instance: Instance) -> None:
     """Step 6: settings, the role replicator and the rule that lets it in, on a running server."""
     secret = scripts.password("password", group.passwords.of("replicator"))
-    out = serve(instance, secret, "role", "passfile-current")
+    out = serve(group, instance, secret, "role", "passfile-current")
     image = find_image(group)
     if "stale passfile" in out and image:
-        lay_passfile(group, instance, image)
+        lay_private(group, instance, image)
     changed = keep(instance, out)
     group.served.add(instance.name)
     if changed or group.trace.dry:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 from pgherd import config
@@ -11,16 +12,21 @@ from pgherd.docker import GROUP_LABEL, Container, Image, docker
 from pgherd.errors import Refused
 from pgherd.postgres import conf, scripts
 from pgherd.postgres.facts import Disk
+from pgherd.postgres.failed import ScriptFailed
 from pgherd.postgres.group import Group
-from pgherd.postgres.instance import PGDATA, PRIVATE, READY_SECONDS, Instance, ScriptFailed
+from pgherd.postgres.instance import PGDATA, READY_SECONDS, Instance
 from pgherd.shell import Script, Tool
-from pgherd.steps import guards
+from pgherd.steps import belonging, guards
+from pgherd.steps.hba import hba_values
 from pgherd.steps.image import find_image
+from pgherd.steps.private import lay_private, private_fragment
+from pgherd.steps.tls import laid
 
 T = TypeVar("T")
 
 BAD_SETTINGS = 72  # the exit code of sh/check-settings.sh
 CHECK = "check-settings"
+DELAY = "recovery_min_apply_delay"
 
 
 class DataGone(Refused):
@@ -54,32 +60,15 @@ def data_on(group: Group, instance: Instance, image: Image, container: Container
         raise DataGone(group, instance)
     if disk.empty or disk.unfinished:
         return disk
-    check_major(instance, disk, image)
+    belonging.check_major(instance, disk, image)
+    belonging.check_group_of_data(group, instance, disk)
     return disk
-
-
-def check_major(instance: Instance, disk: Disk, image: Image) -> None:
-    """Refuse a directory that is no database, or one of another major version than the image."""
-    major = image.env.get("PG_MAJOR")
-    where = f"{instance.name}: {instance.node.data}"
-    if disk.pg_version is None:
-        raise Refused(
-            f"{where} is not empty and has no PostgreSQL database in it. "
-            "Empty it or move it away, or choose another `data`."
-        )
-    if major and disk.pg_version != major:
-        raise Refused(
-            f"{where} is a database of PostgreSQL {disk.pg_version}, and the image {image.ref} has "
-            f"{major}. Ask for an image of {disk.pg_version}, or choose another `data`."
-        )
 
 
 def make_directories(group: Group, instance: Instance) -> None:
     """Make the node's directories or its volume; the one for secrets is ours alone."""
     places = instance.places
-    made = instance.host.run(Tool("mkdir")["-p", "-m", "700", "--", places.private])
-    if not made.ok:
-        raise Refused(f"{instance.name}: its private directory: {made.err.strip()}")
+    make_private(instance)
     if volume := instance.node.volume:
         if not instance.engine.volume_exists(volume):
             label = f"{GROUP_LABEL}={group.name}"
@@ -90,10 +79,21 @@ def make_directories(group: Group, instance: Instance) -> None:
         raise Refused(f"{instance.name}: its directory cannot be made: {result.err.strip()}")
 
 
+def make_private(instance: Instance) -> None:
+    """Make the node's directory for what is no data."""
+    made = instance.host.run(Tool("mkdir")["-p", "-m", "700", "--", instance.places.private])
+    if not made.ok:
+        raise Refused(f"{instance.name}: its private directory: {made.err.strip()}")
+
+
 def adopt(group: Group, instance: Instance, image: Image) -> None:
     """Make an existing database ready to be run: passfile, settings, the mark that it is here."""
     make_directories(group, instance)
-    pieces: list[Script | str] = [private_fragment(group), "adopted", settings_fragment(instance)]
+    pieces: list[Script | str] = [
+        private_fragment(group, instance),
+        "adopted",
+        settings_fragment(instance),
+    ]
     with_settings(instance, lambda: instance.offline(image, scripts.compose(*pieces, CHECK)))
 
 
@@ -114,12 +114,6 @@ def with_settings(instance: Instance, act: Callable[[], T]) -> T:
         ) from None
 
 
-def private_fragment(group: Group) -> Script:
-    """Return the fragment that lays the passfile."""
-    secret = group.passwords.of("replicator")
-    return scripts.password("password", secret) + scripts.fragment("passfile")
-
-
 def settings_fragment(instance: Instance) -> str:
     """Return the fragment that lays the node's settings into its data directory."""
     include = "include 'pgherd.conf'\n"
@@ -131,9 +125,15 @@ def settings_fragment(instance: Instance) -> str:
     )
 
 
+def delayed(instance: Instance) -> bool:
+    """Tell whether the topology asks the node to replay later than it receives."""
+    return any(name.lower() == DELAY for name in instance.node.settings)
+
+
 def settings(instance: Instance) -> str:
     """Return the text of the node's pgherd.conf."""
-    extra = {"cluster_name": instance.name, **instance.node.settings}
+    tls = laid.settings(instance)
+    extra = {"cluster_name": instance.name, **tls, **instance.node.settings}
     return conf.render_settings(config.conf_file("postgresql.conf"), extra)
 
 
@@ -150,7 +150,12 @@ def bring_up(
 def run_container(
     group: Group, instance: Instance, image: Image, container: Container | None
 ) -> None:
-    """Start the node's container, or make it; does not wait until it serves."""
+    """Start the node's container, or make it; does not wait until it serves.
+
+    Raises:
+        Refused: by now another container has its data.
+    """
+    guards.check_still_unused(instance)
     if container and guards.check_spec(instance, container, image):
         group.trace.note(f"{instance.name}: starting it")
         instance.engine.start(container)
@@ -166,36 +171,47 @@ def run_container(
     instance.run_server(image)
 
 
-def wait_serving(group: Group, instance: Instance) -> None:
-    """Wait until a server answers; bring its settings, rules and passfile up to date."""
+def wait_serving(group: Group, instance: Instance, *more: str | Script) -> None:
+    """Wait until a server answers; bring its settings, rules and passfile up to date; do more."""
     secret = scripts.password("password", group.passwords.of("replicator"))
-    out = serve(instance, secret, "passfile-current")
+    out = serve(group, instance, secret, "passfile-current", *more)
     keep(instance, out)
     image = find_image(group)
     if "stale passfile" in out and image:
-        lay_passfile(group, instance, image)
+        lay_private(group, instance, image)
 
 
-def lay_passfile(group: Group, instance: Instance, image: Image) -> None:
-    """Lay the passfile anew; the server has its directory read-only, and reads it at each try."""
-    group.trace.note(f"{instance.name}: brought up to date: passfile")
-    private = [mount for mount in instance.mounts() if mount.target == PRIVATE]
-    instance.offline(image, scripts.compose(private_fragment(group)), mounts=private)
+def serve(group: Group, instance: Instance, *more: str | Script) -> str:
+    """Run the script of `serving_script`; a setting that PostgreSQL does not take is refused.
+
+    With TLS key and certificates are laid first where they are not as they ought to be.
+    """
+    script = serving_script(group, instance, *more)
+    run = partial(instance.execute, script, READY_SECONDS + 60.0)
+    return with_certificates(group, instance, lambda: with_settings(instance, run))
 
 
-def serve(instance: Instance, *more: str | Script) -> str:
-    """Run the script of `serving_script`; a setting that PostgreSQL does not take is refused."""
-    script = serving_script(instance, *more)
-    return with_settings(instance, lambda: instance.execute(script, READY_SECONDS + 60.0))
+def with_certificates(group: Group, instance: Instance, act: Callable[[], str]) -> str:
+    """Do what begins with `laid.current`; where that tells of it, lay them and do it again."""
+    stale = group.trace.dry and laid.seen_stale(group, instance)
+    out = "" if stale else act()
+    if stale or laid.STALE in out:
+        if image := find_image(group):
+            lay_private(group, instance, image, "certificates")
+        out = act()
+    return out
 
 
-def serving_script(instance: Instance, *more: str | Script) -> Script:
+def serving_script(group: Group, instance: Instance, *more: str | Script) -> Script:
     """Return the script that waits for a server and brings its files up to date, and does more."""
     return scripts.compose(
         "ready",
+        *laid.current(group, instance),
         settings_fragment(instance),
         CHECK,
+        *laid.switched_on(instance),
         "hba",
+        *(["delay"] if delayed(instance) else []),
         *more,
         "reload",
         seconds=READY_SECONDS,
@@ -207,7 +223,7 @@ def serving_script(instance: Instance, *more: str | Script) -> Script:
 def keep(instance: Instance, out: str) -> list[str]:
     """Say what a script of `serving_script` changed, and what waits for a restart; return both."""
     note = instance.host.trace.note
-    changed = scripts.changes(out)
+    changed = list(dict.fromkeys(scripts.changes(out)))
     if changed:
         note(f"{instance.name}: brought up to date: {', '.join(changed)}")
     for line in out.splitlines():
@@ -215,21 +231,3 @@ def keep(instance: Instance, out: str) -> list[str]:
             due = line.removeprefix("restart ")
             note(f"{instance.name}: a restart is due for {due}: `invoke stop start`")
     return changed
-
-
-def hba_values(instance: Instance) -> dict[str, str]:
-    """Return the variables of `sh/hba.sh` for a node."""
-    return {"rules": hba_rules(instance), "elsewhere": " ".join(instance.places.elsewhere)}
-
-
-def hba_rules(instance: Instance) -> str:
-    """Return the rules of conf/pg_hba.conf that the node needs, without comments.
-
-    `$neighbours` is its network, if others of the group are on it; the node itself fills in
-    $gateway and $elsewhere.
-    """
-    lines = config.conf_file("pg_hba.conf").splitlines()
-    rules = [line for line in lines if line.strip() and not line.startswith("#")]
-    if not instance.places.neighbours:
-        rules = [rule for rule in rules if "$neighbours" not in rule]
-    return "\n".join(rule.replace("$neighbours", "samenet") for rule in rules)

@@ -6,9 +6,10 @@ from pgherd.docker import Image
 from pgherd.errors import Refused
 from pgherd.postgres.group import Group
 from pgherd.postgres.instance import Instance
-from pgherd.steps import connect, guards, leaders, lifecycle, master, seeding, sync
+from pgherd.steps import aside, connect, guards, leaders, lifecycle, master, sync
 from pgherd.steps.image import ensure_image
 from pgherd.steps.node import bring_up, data_on, run_container, wait_serving
+from pgherd.steps.seed import seeding
 
 
 def run_master(group: Group) -> None:
@@ -46,7 +47,7 @@ def set_aside(group: Group, name: str) -> None:
     """Step 4."""
     with group.locked():
         instance, image = _down(group, name)
-        if seeding.set_aside(group, instance, image) is None:
+        if aside.set_aside(group, instance, image, why="step.set-aside") is None:
             group.trace.note(f"{name}: nothing to set aside")
 
 
@@ -149,9 +150,9 @@ def _refuse_leader(group: Group, instance: Instance, image: Image) -> None:
             if theirs.timeline >= mine.timeline:
                 return
             raise Refused(
-                f"{instance.name} was promoted and has the newest data (timeline {mine.timeline}; "
-                f"{name} is at {theirs.timeline}): it is the primary. `invoke step.run-standby "
-                f"--node {instance.name}` runs it, `invoke seed-standby --node {name}` follows."
+                f"{leaders.has_newer(instance.name, mine.timeline, name, theirs.timeline)}: it is "
+                f"the primary. `invoke step.run-standby --node {instance.name}` runs it, and "
+                f"`invoke rejoin {name}` lets {name} follow."
             )
 
 

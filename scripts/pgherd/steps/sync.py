@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from pgherd.errors import DeadlinePassed, Refused
+from collections.abc import Sequence
+from typing import Any
+
+from pgherd.errors import DeadlinePassed, Error, Refused
 from pgherd.postgres import conf, scripts
 from pgherd.postgres.facts import Facts
 from pgherd.postgres.group import Group
 from pgherd.postgres.instance import Instance
-from pgherd.sync import Sync
+from pgherd.sync import WILDCARD, Sync, same_name
+from pgherd.topology import Topology
 
 SYNC_SECONDS = 60
+HUNG_SECONDS = 3.0  # a commit that waits longer than this for a standby hangs
 
 
 def read_sync(names: str) -> Sync | None:
@@ -24,6 +29,11 @@ def read_sync(names: str) -> Sync | None:
         return None
 
 
+def in_words(names: str) -> str:
+    """Return what a list of standbys makes a primary."""
+    return f"synchronous: {names}" if names else "asynchronous"
+
+
 def counting(sync: Sync, facts: Facts, *, without: str = "") -> int:
     """Return how many standbys stream now that a commit may wait for."""
     names = {
@@ -32,6 +42,11 @@ def counting(sync: Sync, facts: Facts, *, without: str = "") -> int:
         if s.streaming and sync.matches(s.application_name)
     }
     return len(names - {without.lower()})
+
+
+def hung_long(facts: Facts) -> list[dict[str, Any]]:
+    """Return the commits that wait for a standby, of statements that began long ago."""
+    return [w for w in facts.sync_waiters if float(w["seconds"]) > HUNG_SECONDS]
 
 
 def waits_for(facts: Facts, application_name: str) -> bool:
@@ -51,12 +66,15 @@ def require_sync(group: Group, primary: Instance, facts: Facts | None, *, defer:
 
     Raises:
         Refused: too few stream: set now, it would make every commit wait.
+        Error: it is so already, and too few stream.
     """
     asked = group.topology.sync_for(primary.node)
     names = asked.render() if asked else ""
     if facts and facts.sync_names == names:
         kind = f"synchronous: {names}" if names else "asynchronous, as asked"
         group.trace.note(f"{primary.name}: already {kind}")
+        if asked and not defer:
+            _see_met(primary, asked, facts)
         return
     if asked and facts and (found := counting(asked, facts)) < asked.count:
         wanted = f"{primary.name}: {names} needs {asked.count} standbys that stream, and {found} do"
@@ -64,8 +82,37 @@ def require_sync(group: Group, primary: Instance, facts: Facts | None, *, defer:
             raise Refused(f"{wanted}. Set now, it would make every commit wait: seed them first.")
         group.trace.note(f"{wanted}; it stays as it is until then")
         return
-    group.trace.note(f"{primary.name}: {f'synchronous: {names}' if names else 'asynchronous'}")
+    group.trace.note(f"{primary.name}: {in_words(names)}")
     set_names(primary, names, asked.count if asked else 0)
+
+
+def _see_met(primary: Instance, asked: Sync, facts: Facts) -> None:
+    """Raise Error where fewer standbys stream than commits wait for already."""
+    if (found := counting(asked, facts)) < asked.count:
+        raise Error(
+            f"{primary.name}: {asked.render()} needs {asked.count} standbys that stream, and "
+            f"{found} do, so commits wait: `invoke start` if one is down, `invoke rejoin` for one "
+            "that lost its way; `invoke sync --off` lets commits go on without."
+        )
+
+
+def shortened(facts: Facts, away: list[str]) -> Sync | None:
+    """Return whom commits may wait for once these standbys are gone; None for nobody.
+
+    The count is lowered to what streams without them: a commit is never made to wait for a standby
+    that is not there.
+    """
+    sync = read_sync(facts.sync_names)
+    if sync is None or not any(sync.matches(name) for name in away):
+        return sync
+    rest = tuple(n for n in sync.names if not any(same_name(n, name) for name in away))
+    streaming = {
+        s.application_name.lower()
+        for s in facts.senders
+        if s.streaming and any(n == WILDCARD or same_name(n, s.application_name) for n in rest)
+    }
+    count = min(sync.count, len(streaming - {name.lower() for name in away}))
+    return Sync(method=sync.method, count=count, names=rest) if rest and count else None
 
 
 def set_names(primary: Instance, names: str, count: int) -> None:
@@ -73,6 +120,29 @@ def set_names(primary: Instance, names: str, count: int) -> None:
     literal = conf.sql_literal(names)
     script = scripts.compose("sync-names", names=literal, count=count, seconds=SYNC_SECONDS)
     primary.execute(script, SYNC_SECONDS + 30.0)
+
+
+def refuse_hopeless(
+    primary: Instance, names: str, topology: Topology, running: Sequence[str]
+) -> None:
+    """Do not wait for standbys that cannot come: fewer run than commits wait for.
+
+    `running` are the application names of the group's nodes that run.
+
+    Raises:
+        Error: so it is. Not where the list may be met by standbys that the topology does not have.
+    """
+    sync = read_sync(names)
+    ours = [node.application_name for node in topology.nodes.values()]
+    if sync is None or any(not any(same_name(n, name) for name in ours) for n in sync.names):
+        return
+    there = sum(sync.matches(name) for name in running)
+    if there < sync.count:
+        needed = f"{sync.count} {'is' if sync.count == 1 else 'are'} needed, and {there} run"
+        raise Error(
+            f"{primary.name} is synchronous ({names}): {needed}, so commits wait. `invoke status` "
+            "says what becomes of the others; `invoke sync --off` lets commits go on without."
+        )
 
 
 def wait_counting(primary: Instance, names: str) -> None:

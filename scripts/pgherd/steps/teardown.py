@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 from pgherd.docker import GROUP_LABEL, Image, docker
 from pgherd.errors import Error, Refused, Unreachable
 from pgherd.host import LOCAL, Host
@@ -14,9 +12,9 @@ from pgherd.postgres.instance import PGDATA, PRIVATE, Instance
 from pgherd.postgres.site import Site
 from pgherd.shell import Tool
 from pgherd.steps import guards
+from pgherd.steps.aside import move_aside, name_aside, set_aside
 from pgherd.steps.image import ensure_image
 from pgherd.steps.lifecycle import stop
-from pgherd.steps.seeding import move_aside, set_aside
 
 
 def down(group: Group, *, delete: bool = False) -> None:
@@ -56,8 +54,7 @@ def _remove_from(group: Group, site: Site) -> bool:
         group.trace.note(f"{container.name}: removing its container")
         site.engine.remove(container)
     network = site.engine.network(group.network)
-    labels = (network or {}).get("Labels") or {}
-    there = labels.get(GROUP_LABEL) == group.name
+    there = network is not None and network.labels.get(GROUP_LABEL) == group.name
     if there:
         where = "" if site.name == LOCAL else f" of {site.name}"
         group.trace.note(f"{group.network}: removing the network{where}")
@@ -97,7 +94,7 @@ def _clear(group: Group, instance: Instance, image: Image, *, delete: bool) -> N
         group.trace.note(f"{instance.name}: {instance.node.data} is not this group's; left alone")
         return
     if state == guards.FULL and not delete:
-        set_aside(group, instance, image, unfinished=True)
+        set_aside(group, instance, image, unfinished=True, why="down --purge")
     elif state != guards.ABSENT and delete:
         group.trace.note(f"{instance.name}: deleting {instance.node.data}")
         data = [mount for mount in instance.mounts() if mount.target == PGDATA]
@@ -109,10 +106,10 @@ def _clear(group: Group, instance: Instance, image: Image, *, delete: bool) -> N
     elif delete and state != guards.ABSENT:
         instance.host.run(Tool("rmdir")["--", instance.places.data])
     if delete:
-        _clear_private(instance, image)
+        clear_private(instance, image)
 
 
-def _clear_private(instance: Instance, image: Image) -> None:
+def clear_private(instance: Instance, image: Image) -> None:
     """Empty the private directory, which belongs to the container's user."""
     if instance.host.run(Tool("test")["-d", instance.places.private], reads=True).ok:
         private = [mount for mount in instance.mounts() if mount.target == PRIVATE]
@@ -135,10 +132,11 @@ def _secrets(group: Group) -> list[tuple[Host, str]]:
 def _clear_secrets(group: Group, host: Host, directory: str, *, delete: bool) -> None:
     where = "" if host.name == LOCAL else f" on {host.name}"
     if delete:
+        group.trace.note(f"{group.name}: deleting its passwords{where}")
         result = host.run(Tool("rm")["-rf", "--", directory])
         if not result.ok:
             raise Error(f"{directory}{where} could not be deleted: {result.err.strip()}")
         return
-    aside = f"{directory}_bk_{datetime.now(UTC).strftime('%Y%m%dT%H%M%SZ')}"
+    aside = name_aside(directory)
     group.trace.note(f"{group.name}: setting its passwords{where} aside as {aside}")
-    move_aside(host, directory, aside)
+    move_aside(host, directory, aside, f"passwords of {group.name}: down --purge")

@@ -64,7 +64,7 @@ STEPS = (
 def look(group: Group) -> list[Step]:
     """Return the steps with what is done now, as Docker, PostgreSQL and the files tell."""
     seen = group.observe(tolerant=True)
-    first, second = group.master, first_standby(group)
+    first, second = _roles(group, seen)
     a, b = seen.nodes[first.name], seen.nodes[second.name]
     ca, cb = a.container, b.container
     mine, theirs = _state(group, second, seen), _state(group, first, seen)
@@ -86,6 +86,15 @@ def look(group: Group) -> list[Step]:
     return [
         Step(s.number, s.task, s.does, s.line, how.get(s.task) or _yes(done[s.task])) for s in STEPS
     ]
+
+
+def _roles(group: Group, seen: Observation) -> tuple[Instance, Instance]:
+    """Return who is master and standby: as observed, or as asked where none is primary."""
+    master, standby = group.master, first_standby(group)
+    if len(seen.primaries) != 1 or seen.primaries == [master.name]:
+        return master, standby
+    primary = group.instance(seen.primaries[0])
+    return primary, master if primary is standby else standby
 
 
 def _yes(done: bool) -> str:

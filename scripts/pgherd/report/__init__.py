@@ -4,30 +4,32 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
-from pgherd.rules import LOCAL, only_here, reachable
-from pgherd.steps.hosts import HostReport
-from pgherd.steps.tutorial import Step
-from pgherd.topology import Node, Topology
-from pgherd.verify import Verdict
+from pgherd.errors import Refused
+from pgherd.report import uris
+from pgherd.report.text import one_line, table
+
+if TYPE_CHECKING:  # a task pays for what it needs only: psycopg takes a while to import
+    from pgherd.steps.hosts import HostReport
+    from pgherd.steps.tutorial import Step
+    from pgherd.topology import Topology
+    from pgherd.verify import Verdict
 
 
-def table(rows: Iterable[Sequence[object]]) -> str:
-    """Return rows as columns of equal width, without trailing blanks."""
-    texts = [[str(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*texts, strict=True)] if texts else []
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in texts
-    )
+def verdict(*, json_: bool, tap: bool) -> Callable[[Verdict], str]:
+    """Return what writes a verdict as it is asked for. Raises Refused for two ways at once."""
+    if json_ and tap:
+        raise Refused("--json and --tap contradict each other.")
+    return verdict_json if json_ else verdict_tap if tap else verdict_text
 
 
 def verdict_text(verdict: Verdict) -> str:
     """Return a line for each check with its evidence, the cures, the log lines and a summary."""
     rows = [
-        ["ok" if c.ok else "FAIL", c.name, c.node, _one_line(c.evidence)] for c in verdict.checks
+        ["ok" if c.ok else "FAIL", c.name, c.node, one_line(c.evidence)] for c in verdict.checks
     ]
     lines = []
     for line, check in zip(table(rows).splitlines(), verdict.checks, strict=True):
@@ -37,10 +39,6 @@ def verdict_text(verdict: Verdict) -> str:
     failed = sum(not check.ok for check in verdict.checks)
     result = "passed" if verdict.ok else f"FAILED: {failed} of {len(verdict.checks)} checks"
     return "\n".join([*lines, f"verify of {verdict.group}: {result} ({verdict.seconds:.1f} s)"])
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
 
 
 def verdict_json(verdict: Verdict) -> str:
@@ -74,37 +72,6 @@ def steps_text(steps: Sequence[Step]) -> str:
         f"{row}\n      instead of: {step.line}" for row, step in zip(lines[1:], steps, strict=True)
     ]
     return "\n".join([lines[0], *body, "Each is a task: invoke step.run-master, and so on."])
-
-
-def uris(topology: Topology) -> list[str]:
-    """Return a connection string for each node, then one for whichever node is primary.
-
-    They hold no password: libpq takes it from PGPASSWORD or a passfile.
-    """
-    places = [f"{_host(node)}:{node.port}" for node in topology.nodes.values()]
-    single = [f"postgresql://postgres@{place}/postgres" for place in places]
-    both = f"postgresql://postgres@{','.join(places)}/postgres?target_session_attrs=read-write"
-    return [*single, both]
-
-
-def tunnels(topology: Topology, over: Mapping[str, Sequence[str]]) -> list[str]:
-    """Return a command for each remote host whose ports are for itself only: a way to them.
-
-    `over` has the command that carries another one to a host, by the host's name.
-    """
-    hidden: dict[str, list[str]] = {}
-    for node in topology.nodes.values():
-        if node.host != LOCAL and only_here(reachable(node.published_at)):
-            hidden.setdefault(node.host, []).append(f"{node.port}:{_host(node)}:{node.port}")
-    return [
-        shlex.join([over[host][0], "-N", *(f"-L{way}" for way in ways), *over[host][1:]])
-        for host, ways in hidden.items()
-    ]
-
-
-def _host(node: Node) -> str:
-    address = reachable(node.published_at)
-    return f"[{address}]" if ":" in address else address
 
 
 def hosts_text(reports: Sequence[HostReport]) -> str:
@@ -148,14 +115,16 @@ def _size(count: int | None) -> str:
     return "?" if count is None else f"{count / 1e9:.1f} GB"
 
 
-def summary(topology: Topology, password_file: str, over: Mapping[str, Sequence[str]]) -> str:
+def summary(
+    topology: Topology, password_file: str, trusted: str, over: Mapping[str, Sequence[str]]
+) -> str:
     """Return what there is after a demo: the nodes, how to connect, what to try next.
 
-    `over` is as `tunnels` has it.
+    `trusted` is as `uris.Wanted` has it, `over` as `uris.tunnels`.
     """
     nodes = list(topology.nodes.values())
     standby = topology.standbys[0].name if topology.standbys else nodes[0].name
-    *single, both = uris(topology)
+    *single, both = uris.lines(topology, uris.Wanted(trusted=trusted))
     rows = [
         (node.name, "primary" if node.upstream is None else f"standby of {node.upstream}", uri)
         for node, uri in zip(nodes, single, strict=True)
@@ -165,12 +134,16 @@ def summary(topology: Topology, password_file: str, over: Mapping[str, Sequence[
         "psql": "a session on the primary",
         f"psql --node {standby}": "one on the standby, which refuses writes",
         "steps": "what was done, step by step",
+        "status": "is all well?",
+        f"switchover --to {standby}": "the standby becomes the primary, and nothing is lost",
         "logs --follow": "the logs of all servers",
         "stop start": "and they find each other again",
         "down": "remove the containers, keep the data",
     }
     next_lines = "\n".join(f"  {f'{invoke} {task}':<40} {does}" for task, does in further.items())
-    ways = "".join(f"first, to reach them from here: {way}\n" for way in tunnels(topology, over))
+    ways = "".join(
+        f"first, to reach them from here: {way}\n" for way in uris.tunnels(topology, over)
+    )
     return f"""
 {table(rows)}
 whichever is primary: {both}

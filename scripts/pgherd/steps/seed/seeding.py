@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
-from pgherd.docker import GROUP_LABEL, Image, Mount, docker
-from pgherd.errors import Error, Refused
-from pgherd.host import Host
+from pgherd.docker import Image, Mount
+from pgherd.errors import Refused
 from pgherd.postgres import scripts
 from pgherd.postgres.facts import Facts
+from pgherd.postgres.failed import ScriptFailed
 from pgherd.postgres.group import Group
-from pgherd.postgres.instance import PGDATA, Instance, ScriptFailed
+from pgherd.postgres.instance import Instance
 from pgherd.postgres.observation import Observation
-from pgherd.shell import Script, Tool, Trace, assignments
-from pgherd.steps import connect, guards, lifecycle
-from pgherd.steps.node import hba_values, make_directories, private_fragment
+from pgherd.shell import Script, Trace
+from pgherd.steps import connect, lifecycle
+from pgherd.steps.hba import hba_values
+from pgherd.steps.node import make_directories
+from pgherd.steps.private import private_fragment
 from pgherd.steps.sync import read_sync
 
 NOT_EMPTY, NOT_CLEAN, LINKS = 65, 70, 71  # exit codes of begin and sh/copy.sh
@@ -26,89 +27,37 @@ PROGRESS_SECONDS = 2.0
 BACKUP_NAME = "pgherd-basebackup"
 
 
-# --- step 4 ---
-
-
-def set_aside(
-    group: Group, instance: Instance, image: Image, *, unfinished: bool = False
-) -> str | None:
-    """Step 4: move a node's data beside itself, `…_bk_<UTC time>`; return where to.
-
-    A copy that was cut short is only moved if `unfinished` says so: seeding clears it. A named
-    volume cannot be renamed: its contents are copied to a new one and then removed. Whoever calls
-    has seen that no server runs on it.
-    """
-    if guards.data_state(instance) != guards.FULL:
-        return None
-    disk = instance.disk(image)
-    if disk.empty or (disk.half_copied and not unfinished):
-        return None
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    if volume := instance.node.volume:
-        return _copy_volume(group, instance, image, f"{volume}_bk_{stamp}")
-    target = f"{instance.places.data}_bk_{stamp}"
-    group.trace.note(f"{instance.name}: setting its data aside as {target}")
-    move_aside(instance.host, instance.places.data, target)
-    return target
-
-
-def move_aside(host: Host, source: str, target: str) -> None:
-    """Rename a directory; `mv` alone would move it into a target that is there already.
-
-    Raises:
-        Error: it could not be renamed.
-    """
-    script = (
-        assignments(source=source, target=target)
-        + '[ ! -e "$target" ]\nmv -- "$source" "$target"\n'
-    )
-    result = host.run(Tool("sh")["-eus"], stdin=Script((script,)))
-    if not result.ok:
-        raise Error(f"{source} cannot be set aside as {target}: {result.err.strip()}")
-
-
-def _copy_volume(group: Group, instance: Instance, image: Image, target: str) -> str:
-    group.trace.note(f"{instance.name}: copying its volume aside as {target}")
-    label = f"{GROUP_LABEL}={group.name}"
-    instance.engine.must(docker["volume", "create", "--label", label, target])
-    lines = f'cp -a "{PGDATA}/." /aside/\nsync\nfind "{PGDATA}" -mindepth 1 -delete\n'
-    aside = Mount(target, "/aside", volume=True)
-    instance.offline(
-        image, scripts.compose(lines), mounts=[*instance.mounts(), aside], timeout=None
-    )
-    return target
-
-
 # --- step 5 ---
 
 
 def base_backup(
     group: Group,
     instance: Instance,
-    upstream: Instance,
+    origin: Instance,
     image: Image,
     options: Sequence[str],
     *,
     verify: bool = True,
     rest: Sequence[str] = (),
 ) -> None:
-    """Step 5, `basebackup`: copy a running upstream over the network, and check the copy.
+    """Step 5, `basebackup`: copy a running server over the network, and check the copy.
 
-    `rest` are fragments of later steps that go into the same container.
+    `origin` is the upstream or, with `--from`, another node that has the same history. `rest` are
+    fragments of later steps that go into the same container.
 
     Raises:
         Refused: the directory is not empty.
         Error: pg_basebackup or pg_verifybackup failed; a second try clears what it left.
     """
-    group.trace.note(f"{instance.name}: base backup from {upstream.name}")
-    pieces: list[str | Script] = [private_fragment(group), "begin-copy", "base-backup"]
+    group.trace.note(f"{instance.name}: base backup from {origin.name}")
+    pieces: list[str | Script] = [private_fragment(group, instance), "begin-copy", "base-backup"]
     script = scripts.compose(
         *pieces,
         *(["verify-backup"] * verify),
         "hba",  # what came is the upstream's, which may be on another host
         *rest,
         "seeded",
-        conninfo=connect.conninfo(instance, upstream, BACKUP_NAME),
+        conninfo=connect.conninfo(instance, origin, BACKUP_NAME),
         options=" ".join(options),
         **hba_values(instance),
     )
@@ -179,7 +128,7 @@ def copy_data(
     """
     _refuse_other_host(instance, upstream)
     group.trace.note(f"{instance.name}: copying the files of {upstream.name}")
-    pieces: list[str | Script] = [private_fragment(group), "begin-copy", "copy", *rest]
+    pieces: list[str | Script] = [private_fragment(group, instance), "begin-copy", "copy", *rest]
     source = Mount(
         upstream.node.volume or upstream.places.data,
         "/from",
@@ -203,7 +152,7 @@ def _run(group: Group, instance: Instance, image: Image, script: Script, **optio
         nonlocal last
         if "kB (" in line and (time.monotonic() - last > PROGRESS_SECONDS or "(100%)" in line):
             last = time.monotonic()
-            group.trace.note(f"  {line.strip()}")
+            group.trace.note(f"{instance.name}: {line.strip()}")
 
     try:
         instance.offline(image, script, on_line=progress, timeout=None, **options)

@@ -9,9 +9,13 @@ from pgherd.errors import DeadlinePassed, Error, Refused
 from pgherd.postgres import scripts
 from pgherd.postgres.conf import sql_literal
 from pgherd.postgres.facts import Facts, Sender
+from pgherd.postgres.group import Group
+from pgherd.postgres.instance import Instance
+from pgherd.shell import Script
 from pgherd.steps import connect, guards, lifecycle
-from pgherd.steps.asked import Pair
-from pgherd.steps.node import keep, run_container, serve, wait_serving
+from pgherd.steps.node import delayed, keep, run_container, serve, wait_serving
+from pgherd.steps.seed.asked import Pair
+from pgherd.steps.tls.laid import as_asked
 
 FOLLOW_SECONDS = 20  # for a standby to stream again before its log is looked at
 HOPELESS_LINES = 40
@@ -26,40 +30,50 @@ HOPELESS = (
 NEWER = r"is behind recovery timeline|ahead of the WAL flush position"
 
 
-def following(pair: Pair) -> Facts | None:
-    """Return the upstream's facts if the node streams from it already or can be made to."""
+# How a node stands to its upstream.
+STREAMS, FOLLOWS, NEW = "streams", "follows", "new"
+
+
+def prospect(pair: Pair) -> str:
+    """Tell, by looking only, whether a node streams already, may be made to, or wants a new copy.
+
+    Raises:
+        Refused: it runs with other options than are asked for, or somebody else has its data.
+    """
     if pair.runs and pair.container:
         guards.check_spec(pair.standby, pair.container, pair.image)
     if pair.theirs is None:
-        return None
+        return NEW
+    if pair.streams and pair.mine and as_asked(pair.standby, pair.mine):
+        return STREAMS
     if pair.mine:
-        return _following_live(pair, pair.mine, pair.theirs)
+        same = pair.mine.system_identifier == pair.theirs.system_identifier
+        # one that has a newer timeline is refused before anything is set aside
+        older = pair.mine.timeline <= pair.theirs.timeline
+        return FOLLOWS if same and older and pair.mine.in_recovery else NEW
     if pair.runs or guards.data_state(pair.standby) != guards.FULL:
-        return None
+        return NEW
     guards.check_data_unused(pair.standby, pair.seen)
     disk = pair.standby.disk(pair.image)
     usable = disk.standby_signal and not disk.unfinished and disk.timeline <= pair.theirs.timeline
-    if usable and disk.system_identifier == pair.theirs.system_identifier:
-        return _made_to_follow(pair)
-    return None
+    same = disk.system_identifier == pair.theirs.system_identifier
+    return FOLLOWS if usable and same else NEW
 
 
-def _following_live(pair: Pair, mine: Facts, theirs: Facts) -> Facts | None:
-    if not mine.in_recovery or mine.system_identifier != theirs.system_identifier:
-        return None
-    if mine.timeline > theirs.timeline:
-        return None  # refused before anything is set aside
-    sender = theirs.sender(pair.standby.node.application_name)
-    if sender and sender.streaming and mine.primary_slot == pair.standby.node.slot:
+def following(pair: Pair, stands: str) -> Facts | None:
+    """Return the upstream's facts if the node streams from it already or can be made to.
+
+    `stands` is what `prospect` tells; the upstream lets it in already.
+    """
+    if stands == STREAMS:
         pair.note(f"already streams from {pair.upstream.name}")
         wait_serving(pair.group, pair.standby)
-        return theirs
-    return _made_to_follow(pair)
+        return pair.theirs
+    return made_to_follow(pair) if stands == FOLLOWS else None
 
 
-def _made_to_follow(pair: Pair) -> Facts | None:
+def made_to_follow(pair: Pair) -> Facts | None:
     """Connect a standby of this system and see whether it streams; None if it does not."""
-    let_in(pair)
     connect.ensure_slot(pair.standby, pair.upstream)
     if pair.runs:
         connect.connect_running(pair.group, pair.standby, pair.upstream, pair.image)
@@ -84,17 +98,21 @@ def _made_to_follow(pair: Pair) -> Facts | None:
     return replace(pair.theirs, senders=(*pair.theirs.senders, planned))
 
 
-def let_in(pair: Pair) -> None:
-    """Have the upstream let the standby in, while there is nothing set aside yet.
+def let_in(group: Group, upstream: Instance, facts: Facts | None) -> None:
+    """Have a node that serves let standbys in, while there is nothing set aside yet.
 
     Its rules name the addresses of the other hosts, which may be new; and the password in the file
-    has to be the role's.
+    has to be the role's. On a standby only the rules are seen to: the role comes from the primary,
+    and a standby takes no write. `facts` is what the node says; None with `--dry`. Not for two at
+    once on one node.
     """
-    name, group = pair.upstream.name, pair.group
-    if name not in group.served:
-        secret = scripts.password("password", group.passwords.of("replicator"))
-        keep(pair.upstream, serve(pair.upstream, secret, "role"))
-        group.served.add(name)
+    if upstream.name in group.served:
+        return
+    pieces: list[str | Script] = []
+    if not (facts and facts.in_recovery):
+        pieces = [scripts.password("password", group.passwords.of("replicator")), "role"]
+    keep(upstream, serve(group, upstream, *pieces))
+    group.served.add(upstream.name)
 
 
 def _drop_former_slot(pair: Pair) -> None:
@@ -108,6 +126,16 @@ def _drop_former_slot(pair: Pair) -> None:
         )
 
 
+def _delayed(pair: Pair) -> str:
+    """Return why a delayed standby is slow to connect: PostgreSQL does so between two records."""
+    name = pair.standby.name
+    return (
+        f"{name} does not stream from {pair.upstream.name} yet: it is delayed, and connects only "
+        "when it has replayed what it has received before. `invoke verify` tells when; or `invoke "
+        f"seed-standby --node {name} --reseed` gives it a new copy."
+    )
+
+
 def _hopeless(pair: Pair) -> str:
     """Wait a moment for the standby to stream; return why it never will, if its log says so.
 
@@ -117,7 +145,9 @@ def _hopeless(pair: Pair) -> str:
         return ""
     try:
         connect.wait_streaming(pair.standby, pair.upstream, FOLLOW_SECONDS)
-    except DeadlinePassed:
+    except DeadlinePassed as fault:
+        if delayed(pair.standby):
+            raise DeadlinePassed(_delayed(pair)) from fault
         tail = pair.standby.log_tail(HOPELESS_LINES, since_start=True)
     except Error as stopped:
         return stopped.sentence

@@ -1,0 +1,1 @@
+"""Another primary: switchover, failover, rejoin, and what they share."""

@@ -1,0 +1,146 @@
+"""A standby takes the place of a primary that is lost.
+
+1. find who was primary, and the standby that has most of it
+2. fence the lost one: stopped, never started by the engine, its data marked as a standby's; where
+   its host is away and that may be so, let its standbys let go of it instead. Meanwhile take the
+   turn on the standby, so that nothing of an earlier run goes on there (`turn`)
+3. tell what would be lost, and refuse more than may be
+4. promote
+5. let the others follow, and commits wait for them again where enough stream
+
+What was lost comes back by `invoke rejoin`.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from pgherd.docker import Image
+from pgherd.errors import Refused
+from pgherd.host.together import side_by_side
+from pgherd.postgres.group import Group
+from pgherd.postgres.instance import Instance
+from pgherd.postgres.observation import Observation
+from pgherd.steps import connect, guards, leaders
+from pgherd.steps.change import fence, interrupted, succession, turn, ways
+from pgherd.steps.change.keeping_off import kept_off, tell_unfenced
+from pgherd.steps.change.losing import Loss, lost_primary, standbys_that_answer, weigh
+from pgherd.steps.image import ensure_image
+from pgherd.steps.tls import half_way
+
+
+@dataclass(frozen=True)
+class FailedOver:
+    """What came of a failover: who is primary, who was, what is lost, how long it took."""
+
+    primary: str
+    former: str | None
+    loss: Loss
+    seconds: float
+
+
+def failover(
+    group: Group, name: str, *, max_loss: float | None = None, unfenced: bool = False
+) -> FailedOver | None:
+    """Make a standby the primary in place of one that is lost; None where one is already.
+
+    Args:
+        group: the group.
+        name: the standby; empty for the one that has most.
+        max_loss: bytes of WAL that may be lost, infinity for any, also where nobody can tell how
+            many; None: 0 where the group is synchronous, else any.
+        unfenced: also where the lost primary's host cannot be reached, so that it may still serve.
+
+    Raises:
+        Refused: a primary serves, no standby answers, the old primary cannot be fenced, or more
+            would be lost than may be; nothing was changed.
+    """
+    begun = time.monotonic()
+    if name:
+        group.instance(name)  # refuses one that is none before it stands in any advice
+    with group.locked(tolerant=True):
+        seen = turn.settled(group, group.observe())
+        image = ensure_image(group, seen)
+        if seen.primaries:
+            _already(group, name, seen, image)
+            return None
+        former = lost_primary(group, seen)
+        with kept_off(group, former, name, seen, image, unfenced) as kept:
+            loss = weigh(group, former, kept.successor, kept.seen, kept.fenced)
+            loss.refuse_above(max_loss, former, kept.successor)
+            group.trace.note(f"{former.name if former else group.name}: {loss.sentence}")
+            if former and former.node.host in group.away:
+                tell_unfenced(group, former, loss)
+        successor = kept.successor
+        group.trace.note(f"{successor.name}: promoting it")
+        interrupted.promote(successor)
+        took = time.monotonic() - begun
+        group.trace.note(f"{successor.name}: is primary now")
+        _others_follow(group, successor, kept.seen, image)
+        return FailedOver(successor.name, former.name if former else None, loss, took)
+
+
+def _already(group: Group, name: str, seen: Observation, image: Image) -> None:
+    """Finish what a failover that was cut short left undone, where a primary serves.
+
+    Raises:
+        Refused: nothing was left undone, or another node serves than the one that was named.
+    """
+    primary = group.primary(seen)
+    facts = seen.nodes[primary.name].facts
+    plan = succession.upstreams(group, primary, seen)
+    stray = [
+        i
+        for i, upstream in plan.items()
+        if leaders.alive(seen.nodes[i.name]) and not succession.follows(i, upstream, seen)
+    ]
+    leading = [i for i in plan if _leads(group, i, seen, image)]
+    fenced = [i for i in plan if fence.is_fenced(seen.nodes[i.name].container)]
+    if name != primary.name and (name or not stray + leading + fenced):
+        change = f" `invoke switchover --to {name}` changes it and loses nothing." if name else ""
+        raise Refused(f"{primary.name} serves as primary: there is nothing to fail over.{change}")
+    group.trace.note(f"{primary.name}: serves as primary")
+    for instance in leading:
+        if facts:
+            fence.stop(group, instance, seen.nodes[instance.name].container)
+            fence.mark(group, instance, image, facts)
+    _others_follow(group, primary, seen, image)
+
+
+def _leads(group: Group, instance: Instance, seen: Observation, image: Image) -> bool:
+    """Tell whether a node that is down would come back as a primary."""
+    if leaders.alive(seen.nodes[instance.name]) or instance.node.host in group.away:
+        return False
+    full = guards.data_state(instance) == guards.FULL
+    return full and leaders.leads(instance.disk(image))
+
+
+def _others_follow(group: Group, primary: Instance, seen: Observation, image: Image) -> None:
+    """Let the standbys that run follow the new primary; what is lost is left to `rejoin`."""
+    wanted = group.topology.sync_for(primary.node)
+    plan = succession.upstreams(group, primary, seen)
+    succession.prepare(group, primary, image, wanted, plan, promoted=True)
+    answering = standbys_that_answer(seen)
+    running = {i: plan[i] for i in succession.downwards(plan) if i.name in answering}
+    theirs = None if group.trace.dry else primary.facts()
+    for instance, upstream in list(running.items()):
+        mine = seen.nodes[instance.name].facts
+        if mine and theirs and not ways.of_running(mine, theirs):
+            group.trace.note(
+                f"{instance.name}: has WAL that {primary.name} has not: `invoke rejoin "
+                f"{instance.name}` brings it back"
+            )
+            del running[instance]
+        elif upstream is not primary and upstream not in running:
+            group.trace.note(
+                f"{instance.name}: follows {upstream.name}, which is not back yet: `invoke "
+                f"rejoin {upstream.name}` brings both back"
+            )
+            del running[instance]
+        elif not succession.follows(instance, upstream, seen):
+            if upstream is not primary:  # that one is prepared
+                half_way.made_to_serve(group, upstream, seen.nodes[upstream.name].facts)
+            connect.follow(group, instance, upstream)
+    succession.settle(group, primary, running, wanted)
+    side_by_side(lambda i: succession.tidy(group, i, plan), list(running))

@@ -1,0 +1,99 @@
+"""Fencing: whatever was primary, and is not to be any more, cannot come back as one.
+
+Its container is stopped and not started again by the engine, and its data is marked as a standby's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pgherd.docker import Container, Image
+from pgherd.postgres import scripts
+from pgherd.postgres.facts import Disk, Facts
+from pgherd.postgres.group import Group
+from pgherd.postgres.instance import Instance
+from pgherd.shell import assignments
+from pgherd.steps import guards
+from pgherd.steps.change.ways import Beyond, beyond, known_beyond
+
+FENCE_SECONDS = 30  # for a clean stop; one that hangs is killed then
+NEVER, ALWAYS = "no", "unless-stopped"  # restart policies
+
+
+@dataclass(frozen=True)
+class Fenced:
+    """What a fence found of the server behind it.
+
+    Attributes:
+        disk: what its data says.
+        beyond: what it has in its WAL that the other has not; None if nothing.
+        ran: its container ran until then.
+    """
+
+    disk: Disk
+    beyond: Beyond | None
+    ran: bool = False
+
+
+def is_fenced(container: Container | None) -> bool:
+    """Tell whether the engine is not to start it again."""
+    return bool(container and container.restart == NEVER)
+
+
+def stop(group: Group, instance: Instance, container: Container | None) -> bool:
+    """Stop a container if it runs, and have the engine not start it again; tell whether it ran."""
+    if container is None:
+        return False
+    if container.restart != NEVER:
+        instance.engine.set_restart(container, NEVER)
+    if container.alive:
+        group.trace.note(f"{instance.name}: fencing it: stopped, and not to be started again")
+        instance.engine.stop(container, FENCE_SECONDS)
+    else:
+        group.trace.note(f"{instance.name}: fencing it: not to be started again")
+    return container.alive
+
+
+def mark(
+    group: Group, instance: Instance, image: Image, against: Facts, *, ran: bool = False
+) -> Fenced:
+    """Mark the data of a lost primary that is stopped, and see what it has that another has not.
+
+    Without data there is nothing to mark. `against` is what the other says of itself since.
+    """
+    if guards.data_state(instance) != guards.FULL:
+        return Fenced(Disk(), None, ran)
+    group.trace.note(f"{instance.name}: fencing it: its data is marked as a standby's")
+    script = scripts.compose(
+        "examine",
+        '[ ! -e "$PGDATA/PG_VERSION" ] || [ -e "$PGDATA/standby.signal" ] || '
+        'lay "$PGDATA/standby.signal" </dev/null\n',
+        # On the timeline that it has come to itself, which `examine` left in $timeline.
+        assignments(**{"start": against.lsn or against.end, "from": against.end}),
+        "beyond",
+    )
+    said = instance.offline(image, script, timeout=600.0)
+    if group.trace.dry:  # nothing was said: what there is by now can be seen all the same
+        disk = instance.disk(image)
+        mine = (disk, against.timeline, against.end)
+        return Fenced(disk, beyond(instance, image, *mine) if disk.pg_version else None, ran)
+    disk = Disk.parse(said)
+    return Fenced(disk, known_beyond(said, disk, against.timeline, against.end), ran)
+
+
+def lift(group: Group, instance: Instance, image: Image, fenced: Fenced) -> None:
+    """Undo a fence where nobody took the node's place: it is as it was before."""
+    group.trace.note(f"{instance.name}: its fence is lifted again")
+    if fenced.disk.pg_version and not fenced.disk.standby_signal:
+        instance.offline(image, scripts.compose("unmark"))
+    if container := instance.container():
+        instance.engine.set_restart(container, ALWAYS)
+        if fenced.ran:
+            instance.engine.start(container)
+
+
+def lift_restart(instance: Instance) -> None:
+    """Let the engine start a node's container again: it follows, and is no danger any more."""
+    container = instance.container()
+    if container and container.restart == NEVER:
+        instance.engine.set_restart(container, ALWAYS)

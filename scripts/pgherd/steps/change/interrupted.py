@@ -1,0 +1,141 @@
+"""What a change of primary that was cut short left: a marked primary that serves, or none at all.
+
+Where no node is primary, nobody takes writes, and none is lost as long as the next primary has all
+that the last one wrote. Who was that, the data of those that are down tells:
+
+1. it came down in order, and the standby has its shutdown checkpoint: that may take over at once
+2. it came down in order and the standby lacks that, or it was marked and crashed: it is started
+   again, as the primary that it was
+3. it came back as a standby, like all others: the standby streams from the one that has most until
+   it has that too, and is promoted
+"""
+
+from __future__ import annotations
+
+from pgherd.docker import Image
+from pgherd.errors import DeadlinePassed, Refused, Unreachable
+from pgherd.host.together import side_by_side
+from pgherd.postgres import scripts
+from pgherd.postgres.conf import lsn_to_int
+from pgherd.postgres.facts import Disk, Facts
+from pgherd.postgres.group import Group
+from pgherd.postgres.instance import Instance
+from pgherd.postgres.observation import Observation
+from pgherd.steps import connect, guards, leaders
+from pgherd.steps.change import fence, turn
+from pgherd.steps.tls import half_way
+
+CRASHED, STOPPED = "in production", "shut down"  # control data of what was a primary
+PROMOTE_SECONDS = 240.0
+
+
+# --- a primary that serves, or may do so again ---
+
+
+def unmark(former: Instance) -> None:
+    """Let a primary that serves, and was marked as a standby to be, go on as one."""
+    script = scripts.compose("take-turn", "unmark", "unmark-running", turn="")
+    former.execute(script, turn.WAIT_SECONDS)
+
+
+def serve_again(group: Group, former: Instance, image: Image) -> None:
+    """Start a primary that is down and marked, as the primary that it was."""
+    group.trace.note(f"{former.name}: starting it again, as the primary that it was")
+    former.offline(image, scripts.compose("unmark", connect.as_before()))
+    fence.lift_restart(former)
+    container = former.container()
+    if container:
+        former.engine.start(container)
+    former.wait_ready()
+
+
+# --- no node is primary ---
+
+
+def last_primary(
+    group: Group, seen: Observation, image: Image, facts: Facts
+) -> tuple[Instance, Disk] | None:
+    """Return the node that is down and was primary of the timeline of `facts`, with its data.
+
+    One that came down in order, or was marked before it crashed. None where all nodes are
+    standbys, whether they run or not.
+
+    Raises:
+        Refused: one may be primary and does not answer, or crashed and is not marked.
+        Unreachable: a host cannot be asked, so that a primary may be there.
+    """
+    if group.away:
+        raise Unreachable("\n".join(group.away.values()))
+    for name, node in seen.nodes.items():
+        if leaders.alive(node) and not node.facts:
+            raise Refused(f"{name} runs, and may be primary: it does not answer: {node.silence}")
+    down = [i for i in group.instances.values() if not leaders.alive(seen.nodes[i.name])]
+    disks = side_by_side(
+        lambda i: i.disk(image) if guards.data_state(i) == guards.FULL else Disk(), down
+    )
+    newest = (facts.system_identifier, facts.timeline)
+    timelines = {n: s.facts.timeline for n, s in seen.nodes.items() if s.facts}
+    same = [d.system_identifier == facts.system_identifier for d in disks]
+    timelines |= {i.name: d.timeline for d, i, ours in zip(disks, down, same, strict=True) if ours}
+    if since := [n for n, timeline in timelines.items() if timeline > facts.timeline]:
+        raise Refused(
+            f"No node is primary, and {since[0]} is at timeline {timelines[since[0]]}, newer than "
+            f"that of the standby to be promoted ({facts.timeline}): it was promoted since, or "
+            "follows one that was. `invoke start` brings the group back; if the primary is lost, "
+            "`invoke failover`."
+        )
+    found = [
+        (i, disk)
+        for disk, i in zip(disks, down, strict=True)
+        if disk.state in {CRASHED, STOPPED} and (disk.system_identifier, disk.timeline) == newest
+    ]
+    if lost := [i.name for i, disk in found if disk.state == CRASHED and leaders.leads(disk)]:
+        raise Refused(
+            f"No node is primary, and {lost[0]} was not stopped in order: `invoke start` brings "
+            "the group back; if the primary is lost, `invoke failover`."
+        )
+    return max(found, key=lambda pair: pair[1].position, default=None)
+
+
+def has_all(successor: Instance, disk: Disk) -> bool:
+    """Tell whether a standby has all that a primary wrote that is down."""
+    if disk.state != STOPPED:
+        return False
+    script = scripts.compose("has-shutdown", checkpoint=disk.checkpoint, timeline=disk.timeline)
+    return "has the shutdown" in successor.execute(script, 120.0)
+
+
+def get_all(group: Group, successor: Instance, seen: Observation) -> None:
+    """Where all are standbys: wait until one has what the one has that has most.
+
+    Raises:
+        Refused: it cannot get it, as that one's history is another.
+    """
+    running = {n: s.facts for n, s in seen.nodes.items() if s.facts}
+    most = max(running, key=lambda n: (running[n].timeline, lsn_to_int(running[n].end)))
+    mine, theirs = running[successor.name], running[most]
+    if (mine.timeline, lsn_to_int(mine.end)) == (theirs.timeline, lsn_to_int(theirs.end)):
+        return
+    fork = mine.came_through.fork(theirs.came_through)
+    if fork is None or (fork.lsn and lsn_to_int(mine.end) > lsn_to_int(fork.lsn)):
+        raise Refused(
+            f"No node is primary, and {successor.name} cannot get what {most} has: their histories "
+            f"part. `invoke switchover --to {most}`, then `invoke rejoin {successor.name}`."
+        )
+    upstream = group.instance(most)
+    group.trace.note(f"{successor.name}: {most} has more, so it streams from that first")
+    connect.ensure_slot(successor, upstream)
+    half_way.made_to_serve(group, upstream, theirs)
+    connect.follow(group, successor, upstream)
+    connect.wait_streaming(successor, upstream, connect.STREAMING_SECONDS)
+
+
+def promote(successor: Instance) -> None:
+    """Promote a standby whose turn this run has taken; one that is primary by now is left so."""
+    script = scripts.compose(
+        "in-turn", "promote", "turn-over", turn=turn.OURS, promoting=turn.PROMOTING_SECONDS
+    )
+    try:
+        successor.execute(script, PROMOTE_SECONDS)
+    except DeadlinePassed as fault:
+        raise turn.goes_on(successor, fault) from None

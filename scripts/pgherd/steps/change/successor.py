@@ -1,0 +1,125 @@
+"""Who may take the primary's place in a switchover."""
+
+from __future__ import annotations
+
+from pgherd.errors import Refused, Unreachable
+from pgherd.postgres.conf import lsn_to_int
+from pgherd.postgres.facts import Facts
+from pgherd.postgres.group import Group
+from pgherd.postgres.headless import is_paused, paused
+from pgherd.postgres.instance import Instance
+from pgherd.postgres.observation import Observation
+from pgherd.steps import connect, guards
+from pgherd.steps.tls import half_way
+
+NEAR = 16 * 1024 * 1024  # bytes that a standby may lack, or have still to replay
+
+
+def candidate(group: Group, name: str, seen: Observation) -> Instance:
+    """Return the node that is to be primary, if it answers.
+
+    Raises:
+        Refused: none was named, or it does not run.
+        Unreachable: its host cannot be reached.
+    """
+    if not name:
+        others = [n for n in group.instances if n not in seen.primaries]
+        if len(group.instances) == 1:
+            raise Refused(
+                f"{group.name} has no standby that could be primary: give its topology file a "
+                f'table `[nodes.NAME]` with `upstream = "{group.master.name}"`, then `invoke '
+                "add-standby NAME`."
+            )
+        raise Refused(f"Which node is to be primary? Say --to {' or --to '.join(others)}.")
+    instance, node = group.instance(name), seen.nodes[group.instance(name).name]
+    guards.check_name(group, instance, seen)
+    if instance.node.host in group.away:
+        raise Unreachable(group.away[instance.node.host])
+    if node.facts is None and (told := paused(group, seen, name)):
+        raise Refused(f"{told}.")
+    if node.facts is None and not node.planned:
+        why = f"does not answer: {node.silence}" if node.silence else "does not run: `invoke start`"
+        raise Refused(f"{name} {why}.")
+    return instance
+
+
+def refuse_unfit(successor: Instance, primary: Instance, seen: Observation) -> None:
+    """Refuse a standby that could not take over at once. Of one that cascades, see `brought_near`.
+
+    Raises:
+        Refused: it does not stream, lacks too much, or would not replay; or another standby would
+            hold up the primary's stop. Nothing was changed.
+    """
+    mine, theirs = seen.nodes[successor.name].facts, seen.nodes[primary.name].facts
+    if mine is None or theirs is None:  # with --dry: they will run once the printed script has
+        return
+    name = successor.name
+    if mine.system_identifier != theirs.system_identifier:
+        raise Refused(f"{name} is of another system than {primary.name}: it is no standby of it.")
+    _refuse_late(name, mine)
+    for other in seen.nodes:
+        if is_paused(seen, other):
+            raise Refused(
+                f"{other} is paused: {primary.name} would wait for it when it is stopped. "
+                f"`docker unpause {other}`, or `docker stop {other}`, first."
+            )
+    sender = theirs.sender(successor.node.application_name)
+    if sender is None and mine.receiver:  # from another standby
+        return
+    if sender is None or not sender.streaming:
+        state = sender.state if sender else "not connected"
+        raise Refused(
+            f"{name} does not stream from {primary.name} ({state}), so it would lack something: "
+            f"`invoke rejoin {name}` mends it. If {primary.name} is lost, `invoke failover`."
+        )
+    for what, position in (("receive", sender.flush), ("replay", sender.replay)):
+        lacking = lsn_to_int(theirs.lsn or "0/0") - lsn_to_int(position or "0/0")
+        if lacking > NEAR:
+            raise Refused(
+                f"{name} has still to {what} {lacking / 1e6:.0f} MB: writes would be refused for "
+                "as long as that takes. `invoke status` tells when it is near."
+            )
+
+
+def _refuse_late(name: str, facts: Facts) -> None:
+    if facts.replay_paused:
+        resume = f'`invoke psql --node {name} --command "SELECT pg_wal_replay_resume()"`'
+        raise Refused(f"Replay is paused on {name}: {resume} first.")
+    if facts.apply_delay:
+        raise Refused(
+            f"{name} replays {facts.apply_delay / 1000:g} s late on purpose "
+            "(recovery_min_apply_delay): it is there for the past, and no successor."
+        )
+
+
+def refuse_cut_short(group: Group, primary: Instance, seen: Observation) -> None:
+    """Refuse where a switchover from this primary was cut short, and a standby of it is away.
+
+    Raises:
+        Refused: that one may wait for the end of this primary to take over.
+    """
+    facts = seen.nodes[primary.name].facts
+    away = [i.name for i in group.instances.values() if i.node.host in group.away]
+    if facts and facts.marked and away:
+        raise Refused(
+            f"A switchover from {primary.name} was cut short, and {' and '.join(away)} cannot be "
+            f"asked: it may wait for the end of {primary.name} to take over. Again once it can be."
+        )
+
+
+def brought_near(group: Group, successor: Instance, primary: Instance, seen: Observation) -> None:
+    """Let a standby that cascades stream from the primary, so that it gets the end of its WAL.
+
+    One that does already is left as it is. To be called once nothing is refused any more.
+
+    Raises:
+        DeadlinePassed: it does not stream from there.
+    """
+    mine, theirs = seen.nodes[successor.name].facts, seen.nodes[primary.name].facts
+    if mine is None or theirs is None or theirs.sender(successor.node.application_name):
+        return
+    group.trace.note(f"{successor.name}: cascades; it follows {primary.name} itself first")
+    connect.ensure_slot(successor, primary)
+    half_way.made_to_serve(group, primary, theirs)
+    connect.follow(group, successor, primary)
+    connect.wait_streaming(successor, primary, connect.STREAMING_SECONDS)

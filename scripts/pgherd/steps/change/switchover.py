@@ -1,0 +1,213 @@
+"""The planned change of primary: a standby takes over, and the old primary follows it.
+
+1. examine: one primary, and a standby that streams from it and is near
+2. prepare the standby: slots, rules, for whom its commits wait
+3. prepare the primary: a checkpoint, so that it has little to write; marked as a standby to be
+4. arm the promotion, which waits inside the standby for the end of the stream
+5. stop the primary: it ships all that it has, its shutdown checkpoint last; the standby takes over
+6. let the others follow the new primary, and start the old one, which needs no rewind
+7. have commits wait for standbys again
+
+From step 3 on the old primary cannot come back as a primary, so two never take writes. What fails
+before the promotion is undone, and the old primary serves again. Where a run was cut short, the
+next one first takes its turn, so that nothing of it goes on (`turn`), and goes on from what it
+finds (`interrupted`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pgherd.docker import Image
+from pgherd.errors import Refused
+from pgherd.host.together import side_by_side
+from pgherd.postgres.conf import sql_literal
+from pgherd.postgres.facts import Disk
+from pgherd.postgres.group import Group
+from pgherd.postgres.instance import Instance
+from pgherd.postgres.observation import Observation
+from pgherd.shell import assignments
+from pgherd.steps import connect
+from pgherd.steps.change import interrupted, succession, turn
+from pgherd.steps.change.handover import Handover
+from pgherd.steps.change.outage import Outage
+from pgherd.steps.change.rejoin import bring_back
+from pgherd.steps.change.successor import brought_near, candidate, refuse_cut_short, refuse_unfit
+from pgherd.steps.image import ensure_image
+from pgherd.steps.node import wait_serving
+from pgherd.steps.tls import half_way
+from pgherd.sync import Sync
+
+
+@dataclass(frozen=True)
+class Switched:
+    """What came of a switchover.
+
+    Attributes:
+        primary: the node that is primary now.
+        former: the one that was; None where all were standbys.
+        checkpoint: the position of its shutdown checkpoint, which the new one has.
+        refused: seconds without an acknowledged commit; None where that could not be watched.
+        asynchronous: seconds in which commits waited for nobody though they ought to; None where
+            there were none.
+    """
+
+    primary: str
+    former: str | None
+    checkpoint: str | None
+    refused: float | None
+    asynchronous: float | None
+
+
+def switchover(group: Group, name: str) -> Switched | None:
+    """Make a standby the primary, with nothing lost; None where it is primary already.
+
+    Run again after it was cut short, it goes on from where it was.
+
+    Raises:
+        Refused: the node is no standby that streams and is near; nothing was changed.
+        Error: a stage failed; the sentence tells who serves.
+    """
+    with group.locked(tolerant=True):
+        seen = turn.settled(group, group.observe())
+        successor = candidate(group, name, seen)
+        image = ensure_image(group, seen)
+        if seen.primaries == [successor.name]:
+            group.trace.note(f"{name}: already primary")
+            _gather(group, successor, seen, image)
+            return None
+        if not seen.primaries and not seen.nodes[successor.name].planned:
+            if done := _resumed(group, successor, seen, image):
+                return done
+            seen = group.observe()
+        former = group.primary(seen)
+        refuse_cut_short(group, former, seen)
+        refuse_unfit(successor, former, seen)
+        half_way.refuse_half_way(group, seen)
+        brought_near(group, successor, former, seen)
+        return _planned(group, former, successor, seen, image)
+
+
+def _planned(
+    group: Group, former: Instance, successor: Instance, seen: Observation, image: Image
+) -> Switched:
+    """Change the primary while it serves."""
+    theirs, mine = seen.nodes[former.name].facts, seen.nodes[successor.name].facts
+    asked = group.topology.sync_for(former.node)  # with --dry, it is what will be so then
+    names = theirs.sync_names if theirs else asked.render() if asked else ""
+    wanted = succession.sync_after(group, former, successor, names)
+    start, timeline = (mine.lsn or "0/0", mine.timeline) if mine else ("0/0", 1)
+    plan = succession.upstreams(group, successor, seen)
+    there = seen.nodes[former.name].container
+    handover = Handover(group, former, successor, plan[former], image, start, timeline, there)
+    preparing: list[Callable[[], None]] = [
+        lambda: succession.prepare(group, successor, image, wanted, plan),
+        lambda: wait_serving(group, former, assignments(turn=turn.OURS), "take-turn"),
+    ]
+    side_by_side(lambda act: act(), preparing)
+    with Outage(group, former, successor) as outage:
+        handover.take_place()
+        return _followed(group, handover, plan, seen, wanted, outage)
+
+
+def _resumed(group: Group, successor: Instance, seen: Observation, image: Image) -> Switched | None:
+    """Go on where no node is primary (see `interrupted`); None where the old one serves again."""
+    facts = seen.nodes[successor.name].facts
+    found = interrupted.last_primary(group, seen, image, facts) if facts else None
+    if found is None:
+        return _elected(group, successor, seen, image)
+    former, disk = found
+    if interrupted.has_all(successor, disk):
+        return _completed(group, former, successor, seen, (image, disk))
+    group.trace.note(f"{successor.name}: may lack what {former.name} wrote last")
+    interrupted.serve_again(group, former, image)
+    if succession.follows(successor, former, seen):
+        connect.wait_streaming(successor, former, connect.STREAMING_SECONDS)
+    return None
+
+
+def _completed(
+    group: Group,
+    former: Instance,
+    successor: Instance,
+    seen: Observation,
+    there: tuple[Image, Disk],
+) -> Switched:
+    """Go on where the primary was stopped already and the standby has all that it wrote."""
+    group.trace.note(f"{former.name}: was stopped, and {successor.name} has all that it wrote")
+    image, disk = there
+    wanted = succession.sync_after(group, former, successor, disk.sync_names)
+    plan = succession.upstreams(group, successor, seen)
+    upstream, start, timeline = plan[former], disk.checkpoint, disk.timeline
+    connect.connect_stopped(group, former, upstream, image)
+    if (container := former.container()) and container.alive:
+        raise Refused(f"{former.name} was started meanwhile: this again.")
+    handover = Handover(group, former, successor, upstream, image, start, timeline, container)
+    succession.prepare(group, successor, image, wanted, plan)
+    handover.promote()
+    return _followed(group, handover, plan, seen, wanted, None)
+
+
+def _elected(group: Group, successor: Instance, seen: Observation, image: Image) -> Switched:
+    """Promote one of a group that has standbys only, once it has what the others have."""
+    interrupted.get_all(group, successor, seen)
+    plan = succession.upstreams(group, successor, seen)
+    wanted = group.topology.sync_for(successor.node)
+    succession.prepare(group, successor, image, wanted, plan)
+    group.trace.note(f"{successor.name}: all are standbys, and it has what they have: promoting it")
+    interrupted.promote(successor)
+    _gather(group, successor, group.observe(), image)
+    return Switched(successor.name, None, None, None, None)
+
+
+def _followed(
+    group: Group,
+    handover: Handover,
+    plan: succession.Upstreams,
+    seen: Observation,
+    wanted: Sync | None,
+    outage: Outage | None,
+) -> Switched:
+    """Let all others follow the new primary; the old one is down, and connected to it."""
+    former, successor = handover.former, handover.successor
+    begun = time.monotonic()
+    group.trace.note(f"{successor.name}: is primary now")
+    running = [i for i in plan if (facts := seen.nodes[i.name].facts) and facts.in_recovery]
+    followers = {i: plan[i] for i in (former, *running)}
+    side_by_side(lambda pair: _follow(handover, *pair, seen), list(followers.items()))
+    settled = succession.settle(group, successor, followers, wanted)
+    refused = outage.seconds() if outage else None
+    since = outage.resumed_at if outage and refused is not None else begun
+    late = time.monotonic() - since
+    asynchronous = late if wanted and settled and not group.topology.group.strict else None
+    # Only now: a primary that goes on after all has to wait for whom it waited.
+    wait_serving(group, former, assignments(names=sql_literal("")), "first-names")
+    side_by_side(lambda i: succession.tidy(group, i, plan), list(followers))
+    return Switched(successor.name, former.name, handover.checkpoint, refused, asynchronous)
+
+
+def _follow(handover: Handover, instance: Instance, upstream: Instance, seen: Observation) -> None:
+    group, former = handover.group, handover.former
+    if upstream is not handover.successor:  # that one has the slots already
+        connect.ensure_slot(instance, upstream)
+    if instance is former:
+        group.trace.note(f"{former.name}: starting it, as a standby of {upstream.name}")
+        if handover.container:
+            former.engine.start(handover.container)
+    elif not succession.follows(instance, upstream, seen):
+        if upstream is not handover.successor:
+            half_way.made_to_serve(group, upstream, seen.nodes[upstream.name].facts)
+        connect.follow(group, instance, upstream)
+
+
+def _gather(group: Group, primary: Instance, seen: Observation, image: Image) -> None:
+    """Bring every other node to follow the primary, where an earlier run left that undone."""
+    upstreams = succession.upstreams(group, primary, seen)
+    for instance, upstream in upstreams.items():
+        there = seen.nodes[instance.name].container and instance.node.host not in group.away
+        if there and not succession.follows(instance, upstream, seen):
+            bring_back(group, instance, primary, seen, image)
+    following = {i: u for i, u in upstreams.items() if seen.nodes[i.name].container}
+    succession.settle(group, primary, following, group.topology.sync_for(primary.node))

@@ -1,0 +1,143 @@
+"""Which way a node can come back to a group: as it is, rewound, or with a new base backup."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import Enum
+
+from pgherd.docker import Image
+from pgherd.errors import Refused
+from pgherd.postgres import scripts
+from pgherd.postgres.conf import lsn_to_int
+from pgherd.postgres.facts import Disk, Facts
+from pgherd.postgres.history import Fork
+from pgherd.postgres.instance import Instance
+
+
+class Kind(Enum):
+    """A way back; the value is what is said of it."""
+
+    FOLLOW = "it can follow as it is"
+    REWIND = "pg_rewind"
+    BASE_BACKUP = "a new base backup"
+
+
+@dataclass(frozen=True)
+class Way:
+    """The way that a node takes, and why; `commits` are those of its own that the group has not.
+
+    Where they cannot be counted, `commits` is None.
+    """
+
+    kind: Kind
+    why: str
+    commits: int | None = 0
+
+
+@dataclass(frozen=True)
+class Beyond:
+    """What a database has in its WAL from a position on: how many bytes, and how many commits.
+
+    Where that WAL is not there any more, `size` is the least that it was, and `commits` None.
+    """
+
+    size: int = 0
+    commits: int | None = 0
+
+    @classmethod
+    def read(cls, text: str, start: str) -> Beyond | None:
+        """Read what `sh/beyond.sh` printed; None where there is nothing from `start` on."""
+        found = re.search(r"^beyond=(\S+) ([0-9]{1,10}) ([0-9]{1,18})$", text, re.MULTILINE)
+        if found is None:
+            return None
+        length = int(found[2])
+        size = lsn_to_int(found[1]) + length - lsn_to_int(start)
+        return cls(max(size, length), int(found[3]))
+
+
+def counted(commits: int | None) -> str:
+    """Return how many commits, in words; None where they cannot be counted."""
+    if commits is None:
+        return "an unknown number of commits"
+    return "1 commit" if commits == 1 else f"{commits} commits"
+
+
+def beyond(
+    instance: Instance, image: Image, disk: Disk, timeline: int, start: str
+) -> Beyond | None:
+    """Look at the WAL of a server that is down, after a position that it had on a timeline."""
+    values: dict[str, str | int] = {"timeline": disk.timeline, "start": start, "from": start}
+    script = scripts.compose("beyond", **values)
+    mounts = instance.mounts(readonly=True)[:1]
+    said = instance.offline(image, script, mounts=mounts, readonly=True, reads=True, timeout=600.0)
+    return known_beyond(said, disk, timeline, start)
+
+
+def known_beyond(said: str, disk: Disk, timeline: int, start: str) -> Beyond | None:
+    """Return what `sh/beyond.sh` said, or what is known without: the WAL may have been removed.
+
+    A checkpoint after the position, or a timeline after that one, tells that there was something.
+    """
+    if found := Beyond.read(said, start):
+        return found
+    further = lsn_to_int(disk.checkpoint) - lsn_to_int(start)
+    if further >= 0 or disk.timeline > timeline:
+        return Beyond(max(further, 1), None)
+    return None
+
+
+def of_running(mine: Facts, theirs: Facts) -> bool:
+    """Tell whether a standby that runs has nothing that the primary lacks, so that it can follow.
+
+    On one timeline with the primary only its WAL's end can tell, and not while it streams.
+    """
+    fork = mine.came_through.fork(theirs.came_through)
+    if fork is None or mine.timeline > theirs.timeline:
+        return False
+    parted = fork.lsn or theirs.lsn or "0/0"
+    return lsn_to_int(mine.end) <= lsn_to_int(parted)
+
+
+def of_stopped(instance: Instance, image: Image, disk: Disk, theirs: Facts) -> Way:
+    """Judge by the data of a server that is down.
+
+    Raises:
+        Refused: it is no database of this system.
+    """
+    if disk.unfinished or disk.pg_version is None:
+        return Way(Kind.BASE_BACKUP, "what lies there is no whole database")
+    refuse_other_system(instance, disk.system_identifier, theirs)
+    fork = disk.came_through.fork(theirs.came_through)
+    if fork is None:
+        return Way(Kind.BASE_BACKUP, "its history has nothing in common with the primary's")
+    start = fork.lsn or theirs.lsn or "0/0"
+    own = beyond(instance, image, disk, fork.timeline, start)
+    return _judged(disk, fork, start, own)
+
+
+def refuse_other_system(instance: Instance, system: str | None, theirs: Facts) -> None:
+    """Refuse a database that is not of the primary's system."""
+    if system != theirs.system_identifier:
+        raise Refused(
+            f"{instance.name}: {instance.node.data} holds a database of another system "
+            f"({system}, and the group is {theirs.system_identifier}). `invoke seed-standby "
+            f"--node {instance.name} --set-aside` moves it aside and seeds."
+        )
+
+
+def _judged(disk: Disk, fork: Fork, start: str, own: Beyond | None) -> Way:
+    """Judge by where the histories part, and what the node has from there on."""
+    led = not disk.standby_signal and "recovery" not in (disk.state or "")
+    if fork.lsn is None and (own or led):
+        why = f"it has gone its own way on timeline {fork.timeline}, and nothing tells where"
+        return Way(Kind.BASE_BACKUP, why, own.commits if own else 0)
+    if own is None:
+        return Way(Kind.FOLLOW, f"it has nothing beyond {start} of timeline {fork.timeline}")
+    size = "WAL" if own.commits is None else f"{own.size} bytes"
+    why = f"it has {size} of its own after {start}, where the histories part"
+    why += f": {counted(own.commits)}"
+    if not disk.rewindable:
+        why += "; without data checksums or wal_log_hints pg_rewind cannot take them back"
+        return Way(Kind.BASE_BACKUP, why, own.commits)
+    return Way(Kind.REWIND, why, own.commits)

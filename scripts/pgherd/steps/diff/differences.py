@@ -1,0 +1,208 @@
+"""Topology and reality compared: each difference with the command that closes it.
+
+Nothing is changed; what is asked for is what the other steps would do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from pgherd.errors import quoted
+from pgherd.postgres import conf
+from pgherd.postgres.facts import Facts
+from pgherd.postgres.group import Group
+from pgherd.postgres.instance import Instance
+from pgherd.postgres.observation import Observation
+from pgherd.steps import node, sync
+from pgherd.steps.diff.containers import (
+    Difference,
+    Further,
+    look_further,
+    of_nobody,
+    of_node,
+    strangers,
+)
+from pgherd.steps.diff.links import of_standby
+from pgherd.steps.diff.tls import of_server
+from pgherd.steps.leaders import foremost
+
+_NAMED = 5  # settings that differ, of one node
+_BACKUP = "pg_basebackup_"  # the slots that pg_basebackup makes for its own time
+_BYTES = 1_000_000
+
+
+@dataclass(frozen=True)
+class Note:
+    """What is otherwise than the topology has it and no fault; the command that would swap it."""
+
+    sentence: str
+    command: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All that was found; hosts that cannot be reached by name, each with the reason."""
+
+    group: str
+    differences: tuple[Difference, ...]
+    notes: tuple[Note, ...]
+    away: Mapping[str, str]
+
+    @property
+    def same(self) -> bool:
+        """Whether there is no difference, as far as could be seen."""
+        return not self.differences
+
+
+def compare(group: Group) -> Comparison:
+    """Look at the group once, and once more at what that does not tell; change nothing.
+
+    Raises:
+        Unreachable: none of its hosts answers.
+    """
+    seen = group.observe(tolerant=True)
+    further = look_further(group, seen)
+    return Comparison(
+        group.name,
+        tuple(differences(group, seen, further)),
+        tuple(notes(group, seen)),
+        dict(group.away),
+    )
+
+
+def differences(group: Group, seen: Observation, further: Further) -> Iterator[Difference]:
+    """Yield every difference: who is primary, then each node's in their order, then nobody's.
+
+    A node whose host cannot be reached is left out.
+    """
+    leader = _leading(group, seen)
+    yield from _primaries(group, seen, leader)
+    for name, instance in group.instances.items():
+        if instance.node.host in group.away:
+            continue
+        yield from of_node(group, instance, seen, further, leader)
+        if facts := seen.nodes[name].facts:
+            if facts.in_recovery:
+                yield from of_standby(group, instance, facts, seen, leader)
+            elif name == leader:
+                yield from _sync(group, instance, facts)
+                yield from _slots(group, instance, facts, seen)
+            yield from _settings(instance, facts)
+            yield from of_server(group, instance, facts)
+    yield from of_nobody(group, seen)
+
+
+def notes(group: Group, seen: Observation) -> Iterator[Note]:
+    """Yield what is no fault: another node is primary than the topology begins with."""
+    leader, first = _leading(group, seen), group.master.name
+    if leader and leader != first:
+        swap = f"invoke switchover --to {first}"
+        yield Note(f"{leader} is primary now, and {first} in the topology", swap)
+
+
+# --- who is primary ---
+
+
+def _leading(group: Group, seen: Observation) -> str | None:
+    facts = {name: node.facts for name, node in seen.nodes.items() if node.facts}
+    return foremost(facts, group.master.name)
+
+
+def _primaries(group: Group, seen: Observation, leader: str | None) -> Iterator[Difference]:
+    if leader is None:
+        yield from _none(group, seen)
+        return
+    system = seen.nodes[leader].facts
+    for name in seen.primaries:
+        facts = seen.nodes[name].facts
+        if name == leader or not facts or not system:
+            continue
+        same = facts.system_identifier == system.system_identifier
+        found = f"primary too (timeline {facts.timeline}, {leader} is at {system.timeline})"
+        yield Difference(
+            "primary", name, f"one primary, and {leader} is the one",
+            found if same else "primary too, with a database of its own",
+            f"invoke rejoin {name}" if same else f"invoke seed-standby --node {name}",
+        )  # fmt: skip
+
+
+def _none(group: Group, seen: Observation) -> Iterator[Difference]:
+    """Say that nobody is primary, where that is known: none is silent or on a host that is away."""
+    found = [node.facts for node in seen.nodes.values() if node.facts]
+    silent = any(node.silence or node.planned for node in seen.nodes.values())
+    if found and not silent and not group.away:
+        yield Difference(
+            "primary", group.name, "one primary", "none: all that run are standbys",
+            "invoke failover" if len(found) == len(seen.nodes) else "invoke start",
+        )  # fmt: skip
+
+
+# --- the primary ---
+
+
+def _sync(group: Group, instance: Instance, facts: Facts) -> Iterator[Difference]:
+    asked = group.topology.sync_for(instance.node)
+    names = facts.sync_names.strip()
+    if sync.read_sync(names) != asked or bool(names) != bool(asked):
+        wanted = f"'{asked.render() if asked else ''}'"
+        yield Difference(
+            "sync", instance.name, f"synchronous_standby_names = {wanted}",
+            f"synchronous_standby_names = '{names}'", "invoke step.require-sync",
+        )  # fmt: skip
+
+
+def _slots(
+    group: Group, instance: Instance, facts: Facts, seen: Observation
+) -> Iterator[Difference]:
+    """Yield the slots of the primary that keep WAL for nobody."""
+    known = {n.slot for n in group.topology.nodes.values()}
+    running = [name for _, container, name in strangers(group, seen) if container.alive]
+    for slot in facts.slots:
+        name, active = str(slot["name"]), bool(slot["active"])
+        if name in known or (active and name.startswith(_BACKUP)):
+            continue
+        drop = f'"SELECT pg_drop_replication_slot({conf.sql_literal(name)})"'
+        command = f"invoke psql --node {instance.name} --command {drop}"
+        if active and running:
+            command = f"invoke remove-standby {running[0]}"
+        kept = f"keeps {int(slot['retained'] or 0) / _BYTES:.0f} MB of WAL"
+        found = f"a slot {name}, {'in use' if active else 'not in use'}, {kept}"
+        yield Difference("slot", instance.name, "slots of the group's nodes only", found, command)
+
+
+# --- settings ---
+
+
+def _settings(instance: Instance, facts: Facts) -> Iterator[Difference]:
+    asked = hashlib.sha256(node.settings(instance).encode()).hexdigest()
+    if facts.settings != asked:
+        found = "there is none" if facts.settings is None else _otherwise(instance, facts)
+        command = "invoke step.allow-replication"
+        if facts.in_recovery:
+            command = f"invoke seed-standby --node {instance.name}"
+        yield Difference(
+            "settings", instance.name, "pgherd.conf as the topology and conf/ have it", found,
+            command,
+        )  # fmt: skip
+    if facts.restart_due:
+        yield Difference(
+            "restart-due", instance.name, "its settings are in force",
+            f"a restart is due for {', '.join(facts.restart_due)}", "invoke stop start",
+        )  # fmt: skip
+
+
+def _otherwise(instance: Instance, facts: Facts) -> str:
+    """Say in which settings a server's file differs from what is asked for."""
+    asked = conf.read_settings(node.settings(instance))
+    written = {name.lower(): value for name, value in facts.written.items()}
+    names = sorted(n for n in asked.keys() | written if asked.get(n) != written.get(n))
+    said = []
+    for name in names[:_NAMED]:
+        has = f"is {quoted(written[name] or '')}" if name in written else "is not set"
+        wants = f"{quoted(asked[name])} is asked" if name in asked else "is not asked for"
+        said.append(f"{name} {has}, and {wants}")
+    if len(names) > _NAMED:
+        said.append(f"and {len(names) - _NAMED} more")
+    return "; ".join(said) or "its text is another, and its settings are the same"

@@ -1,0 +1,50 @@
+"""The private directory of a node: its passfile and, with TLS, its key and certificates."""
+
+from __future__ import annotations
+
+from pgherd.docker import Image
+from pgherd.errors import Error
+from pgherd.postgres import scripts
+from pgherd.postgres.group import Group
+from pgherd.postgres.instance import PRIVATE, Instance
+from pgherd.shell import Script
+from pgherd.steps.tls import laid
+
+
+def private_fragment(group: Group, instance: Instance) -> Script:
+    """Return the fragment that lays the passfile, and key and certificates with TLS."""
+    secret = group.passwords.of("replicator")
+    passfile = scripts.password("password", secret) + scripts.fragment("passfile")
+    return passfile + laid.fragment(group, instance)
+
+
+def lay_private(group: Group, instance: Instance, image: Image, what: str = "passfile") -> None:
+    """Lay the private files anew, `what` above all: the server has their directory read-only.
+
+    It reads the passfile at each try to connect, its certificate at a reload.
+    """
+    group.trace.note(f"{instance.name}: brought up to date: {what}")
+    private = [mount for mount in instance.mounts() if mount.target == PRIVATE]
+    instance.offline(image, scripts.compose(private_fragment(group, instance)), mounts=private)
+    check_private(group, instance)
+
+
+def check_private(group: Group, instance: Instance) -> None:
+    """See that a server has the private directory in which its files have just been laid.
+
+    A bind mount is of the directory that was there when the container was started.
+
+    Raises:
+        Error: the directory was put in the place of that since then.
+    """
+    if instance.host.trace.dry:
+        return
+    passfile = scripts.password("password", group.passwords.of("replicator"))
+    certificates = laid.current(group, instance)
+    look = scripts.compose(passfile, "passfile-current", *certificates)
+    if "stale" in instance.execute(look, reads=True):
+        raise Error(
+            f"{instance.name} runs with another directory at {PRIVATE} than "
+            f"{instance.places.private}, which has taken the place of that since it was started: "
+            "what is laid there does not reach it. `invoke stop`, then `invoke start`."
+        )

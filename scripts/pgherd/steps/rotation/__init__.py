@@ -1,0 +1,1 @@
+"""New passwords for the group's two roles, while everything streams."""

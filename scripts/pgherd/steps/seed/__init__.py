@@ -1,0 +1,1 @@
+"""Standbys: seeded, connected, and brought to stream."""

@@ -1,0 +1,98 @@
+"""What is refused before a standby is seeded, while nothing is stopped or moved yet."""
+
+from __future__ import annotations
+
+from pgherd.errors import Refused
+from pgherd.postgres.facts import Disk
+from pgherd.steps import belonging, guards
+from pgherd.steps.leaders import has_newer
+from pgherd.steps.seed import seeding
+from pgherd.steps.seed.asked import Asked, Pair
+from pgherd.steps.sync import waits_for
+
+
+def check_seed(pair: Pair, asked: Asked) -> None:
+    """Refuse before anything is stopped or moved."""
+    major = pair.image.env.get("PG_MAJOR")
+    if pair.theirs and major and str(pair.theirs.version_num // 10000) != major:
+        raise Refused(
+            f"{pair.upstream.name} runs PostgreSQL {pair.theirs.version_num // 10000}, and the "
+            f"image {pair.image.ref} has {major}: a standby needs the same."
+        )
+    guards.check_data_unused(pair.standby, pair.seen)
+    if not pair.runs:
+        guards.check_port(pair.standby, pair.seen)
+    _check_sync(pair, asked)
+    _check_data(pair, asked)
+    if asked.method == "copy":
+        seeding.check_copy(pair.standby, pair.upstream, pair.seen, pair.group.trace, asked.confirm)
+
+
+def waiting(pair: Pair) -> list[str]:
+    """Return the primaries whose commits would wait for ever if this standby went away."""
+    name = pair.standby.node.application_name
+    return [
+        primary
+        for primary in pair.seen.primaries
+        if (facts := pair.seen.nodes[primary].facts) and waits_for(facts, name)
+    ]
+
+
+def _check_sync(pair: Pair, asked: Asked) -> None:
+    """Refuse to take away the standby that every commit waits for, unless it may be so."""
+    names = waiting(pair)
+    if names and pair.group.topology.group.strict and asked.async_meanwhile:
+        raise Refused("--async-meanwhile contradicts strict = true in the topology.")
+    if names and not asked.async_meanwhile:
+        raise Refused(
+            f"{pair.standby.name} is the synchronous standby: while it is seeded every commit "
+            f"on {names[0]} would wait. --async-meanwhile lets them run on without it."
+        )
+
+
+def _check_newer(pair: Pair, asked: Asked, position: tuple[int, int] | None) -> None:
+    """Refuse to set aside a history that is newer than the upstream's: it was promoted since."""
+    theirs = pair.theirs
+    if theirs and position and position[0] > theirs.timeline and not asked.set_aside:
+        raise Refused(
+            f"{has_newer(pair.standby.name, position[0], pair.upstream.name, theirs.timeline)}. "
+            "To keep it: `docker stop "
+            f"{pair.upstream.name}`; if {pair.standby.name} is in recovery, `invoke psql --node "
+            f'{pair.standby.name} --command "SELECT pg_promote()"`; then `invoke seed-standby '
+            f"--node {pair.upstream.name}`. --set-aside puts the newer data aside instead."
+        )
+
+
+def _check_data(pair: Pair, asked: Asked) -> None:
+    """Refuse to set aside what this group did not make, or what is newer, unless asked to.
+
+    Ours is what our container had, what has this system's identifier, and what our mark tells.
+    """
+    if asked.set_aside or guards.data_state(pair.standby) != guards.FULL:
+        return
+    if pair.mine:
+        same = pair.theirs and pair.mine.system_identifier == pair.theirs.system_identifier
+        _check_newer(pair, asked, pair.mine.position if same else None)
+        if same and not pair.mine.in_recovery:
+            name = pair.standby.name
+            raise Refused(
+                f"{name} is a primary as well as {pair.upstream.name} and takes writes: stop it "
+                f"first (`docker stop {name}`) if it is the wrong one, or say --set-aside."
+            )
+        return
+    disk = Disk() if pair.runs else pair.standby.disk(pair.image)
+    if pair.theirs and disk.system_identifier == pair.theirs.system_identifier:
+        _check_newer(pair, asked, disk.position)
+    if pair.container or disk.empty or disk.unfinished or disk.ours:
+        return
+    way_out = "--set-aside moves it aside first, whatever it is."
+    try:
+        belonging.check_major(pair.standby, disk, pair.image)
+    except Refused as fault:
+        raise Refused(f"{fault.sentence}\n{way_out}") from None
+    system = pair.theirs.system_identifier if pair.theirs else None
+    if disk.system_identifier != system:
+        raise Refused(
+            f"{pair.standby.name}: {pair.standby.node.data} holds a database of another system "
+            f"({disk.system_identifier}, and {pair.upstream.name} is {system}).\n{way_out}"
+        )
