@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import shlex
-import signal
 import sys
-from collections.abc import Callable
-from functools import cache, wraps
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from invoke.collection import Collection
 from invoke.context import Context
@@ -17,84 +14,11 @@ from invoke.tasks import Task, task
 
 sys.path.insert(0, str(Path(__file__).parent / "scripts"))  # whatever Python invoke runs in
 
-if TYPE_CHECKING:
-    from pgherd.postgres.group import Group
-
-NODE = {"node": "which node (default: the topology's first standby)"}
-
-
-def _group(c: Context) -> Group:
-    """Return the group of the topology asked for, with Invoke's --echo and --dry."""
-    return _opened(bool(c.config.run.echo), bool(c.config.run.dry), c.config.pgherd.on)
-
-
-@cache
-def _opened(echo: bool, dry: bool, on: str) -> Group:
-    """Return the same group to all tasks of one run: with --dry each counts on those before."""
-    from pgherd import config
-    from pgherd.errors import Refused
-    from pgherd.postgres.group import Group
-    from pgherd.shell import Trace
-
-    if len(_places()) > bool(on):
-        raise Refused(f"`on {_places()[-1]}` comes before all other tasks, and once.")
-    return Group(config.load(on=on), Trace(echo=echo, dry=dry, on=on))
-
-
-def _places() -> list[str]:
-    """Return the hosts that the command line says by `on`, wherever it does."""
-    tasks = ns.to_contexts()
-    valued = {flag for known in tasks for flag, arg in known.flags.items() if arg.takes_value}
-    words = sys.argv[1:]
-    return [
-        host
-        for before, word, host in zip(["", *words], words, [*words[1:], ""], strict=False)
-        if word == "on" and before not in valued
-    ]
-
-
-def told(body: Callable[..., None]) -> Callable[..., None]:
-    """Have a task's faults told as sentences, never as a traceback; SIGTERM cleans up too."""
-
-    @wraps(body)
-    def run(*args: Any, **options: Any) -> None:
-        from pgherd.errors import Error
-
-        for sign in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(sign, lambda number, _frame: sys.exit(128 + number))
-        try:
-            body(*args, **options)
-            sys.stdout.flush()
-        except Error as fault:
-            fault.message = _placed(fault.sentence, args[0])
-            raise
-        except BrokenPipeError:  # | head has what it wanted
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        except KeyboardInterrupt:
-            sys.exit(130)
-        except OSError as fault:
-            raise Error(f"{fault.strerror}: {fault.filename or fault}") from None
-
-    return run
-
-
-def _placed(text: str, c: Context) -> str:
-    """Return advice as it has to be typed for a group that `on` has placed."""
-    from pgherd.shell import advice
-
-    return advice(text, c.config.pgherd.on)
-
-
-def _standby(group: Group, node: str) -> str:
-    from pgherd.steps import tutorial
-
-    return node or tutorial.first_standby(group).name
-
-
-def _agreed(question: str, yes: bool) -> bool:
-    """Ask on a terminal; without one, only the option says yes."""
-    return yes or (sys.stdin.isatty() and input(f"{question} [y/N] ").strip().lower() == "y")
-
+import care
+import chores
+from numbered import step
+from pgherd.tasking import NODE, NamesOrAll, agreed, given, known, listed, placed, told
+from printing import came, looked
 
 # --- where ---
 
@@ -104,11 +28,13 @@ def _agreed(question: str, yes: bool) -> bool:
 def on(c: Context, host: str) -> None:
     """Place the group on another machine, for the tasks that follow: invoke on ada@box …."""
     from pgherd.errors import Refused
+    from pgherd.placement import asked_host
 
     if not host:
         raise Refused("`invoke on` needs a host, and was given an empty word: a variable not set?")
     if host in ns.task_names:
         raise Refused(f"`invoke on {host}`: {host} is a task, and before it comes a host.")
+    asked_host(host, "")
     if sys.argv[-2:] == ["on", host]:
         raise Refused(f"`invoke on {host}` wants the tasks for it: invoke on {host} hosts, say.")
     c.config.pgherd.on = host
@@ -119,17 +45,24 @@ def on(c: Context, host: str) -> None:
 def hosts(c: Context, json_: bool = False) -> None:
     """Look at each host of the topology: does it answer, its Docker, space, image, containers."""
     from pgherd import report
-    from pgherd.errors import Unreachable
     from pgherd.steps.hosts import survey
 
-    group = _group(c)
+    group = given(c)
     found = survey(group)
-    print(report.hosts_json(group.name, found) if json_ else report.hosts_text(found))
-    if not all(host.ok for host in found):
-        raise Unreachable("")
+    text = report.hosts_json(group.name, found) if json_ else report.hosts_text(found)
+    looked(c, text, away=not all(host.ok for host in found))
 
 
 # --- the three ---
+
+SEEDING = {  # what a standby is seeded with, be it one or many at once
+    "from": "take the base backup from this node, and not from the upstream",
+    "set-aside": "also set aside data that is not this group's",
+    "async-meanwhile": "let commits go on without it, where it is the one they wait for",
+    "no-verify-backup": "do not check the base backup against its manifest",
+    "max-rate": "limit of a base backup per second, as pg_basebackup takes it: 32M",
+    "spread-checkpoint": "do not hurry the checkpoint",
+}
 
 
 @task
@@ -138,19 +71,15 @@ def setup_master(c: Context) -> None:
     """Run the primary on its own data and let standbys stream from it (steps 1 and 6)."""
     from pgherd.steps import master
 
-    master.setup_master(_group(c))
+    master.setup_master(given(c))
 
 
 @task(  # each parameter is a flag
     help={
         **NODE,
+        **SEEDING,
         "method": "basebackup (over the network, from the running master) or copy (its files)",
         "reseed": "seed anew even if it streams already",
-        "set-aside": "also set aside data that is not this group's",
-        "async-meanwhile": "let commits go on without it, where it is the one they wait for",
-        "no-verify-backup": "do not check the base backup against its manifest",
-        "max-rate": "limit of the base backup per second, as pg_basebackup takes it: 32M",
-        "spread-checkpoint": "do not hurry the master's checkpoint",
         "yes": "stop the master for --method copy although clients are connected",
     }
 )
@@ -165,11 +94,12 @@ def seed_standby(  # noqa: PLR0913, PLR0917
     no_verify_backup: bool = False,
     max_rate: str = "",
     spread_checkpoint: bool = False,
+    from_: str = "",
     yes: bool = False,
 ) -> None:
     """Lay the master's data into a standby that streams, and wait for it (steps 4, 5, 7 to 10)."""
-    from pgherd.steps import standby
-    from pgherd.steps.asked import Asked
+    from pgherd.steps.seed import standby
+    from pgherd.steps.seed.asked import Asked
 
     asked = Asked(
         method=method,
@@ -179,10 +109,90 @@ def seed_standby(  # noqa: PLR0913, PLR0917
         verify_backup=not no_verify_backup,
         max_rate=max_rate,
         spread_checkpoint=spread_checkpoint,
-        confirm=lambda question: _agreed(question, yes),
+        source=from_,
+        confirm=lambda question: agreed(question, yes),
     )
-    group = _group(c)
+    group = given(c)
     standby.seed_standby(group, standby.chosen(group, node, asked), asked)
+
+
+@task(
+    klass=NamesOrAll,
+    positional=["names"],
+    help={
+        "names": "one or several, as s2,s3,s4; each a table of the topology file",
+        "all": "every standby of the topology that does not stream yet",
+        **SEEDING,
+    },
+)
+@told
+def add_standby(  # noqa: PLR0913, PLR0917
+    c: Context,
+    names: str,
+    all: bool = False,  # noqa: A002 (the flag's name)
+    from_: str = "",
+    set_aside: bool = False,
+    async_meanwhile: bool = False,
+    no_verify_backup: bool = False,
+    max_rate: str = "",
+    spread_checkpoint: bool = False,
+) -> None:
+    """Add standbys side by side, each after its upstream: what seed-standby does, for many."""
+    from pgherd.steps.seed import standby
+    from pgherd.steps.seed.asked import Asked
+
+    asked = Asked(
+        source=from_,
+        set_aside=set_aside,
+        async_meanwhile=async_meanwhile,
+        verify_backup=not no_verify_backup,
+        max_rate=max_rate,
+        spread_checkpoint=spread_checkpoint,
+    )
+    standby.add_standbys(given(c), listed(names), asked, every=all)
+
+
+@task(
+    positional=["names"],
+    help={
+        "names": "one or several, as s2,s3,s4",
+        "async-meanwhile": "also where commits then wait for no standby, and strict = true",
+    },
+)
+@told
+def remove_standby(c: Context, names: str, async_meanwhile: bool = False) -> None:
+    """Take standbys out of the group: its commits, its slots, its containers; the data is kept."""
+    from pgherd.steps import removal
+
+    removal.remove_standbys(given(c), listed(names), async_meanwhile=async_meanwhile)
+
+
+@task(
+    help={
+        "mode": 'whom commits wait for from now on: "ANY 1 (standby1, standby2)"',
+        "off": "let commits wait for nobody, and those that wait go on",
+        "yes": "with --off: also where the topology says strict = true",
+    }
+)
+@told
+def sync(c: Context, mode: str | None = None, off: bool = False, yes: bool = False) -> None:
+    """Show whom commits wait for, or change it on the primary at once."""
+    from pgherd.errors import Refused
+    from pgherd.report.sync import sync_text
+    from pgherd.steps import sync_now as step
+
+    if mode == "":
+        raise Refused(
+            "--mode is empty (a variable not set?): `invoke sync --off` waits for nobody."
+        )
+    if mode and off:
+        raise Refused("--mode and --off contradict each other.")
+    if mode:
+        step.require_mode(given(c), mode)
+    elif off:
+        step.release(given(c), yes=yes)
+    else:
+        looked(c, placed(sync_text(step.state(given(c))), c))
 
 
 @task(help={"json_": "print one JSON object", "tap": "print the Test Anything Protocol"})
@@ -190,19 +200,15 @@ def seed_standby(  # noqa: PLR0913, PLR0917
 def verify(c: Context, json_: bool = False, tap: bool = False) -> None:
     """Prove it as a client: a row is seen on the standby, a write is refused (steps 11 and 12)."""
     from pgherd import report
-    from pgherd.errors import Error
     from pgherd.verify import as_script
     from pgherd.verify import verify as run
 
-    group = _group(c)
+    shown, group = report.verdict(json_=json_, tap=tap), given(c)
     if group.trace.dry:
         group.trace.shell(as_script(group))
         return
     verdict = run(group)
-    shown = report.verdict_json if json_ else report.verdict_tap if tap else report.verdict_text
-    print(_placed(shown(verdict), c))
-    if not verdict.ok:
-        raise Error("")
+    looked(c, placed(shown(verdict), c), ok=verdict.ok)
 
 
 @task
@@ -214,12 +220,37 @@ def demo(c: Context) -> None:
     verify(c)
     from pgherd import report
 
-    group = _group(c)
-    text = report.summary(group.topology, group.passwords.path("postgres"), group.over)
-    (group.trace.note if group.trace.dry else print)(text)
+    group = given(c)
+    password = group.passwords.path("postgres")
+    looked(c, report.summary(group.topology, password, group.certificates.for_clients, group.over))
 
 
 # --- looking ---
+
+
+@task(
+    help={
+        "watch": "look again and again, until Ctrl-C",
+        "json_": "print one JSON object; with --watch, one a line",
+        "interval": "seconds between two looks (default: 2)",
+    }
+)
+@told
+def status(c: Context, watch: bool = False, json_: bool = False, interval: str = "2") -> None:
+    """Look once: each node's role, whom it follows, how far behind it is, and what hurts."""
+    from pgherd.report import status as report
+    from pgherd.steps import status as step
+
+    group, pause = given(c), step.pause(interval)
+    shown = partial(report.status_json, compact=watch) if json_ else report.status_text
+    if not watch:
+        found = step.look(group)
+        looked(c, placed(shown(found), c), ok=found.ok)
+        return
+    redraws = sys.stdout.isatty() and not json_
+    with suppress(KeyboardInterrupt):
+        for found in step.watched(group, pause):
+            print(report.redrawn(placed(shown(found), c), clear=redraws), flush=True)
 
 
 @task(default=True)
@@ -229,19 +260,29 @@ def steps(c: Context) -> None:
     from pgherd import report
     from pgherd.steps import tutorial
 
-    print(report.steps_text(tutorial.look(_group(c))))
+    looked(c, report.steps_text(tutorial.look(given(c))))
+
+
+@task(help={"json_": "print one JSON object"})
+@told
+def diff(c: Context, json_: bool = False) -> None:
+    """Compare what the topology asks for with what there is, and name what closes each gap."""
+    from pgherd.report import differences as report
+    from pgherd.steps.diff.differences import compare
+
+    group = given(c)
+    found = compare(group)
+    text = report.as_json(found, c.config.pgherd.on) if json_ else placed(report.text(found), c)
+    looked(c, text, ok=found.same, away=bool(found.away))
 
 
 @task(help={"node": "which node (default: all)", "follow": "go on until Ctrl-C"})
 @told
 def logs(c: Context, node: str = "", follow: bool = False, tail: str = "50") -> None:
     """Show the last lines of the servers' logs."""
-    from pgherd.errors import Refused
     from pgherd.steps import looking
 
-    if not tail.isdecimal():
-        raise Refused(f"--tail is a number of lines, not {tail!r}.")
-    looking.logs(_group(c), node, tail=int(tail), follow=follow, show=print)
+    looking.logs(given(c), node, tail=looking.lines(tail), follow=follow, show=print)
 
 
 @task(help={"node": "which node (default: the primary)", "command": "SQL to run instead"})
@@ -251,19 +292,35 @@ def psql(c: Context, node: str = "", command: str = "") -> None:
     from pgherd.steps import looking
 
     terminal = sys.stdin.isatty() and sys.stdout.isatty()
-    sys.exit(looking.psql(_group(c), node, command, terminal=terminal))
+    sys.exit(looking.psql(given(c), node, command, terminal=terminal))
 
 
-@task
+@task(
+    help={
+        "role": "primary, standby (else the primary) or any; without it also each node's own",
+        "format_": "libpq, jdbc, psycopg or env (default: libpq)",
+        "database": "the database (default: postgres)",
+        "user": "the role that logs in (default: postgres)",
+    }
+)
 @told
-def uri(c: Context) -> None:
+def uri(
+    c: Context,
+    role: str = "",
+    format_: str = "libpq",
+    database: str = "postgres",
+    user: str = "postgres",
+) -> None:
     """Print the connection strings, one a line: each node's, then the one with all of them."""
-    from pgherd import report
+    from pgherd.report import uris
 
-    group = _group(c)
-    for tunnel in report.tunnels(group.topology, group.over):
+    group = given(c)
+    password = group.passwords.path("postgres") if user == "postgres" else ""
+    wanted = uris.Wanted(role, format_, database, user, password, group.certificates.for_clients)
+    wanted.check()
+    for tunnel in uris.tunnels(group.topology, group.over):
         group.trace.note(f"to be reached from this machine: {tunnel}")
-    print("\n".join(report.uris(group.topology)))
+    looked(c, "\n".join(uris.lines(group.topology, wanted)))
 
 
 # --- living with it ---
@@ -275,7 +332,7 @@ def stop(c: Context) -> None:
     """Stop the servers in order, the primary first (step 3)."""
     from pgherd.steps import lifecycle
 
-    lifecycle.stop(_group(c))
+    lifecycle.stop(given(c))
 
 
 @task
@@ -284,7 +341,7 @@ def start(c: Context) -> None:
     """Start the servers as what their data says they are, and wait for them (step 9)."""
     from pgherd.steps import lifecycle
 
-    lifecycle.start(_group(c))
+    lifecycle.start(given(c))
 
 
 @task(
@@ -299,7 +356,7 @@ def down(c: Context, purge: bool = False, confirm: str = "", delete_data: bool =
     """Remove the containers and the network; the data stays."""
     from pgherd.steps import teardown
 
-    group = _group(c)
+    group = given(c)
     if not purge:
         return teardown.down(group, delete=delete_data)
     if not confirm and sys.stdin.isatty():
@@ -313,87 +370,60 @@ def image(c: Context) -> None:
     """Make the image of the topology present: pull it, or build it where no registry answers."""
     from pgherd.steps import image as step
 
-    group = _group(c)
+    group = given(c)
     print(step.ensure_image(group).ref)
 
 
-# --- the tutorial's steps, each by itself ---
+# --- another primary ---
 
 
-def _step(name: str, doc: str, *, of_node: bool = False) -> Any:
-    """Make the task of one step, which has a node to work on or works on the group."""
+@task(help={"to": "the standby that is to be primary"})
+@told
+def switchover(c: Context, to: str = "") -> None:
+    """Make a standby the primary while all is well: nothing is lost, and the old one follows."""
+    from pgherd.report import changes
+    from pgherd.steps.change import switchover as step
 
-    def on_group(c: Context) -> None:
-        from pgherd.steps import single
-
-        getattr(single, name)(_group(c))
-
-    def on_node(c: Context, node: str = "") -> None:
-        from pgherd.steps import single
-
-        getattr(single, name)(group := _group(c), _standby(group, node))
-
-    body = on_node if of_node else on_group
-    body.__doc__ = doc
-    return task(told(body), name=name.replace("_", "-"), help=NODE if of_node else {})
+    came(c, changes.switched(step.switchover(given(c), to)))
 
 
-step = Collection(
-    "step",
-    _step("run_master", "1. Run the master on its own data directory."),
-    _step("run_standby", "2. Run the standby-to-be with a database of its own.", of_node=True),
-    _step("set_aside", "4. Set the standby's own data aside.", of_node=True),
-    _step("copy_data", "5. Copy the files of the stopped master.", of_node=True),
-    _step("base_backup", "5. Or take a base backup from the running master.", of_node=True),
-    _step("allow_replication", "6. Make the replication role and let it in."),
-    _step("connect_standby", "7. Tell the standby whom to follow.", of_node=True),
-    _step("mark_standby", "8. Mark it as a standby, so that it is read-only.", of_node=True),
-    _step("require_sync", "10. Make the master wait for the standby, once it streams."),
+@task(
+    help={
+        "to": "the standby that is to be primary (default: the one that has most)",
+        "max-loss": 'bytes of WAL that may be lost, or "any" (default: 0 if synchronous, else any)',
+        "unfenced": "also where the lost primary's host cannot be reached",
+    }
 )
-for known, name in ((stop, "stop"), (start, "start"), (logs, "logs"), (verify, "check")):
-    step.add_task(cast("Task[Any]", known), name=name)
+@told
+def failover(c: Context, to: str = "", max_loss: str = "", unfenced: bool = False) -> None:
+    """Fence a primary that is lost, and make a standby the primary in its place."""
+    from pgherd.report import changes
+    from pgherd.steps.change import failover as step
+    from pgherd.steps.change.losing import read_limit
+
+    found = step.failover(given(c), to, max_loss=read_limit(max_loss), unfenced=unfenced)
+    came(c, changes.failed_over(found))
 
 
-# --- for those who work on pgherd ---
+@task(positional=["name"], help={"name": "the node", "set-aside": "also if it has newer data"})
+@told
+def rejoin(c: Context, name: str, set_aside: bool = False) -> None:
+    """Bring an old primary or a stray standby back: as it is, rewound, or with a new copy."""
+    from pgherd.steps.change import rejoin as step
+    from pgherd.steps.seed.asked import Asked
+
+    step.rejoin(given(c), name, Asked(set_aside=set_aside, async_meanwhile=True))
 
 
-@task(help={"unit": "only the tests that need no engine", "options": "for pytest"})
-def test(c: Context, unit: bool = False, options: str = "") -> None:  # noqa: ARG001, PT028
-    """Run the tests; those on real servers need a Docker Engine and make their own groups."""
-    # The servers' tests mostly wait: three files at once, each with groups of its own.
-    where = ["tests/unit"] if unit else ["--numprocesses=3", "--dist=loadfile"]
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a job in the background inherits it ignored
-    words = [sys.executable, "-m", "pytest", *where, *shlex.split(options)]
-    os.execv(words[0], words)  # noqa: S606 (it is to take this process's place)
+for shared, name in ((stop, "stop"), (start, "start"), (logs, "logs"), (verify, "check")):
+    step.add_task(cast("Task[Any]", shared), name=name)
 
 
-@task(help={"rounds": "of each way, alternating", "remote": "over SSH against the local engine"})
-def bench(c: Context, rounds: int = 5, remote: bool = False) -> None:  # noqa: ARG001
-    """Measure the three tasks against the same work by hand, as a ratio."""
-    script = Path(__file__).parent / "benchmarks" / ("remote.py" if remote else "bench.py")
-    os.execv(sys.executable, [sys.executable, str(script), str(rounds)])  # noqa: S606
-
-
-@task(name="up", help={"hosts": "how many, from 1 to 8"})
-def rig_up(c: Context, hosts: int = 3) -> None:  # noqa: ARG001
-    """Make further Docker hosts on this machine, to try pgherd on; root on Linux only."""
-    _rig("up", "--hosts", str(hosts))
-
-
-@task(name="down")
-def rig_down(c: Context) -> None:  # noqa: ARG001
-    """Take those hosts away, with all that is on them."""
-    _rig("down")
-
-
-def _rig(*words: str) -> None:
-    script = str(Path(__file__).parent / "tests" / "rig" / "people.py")
-    os.execv(sys.executable, [sys.executable, script, *words])  # noqa: S606
-
-
-rig = Collection("rig", rig_up, rig_down)
 ns = Collection(
-    on, hosts, setup_master, seed_standby, verify, demo, steps, logs, psql, uri, stop, start, down,
-    image, test, bench, step, rig,
+    on, hosts, setup_master, seed_standby, add_standby, remove_standby, sync, verify, demo, status,
+    diff, steps, logs, psql, uri, stop, start, down, switchover, failover, rejoin, image,
+    care.doctor, care.audit, care.rotate_passwords, care.tls, care.backups, care.restore,
+    chores.test, chores.bench, chores.torture, step, chores.rig,
 )  # fmt: skip
 ns.configure({"pgherd": {"on": ""}})
+known(ns)
