@@ -9,7 +9,7 @@
 A task is run once unharmed, which counts the commands that it starts. Then the run is killed
 (SIGKILL) before each of them; and, for those that do more than look, while it runs, and when it is
 done and before its result is seen. The same task is run again: it has to come to its end, with one
-primary, every row that was acknowledged, and a verify that passes: tests/e2e/changes.py. A point
+primary, every row that was acknowledged, and a verify that passes: tests/e2e/trial.py. A point
 that the run did not reach, since it had fewer commands than the one before, tells nothing.
 
 Each try begins with the same group, from a snapshot; several groups are at work side by side.
@@ -34,10 +34,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "e2e"))
-from changes import TASKS, Change, Trial, group_of, points
+from changes import TASKS
 from conftest import ROOT, docker, new_herd
 from killing import MOMENTS, When, end_what_goes_on
 from rack import Rack
+from trial import Change, Trial, group_of, points
 
 ROW = "{:<28} {:>8} {:>6} {:>7} {:>9} {:>6} {:>8}"
 RECORD = ROOT / "data" / "torture.jsonl"

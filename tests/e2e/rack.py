@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from changes import Change, Trial
 from conftest import Herd
 from killing import When
 from load import running_load
 from snapshot import Snapshot
+from trial import Change, Trial
 
 EVERY = 0.05  # seconds between two inserts, and two looks for a primary: the machine is busy
 

@@ -43,9 +43,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from changes import CHANGES, Trial, changing, inside
+from changes import CHANGES
 from conftest import INVOKE, ROOT, Herd, MakeHerd, docker
 from killing import MOMENTS, acts
+from trial import Trial, changing, inside
 
 SAMPLE = [
     ("switchover of a pair", "stop "),

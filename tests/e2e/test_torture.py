@@ -9,10 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pytest
-from changes import TASKS, group_of
+from changes import TASKS
 from conftest import Herd, MakeHerd, docker
 from killing import When
 from rack import Rack
+from trial import group_of
 
 WHOLE = ("Config.Env", "Config.Entrypoint", "Config.Cmd", "Config.Labels", "HostConfig")
 

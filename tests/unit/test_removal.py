@@ -287,3 +287,12 @@ def test_whom_commits_wait_for_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         WAITS,
         "the topology asks for FIRST 1 (s1): `invoke step.require-sync` goes back to that",
     ]
+
+
+def test_of_another_primary_it_is_told_whose_name_stands_there() -> None:
+    state = sync_now.SyncState("s1", "pa", "FIRST 1 (pa)", "FIRST 1 (s1)", (), ())
+    assert sync_text(state).splitlines()[-3:] == [
+        "this is what the topology asks for",
+        "the file has FIRST 1 (s1): s1 cannot wait for itself, so the name of",
+        "the node that the topology has as primary stands for its own",
+    ]

@@ -13,11 +13,12 @@ from typing import Any, cast
 import pytest
 import soak
 import torture
-from changes import CHANGES, Trial
+from changes import CHANGES
 from conftest import Herd
 from killing import Run, When
 from rack import Rack
 from torture import Asked, Tally
+from trial import Trial
 
 NAME = "down"
 KILLED, ENDED = -signal.SIGKILL, 0

@@ -19,6 +19,11 @@ def sync_text(state: SyncState) -> str:
     else:
         asked = state.asked or "asynchronous"
         lines += [f"the topology asks for {asked}: `invoke step.require-sync` goes back to that"]
+    if state.asked != state.written:
+        lines += [
+            f"the file has {state.written}: {state.primary} cannot wait for itself, so the name of",
+            "the node that the topology has as primary stands for its own",
+        ]
     return "\n".join(lines)
 
 

@@ -23,6 +23,7 @@ class SyncState:
         primary: the node that is primary now.
         names: its synchronous_standby_names; empty for asynchronous.
         asked: what the topology asks for there, in canonical form.
+        written: what the topology says, which is meant for the node that it asks to be primary.
         standbys: each that is connected: its node or none, its application_name, state, sync_state.
         waiters: the commits that wait now, with pid, seconds and query.
     """
@@ -30,6 +31,7 @@ class SyncState:
     primary: str
     names: str
     asked: str
+    written: str
     standbys: tuple[tuple[str, str, str, str], ...]
     waiters: tuple[dict[str, Any], ...]
 
@@ -49,8 +51,11 @@ def state(group: Group) -> SyncState:
         (nodes.get(s.application_name.lower(), ""), s.application_name, s.state, s.sync_state)
         for s in sorted(facts.senders, key=lambda s: s.application_name)
     )
-    asked = _asked(group, primary)
-    return SyncState(primary.name, facts.sync_names, asked, standbys, facts.sync_waiters)
+    written = group.topology.group.sync
+    return SyncState(
+        primary=primary.name, names=facts.sync_names, asked=_asked(group, primary),
+        written=written.render() if written else "", standbys=standbys, waiters=facts.sync_waiters,
+    )  # fmt: skip
 
 
 def _leader(group: Group, seen: Observation) -> tuple[Instance, Facts]:
