@@ -276,7 +276,13 @@ def diff(c: Context, json_: bool = False) -> None:
     looked(c, text, ok=found.same, away=bool(found.away))
 
 
-@task(help={"node": "which node (default: all)", "follow": "go on until Ctrl-C"})
+@task(
+    help={
+        "node": "which node (default: all)",
+        "follow": "go on until Ctrl-C",
+        "tail": "how many lines (default: 50)",
+    }
+)
 @told
 def logs(c: Context, node: str = "", follow: bool = False, tail: str = "50") -> None:
     """Show the last lines of the servers' logs."""

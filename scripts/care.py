@@ -89,7 +89,7 @@ def backups(c: Context, json_: bool = False, delete: str = "", confirm: str = ""
 @task(
     positional=["name"],
     help={
-        "name": "of a copy, or its path, as `invoke backups` shows it",
+        "name": "of a copy, or its path, as `invoke backups` shows it; HOST:NAME on one host",
         "foreign": "also if it is of another system or another major version than the group",
     },
 )

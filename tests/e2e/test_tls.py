@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import time
 from functools import partial
@@ -212,3 +213,26 @@ def test_tls_is_given_up_and_comes_back_by_what_diff_names(printed_pair: Herd) -
         if not asked:
             with herd.connect("standby", sslmode="disable"):
                 pass
+
+
+@pytest.mark.long
+def test_files_that_are_gone_from_under_a_server_are_told_with_what_helps(
+    printed_pair: Herd,
+) -> None:
+    """Another directory has taken the private one's place, as where it was copied back."""
+    herd, name = printed_pair, printed_pair.container("standby")
+    private = herd.secrets() / name
+    subprocess.run(["cp", "-a", str(private), f"{private}_new"], check=True)
+    shutil.rmtree(private)
+    Path(f"{private}_new").rename(private)
+    warned = json.loads(herd.invoke("status", "--json", code=1).stdout)["warnings"]
+    (told,) = (w["text"] for w in warned if (w["code"], w["node"]) == ("certificate", name))
+    assert "`invoke stop`, `invoke start`" in told
+    differences = json.loads(herd.invoke("diff", "--json", code=1).stdout)["differences"]
+    assert [d["command"] for d in differences if d["what"] == "certificate"] == [
+        "invoke stop start"
+    ]
+    assert f"{name} runs with another directory" in herd.invoke("tls", "--renew", code=1).stderr
+    herd.invoke("stop", "start")
+    herd.invoke("tls", "--renew", "diff", "status")
+    assert len(secured(herd)) == 1

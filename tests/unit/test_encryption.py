@@ -20,7 +20,7 @@ from pgherd.certificates import Certificates, digest, names, x509
 from pgherd.certificates.reading import Details
 from pgherd.errors import Refused
 from pgherd.postgres.conf import read_conninfo
-from pgherd.postgres.facts import Facts
+from pgherd.postgres.facts import GONE, Facts
 from pgherd.postgres.group import Group
 from pgherd.report import tls as report
 from pgherd.report import uris
@@ -229,6 +229,8 @@ def test_another_certificate_is_a_difference(tmp_path: Path) -> None:
     laid = digest(made.certificates.of_server(made.master.node))
     assert of_server(made, facts(certificate="x"))[0][:2] == ("certificate", "another one")
     assert of_server(made, facts(certificate=laid)) == []
+    gone = of_server(made, facts(certificate=GONE))
+    assert gone == [("certificate", "the server's file is gone", "invoke stop start")]
     other = x509.authority(*x509.new_authority("other"))
     text = x509.issue(other, common="pa", unit="", names=["pa"])
     made.certificates.path(made.master.node).write_text(text)
@@ -275,6 +277,8 @@ def test_status_warns_of_what_is_in_clear(monkeypatch: pytest.MonkeyPatch) -> No
     plain = facts(sender("s1"), certificate="x")
     assert warnings(with_group(), pa=plain, s1=streams) == [("in-clear", "s1")]
     assert warnings(with_group(), pa=facts(by_tls), s1=streams) == [("in-clear", "pa")]
+    gone = facts(by_tls, certificate=GONE)
+    assert warnings(with_group(), pa=gone, s1=streams) == [("certificate", "pa")]
     assert warnings(fake_group(topology("s1")), pa=facts(sender("s1")), s1=streams) == []
 
 

@@ -13,6 +13,7 @@ from pgherd.postgres.answer import check
 from pgherd.postgres.conf import lsn_to_int, parse_controldata
 from pgherd.postgres.history import History
 
+GONE = "gone"  # a file that the server reads, and that is no more there
 # In pg_controldata's output; a standby that was promoted has the second first.
 TIMELINES = ("Latest checkpoint's TimeLineID", "Min recovery ending loc's timeline")
 
@@ -74,7 +75,7 @@ class Facts:
     replicator: dict[str, Any] | None
     hba_lets_replicator_in: bool
     turn: str = ""  # of which run: see `sh/in-turn.sh`
-    certificate: str | None = None  # the SHA-256 of its file; None without TLS of ours
+    certificate: str | None = None  # the SHA-256 of its file, or GONE; None without TLS of ours
     written: Mapping[str, str | None] = field(default_factory=dict)  # the settings of pgherd.conf
 
     @classmethod

@@ -31,9 +31,9 @@ SELECT json_build_object(
   'marked', EXISTS (SELECT FROM pg_stat_file('standby.signal', true) WHERE size IS NOT NULL),
   -- a promotion that waits for its moment, or has just begun (sh/in-turn.sh)
   'turn', coalesce(pg_read_file('/tmp/pgherd.turn', 0, 100, true), ''),
-  -- of the file with key and certificate, where TLS is on and they are the group's
+  -- of the file with key and certificate, where TLS is on and they are the group's; the file may be gone since
   'certificate', CASE WHEN current_setting('ssl') = 'on' AND current_setting('ssl_cert_file') = '/etc/pgherd/server.pem'
-    THEN encode(sha256(pg_read_binary_file('/etc/pgherd/server.pem', 0, 1000000, true)), 'hex') END,
+    THEN coalesce(encode(sha256(pg_read_binary_file('/etc/pgherd/server.pem', 0, 1000000, true)), 'hex'), 'gone') END,
   'settings', encode(sha256(pg_read_binary_file('pgherd.conf', 0, 1000000, true)), 'hex'),
   'written', ( -- in that file
     SELECT coalesce(json_object_agg(name, setting ORDER BY seqno), '{}')

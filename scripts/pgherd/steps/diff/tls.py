@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pgherd.certificates import SOON, names
-from pgherd.postgres.facts import Facts
+from pgherd.postgres.facts import GONE, Facts
 from pgherd.postgres.group import Group
 from pgherd.postgres.instance import Instance
 from pgherd.steps.diff.containers import Difference
@@ -41,6 +41,11 @@ def _certificate(
         found = f"one by {known.issuer} for {', '.join(known.names)}" if known else "none is here"
         asked = f"a certificate by {kept.root} for {', '.join(names(node))}"
         yield Difference("certificate", name, asked, found, command)
+    elif facts.certificate == GONE:
+        asked = f"the certificate in {kept.path(node)}"
+        yield Difference(
+            "certificate", name, asked, "the server's file is gone", "invoke stop start"
+        )
     elif facts.certificate != kept.known_digest(node):
         asked = f"the certificate in {kept.path(node)}"
         yield Difference("certificate", name, asked, "another one", command)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 
 from pgherd.errors import Refused
-from pgherd.postgres.facts import Facts
+from pgherd.postgres.facts import GONE, Facts
 from pgherd.postgres.group import Group
 from pgherd.postgres.instance import Instance
 from pgherd.postgres.observation import Observation
@@ -25,9 +25,14 @@ def serves_as_asked(instance: Instance, facts: Facts) -> bool:
     Whether it asks for client certificates is in its settings alone.
     """
     if not instance.encryption.on:
-        return facts.certificate is None
+        return not _serves(facts)
     wanted = hashlib.sha256(settings(instance).encode()).hexdigest()
-    return facts.certificate is not None and facts.settings == wanted
+    return _serves(facts) and facts.settings == wanted
+
+
+def _serves(facts: Facts) -> bool:
+    """Tell whether a server has TLS, and will have it after a reload as well."""
+    return facts.certificate not in {None, GONE}
 
 
 def made_to_serve(group: Group, upstream: Instance, facts: Facts | None) -> None:
@@ -78,7 +83,7 @@ def refuse_half_way(group: Group, seen: Observation) -> None:
         if facts is None:
             continue
         told = facts.primary_conninfo if facts.in_recovery else ""
-        same = (facts.certificate is not None) == instance.encryption.on
+        same = _serves(facts) == instance.encryption.on
         if not same or (told and not laid.as_asked(instance, facts)):
             asks = "asks for TLS" if instance.encryption.on else "asks for no TLS"
             raise Refused(

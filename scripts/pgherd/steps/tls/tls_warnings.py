@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from pgherd.certificates import SOON
 from pgherd.errors import Refused
+from pgherd.postgres.facts import GONE
 from pgherd.steps.standing import Picture
 from pgherd.steps.warning import Warning_
 
@@ -19,10 +20,16 @@ def of_encryption(picture: Picture) -> Iterator[Warning_]:
         if facts.certificate is None:
             text = f"{name} has no TLS, and the topology asks for it: `invoke diff` has the cures"
             yield Warning_("in-clear", name, text)
+        elif facts.certificate == GONE:
+            text = f"the certificate of {name} has gone from under its server, as where a directory"
+            yield Warning_(
+                "certificate", name,
+                f"{text} was put in the place of its private one: `invoke stop`, `invoke start`",
+            )  # fmt: skip
         elif sender and sender.tls is None:
             text = f"{name} streams in clear from {picture.upstreams.get(name)}"
             yield Warning_("in-clear", name, f"{text}: `invoke rejoin {name}`")
-    served = any(facts.certificate for facts in picture.facts.values())
+    served = any(facts.certificate not in {None, GONE} for facts in picture.facts.values())
     if served and (fault := picture.group.certificates.authorities.fault()):
         yield Warning_("certificate", None, fault)
     for name in picture.group.instances:
