@@ -21,6 +21,7 @@ STOPPED = Disk(
     checkpoint="0/3000028", standby_signal=True,
 )  # fmt: skip
 CRASHED = replace(STOPPED, state="in production", standby_signal=False)
+OTHER = replace(STOPPED, system_identifier="1", timeline=9)
 
 
 def last(
@@ -41,11 +42,13 @@ def last(
     ("disks", "name"),
     [
         ({"pa": STOPPED}, "pa"),
-        ({"pa": replace(CRASHED, standby_signal=True)}, "pa"),  # marked before it crashed
-        ({}, None),
-        ({"pa": replace(STOPPED, state="shut down in recovery")}, None),
-        ({"pa": replace(STOPPED, system_identifier="1", timeline=9)}, None),
-        ({"pa": replace(STOPPED, timeline=0)}, None),  # an old one, that a failover fenced
+        *(
+            ({"pa": replace(CRASHED, standby_signal=True, state=state)}, "pa")  # marked before that
+            for state in ("in production", "shutting down", "in crash recovery", "starting up")
+        ),
+        ({"pa": OTHER, "s2": OTHER}, None),
+        ({"pa": Disk(half_copied=True), "s2": OTHER}, None),
+        ({"pa": replace(STOPPED, timeline=0), "s2": OTHER}, None),  # an old one, that was fenced
         ({"pa": STOPPED, "s2": replace(STOPPED, checkpoint="0/4000028")}, "s2"),
     ],
 )
@@ -56,10 +59,22 @@ def test_who_was_primary_last(
     assert last(monkeypatch, disks, pa=Seen(None, None)) == name  # it has no container any more
 
 
+def test_one_that_was_never_made_is_not_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert last(monkeypatch, {"pa": OTHER}, s2=Seen(None, None)) is None
+
+
 @pytest.mark.parametrize(
     ("disks", "nodes", "sentence"),
     [
         ({"pa": CRASHED}, {}, "pa was not stopped in order"),
+        ({"pa": replace(CRASHED, state="shutting down")}, {}, "pa was not stopped in order"),
+        ({"pa": replace(CRASHED, state="in crash recovery")}, {}, "pa was not stopped in order"),
+        ({"s2": OTHER}, {}, "the data of pa, which is down, cannot be read"),
+        (
+            {"pa": replace(STOPPED, state="shut down in recovery"), "s2": OTHER},
+            {},
+            "pa is down and may have more",
+        ),
         # s2 was promoted since, and is down: what pa had is not all
         ({"pa": STOPPED, "s2": replace(CRASHED, timeline=2)}, {}, "s2 is at timeline 2"),
         ({"pa": STOPPED, "s2": replace(STOPPED, timeline=2)}, {}, "s2 is at timeline 2"),

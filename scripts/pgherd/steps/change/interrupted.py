@@ -6,8 +6,8 @@ that the last one wrote. Who was that, the data of those that are down tells:
 1. it came down in order, and the standby has its shutdown checkpoint: that may take over at once
 2. it came down in order and the standby lacks that, or it was marked and crashed: it is started
    again, as the primary that it was
-3. it came back as a standby, like all others: the standby streams from the one that has most until
-   it has that too, and is promoted
+3. it came back as a standby, like all others, and all run: the standby streams from the one that
+   has most until it has that too, and is promoted
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from pgherd.steps import connect, guards, leaders
 from pgherd.steps.change import fence, turn
 from pgherd.steps.tls import half_way
 
-CRASHED, STOPPED = "in production", "shut down"  # control data of what was a primary
+STOPPED = "shut down"  # control data of what was a primary, and the same of one that crashed
+CRASHED = {"in production", "shutting down", "in crash recovery", "starting up"}
 PROMOTE_SECONDS = 240.0
 
 
@@ -58,10 +59,11 @@ def last_primary(
     """Return the node that is down and was primary of the timeline of `facts`, with its data.
 
     One that came down in order, or was marked before it crashed. None where all nodes are
-    standbys, whether they run or not.
+    standbys, and those that may have most run.
 
     Raises:
-        Refused: one may be primary and does not answer, or crashed and is not marked.
+        Refused: one may be primary and does not answer, or crashed and is not marked; or one that
+            is down may have been, or have more than those that run.
         Unreachable: a host cannot be asked, so that a primary may be there.
     """
     if group.away:
@@ -87,14 +89,32 @@ def last_primary(
     found = [
         (i, disk)
         for disk, i in zip(disks, down, strict=True)
-        if disk.state in {CRASHED, STOPPED} and (disk.system_identifier, disk.timeline) == newest
+        if disk.state in {*CRASHED, STOPPED} and (disk.system_identifier, disk.timeline) == newest
     ]
-    if lost := [i.name for i, disk in found if disk.state == CRASHED and leaders.leads(disk)]:
+    if lost := [i.name for i, disk in found if disk.state in CRASHED and leaders.leads(disk)]:
         raise Refused(
             f"No node is primary, and {lost[0]} was not stopped in order: `invoke start` brings "
             "the group back; if the primary is lost, `invoke failover`."
         )
+    if not found:
+        _refuse_unknown(seen, dict(zip((i.name for i in down), disks, strict=True)), facts)
     return max(found, key=lambda pair: pair[1].position, default=None)
+
+
+def _refuse_unknown(seen: Observation, down: dict[str, Disk], facts: Facts) -> None:
+    """Refuse where a node that is down may have been the last primary, or have most of its WAL."""
+    for name, disk in down.items():
+        if disk.system_identifier is None and seen.nodes[name].container and not disk.unfinished:
+            raise Refused(
+                f"No node is primary, and the data of {name}, which is down, cannot be read: it "
+                "may have been the primary. Put it back (`invoke start`), or, if it is lost, "
+                "`invoke failover`, which tells what may be lost with it."
+            )
+        if (disk.system_identifier, disk.timeline) == (facts.system_identifier, facts.timeline):
+            raise Refused(
+                f"No node is primary, and {name} is down and may have more than the standbys that "
+                "run: `invoke start` brings it back; if it is lost, `invoke failover`."
+            )
 
 
 def has_all(successor: Instance, disk: Disk) -> bool:
