@@ -141,7 +141,8 @@ def test_it_is_fenced_before_the_other_is_promoted(monkeypatch: pytest.MonkeyPat
     assert "pg_ctl promote" in promoted
     (fenced,) = lost.scripts("pa", "run")
     assert "start=0/3000000\nfrom=0/3000000\n" in fenced
-    assert fenced.index("pg_controldata") < fenced.index('lay "$PGDATA/standby.signal"')
+    order = ("pg_controldata", 'beyond "$start"', 'lay "$PGDATA/standby.signal" </dev/null')
+    assert [fenced.index(text) for text in order] == sorted(fenced.index(text) for text in order)
     assert "docker update --restart no pa" in lost.host.ran
     assert "docker stop --time 30 pa" in lost.host.ran
 
@@ -203,6 +204,17 @@ def test_one_that_serves_others_is_not_fenced(monkeypatch: pytest.MonkeyPatch) -
     assert "pa runs, and s1 streams from it: it may serve others" in said
     assert "`docker stop pa` first" in said
     assert lost.acts == []
+
+
+def test_one_that_only_a_cascade_streams_below_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """s2 streams from s1, which has lost the primary: that tells nothing of the primary."""
+    chain = topology("s1", "s2", s2={"upstream": "s1"})
+    lost = Lost(monkeypatch, chain, state="running")
+    below = connect.conninfo(lost.group.instance("s2"), lost.group.instance("s1"))
+    lost.facts["s1"] = replace(lost.facts["s1"] or facts(), receiver=None)
+    lost.facts["s2"] = replace(lost.facts["s2"] or facts(), primary_conninfo=below)
+    failover.failover(lost.group, "s1")
+    assert "stop pa" in lost.acts
 
 
 def test_one_that_runs_and_that_nobody_receives_from_is_lost(

@@ -17,7 +17,7 @@ from pgherd.postgres.group import Group
 from pgherd.steps import connect
 from pgherd.steps.change import losing
 from pgherd.steps.change.fence import Fenced
-from pgherd.steps.change.losing import Loss, chosen, lost_primary, read_limit, weigh
+from pgherd.steps.change.losing import Loss, chosen, read_limit, weigh
 from pgherd.steps.change.ways import Beyond
 from pgherd.sync import Sync
 
@@ -82,41 +82,6 @@ def test_one_that_rereads_may_have_more_than_it_says() -> None:
     assert chosen(made, "s2", seen).name == "s2"
     alone = observation(pa=None, s1=rereads, s2=None)
     assert chosen(made, "", alone).name == "s1"
-
-
-# --- who was primary ---
-
-
-def test_the_one_that_they_follow() -> None:
-    made = group(topology("s1", "s2"))
-    seen = observation(pa=follower(made, "pa", "s1"), s1=None, s2=follower(made, "s2", "s1"))
-    assert lost_primary(made, seen) is made.instance("s1")
-    seen = observation(pa=None, s1=follower(made, "s1", "pa"), s2=follower(made, "s2", "pa"))
-    assert lost_primary(made, seen) is made.master
-
-
-def test_where_none_tells_it_is_the_first() -> None:
-    made = group(topology("s1", "s2"))
-    assert lost_primary(made, observation(pa=None, s1=standby_facts(), s2=None)) is made.master
-    seen = observation(pa=standby_facts(), s1=standby_facts(), s2=None)
-    with pytest.raises(Refused, match="none tells whether s2 was primary: `invoke start`"):
-        lost_primary(made, seen)
-
-
-def test_where_all_are_standbys_nobody_is_lost() -> None:
-    made = group(topology("s1"))
-    assert lost_primary(made, observation(pa=standby_facts(), s1=standby_facts())) is None
-
-
-def test_a_cascade_has_no_say_beside_those_that_follow_the_primary() -> None:
-    """s3 follows s2, a standby that is down as well: fenced in its place, pa could come back."""
-    made = group(topology("s1", "s2", "s3", s3={"upstream": "s2"}))
-    its, cascades = follower(made, "s1", "pa"), follower(made, "s3", "s2")
-    for order in ({"s3": cascades, "s1": its}, {"s1": its, "s3": cascades}):
-        seen = observation(pa=None, s2=None, **order)
-        assert lost_primary(made, seen) is made.master
-    seen = observation(pa=None, s1=None, s2=None, s3=cascades)
-    assert lost_primary(made, seen) is made.instance("s2")
 
 
 # --- up to where acknowledged commits may reach ---

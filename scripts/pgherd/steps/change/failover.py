@@ -19,13 +19,15 @@ from dataclasses import dataclass
 from pgherd.docker import Image
 from pgherd.errors import Refused
 from pgherd.host.together import side_by_side
+from pgherd.postgres.facts import Disk, Facts
 from pgherd.postgres.group import Group
 from pgherd.postgres.instance import Instance
 from pgherd.postgres.observation import Observation
 from pgherd.steps import connect, guards, leaders
 from pgherd.steps.change import fence, interrupted, succession, turn, ways
 from pgherd.steps.change.keeping_off import kept_off, tell_unfenced
-from pgherd.steps.change.losing import Loss, lost_primary, standbys_that_answer, weigh
+from pgherd.steps.change.losing import Loss, standbys_that_answer, weigh
+from pgherd.steps.change.lost import lost_primary
 from pgherd.steps.image import ensure_image
 from pgherd.steps.tls import half_way
 
@@ -65,7 +67,7 @@ def failover(
         if seen.primaries:
             _already(group, name, seen, image)
             return None
-        former = lost_primary(group, seen)
+        former = lost_primary(group, seen, image)
         with kept_off(group, former, name, seen, image, unfenced) as kept:
             loss = weigh(group, former, kept.successor, kept.seen, kept.fenced)
             loss.refuse_above(max_loss, former, kept.successor)
@@ -95,11 +97,14 @@ def _already(group: Group, name: str, seen: Observation, image: Image) -> None:
         for i, upstream in plan.items()
         if leaders.alive(seen.nodes[i.name]) and not succession.follows(i, upstream, seen)
     ]
-    leading = [i for i in plan if _leads(group, i, seen, image)]
+    disks = {i: disk for i in plan if (disk := _leading(group, i, seen, image))}
+    leading = list(disks)
     fenced = [i for i in plan if fence.is_fenced(seen.nodes[i.name].container)]
     if name != primary.name and (name or not stray + leading + fenced):
         change = f" `invoke switchover --to {name}` changes it and loses nothing." if name else ""
         raise Refused(f"{primary.name} serves as primary: there is nothing to fail over.{change}")
+    if facts:
+        _refuse_newer(primary, facts, seen, disks)
     group.trace.note(f"{primary.name}: serves as primary")
     for instance in leading:
         if facts:
@@ -108,12 +113,34 @@ def _already(group: Group, name: str, seen: Observation, image: Image) -> None:
     _others_follow(group, primary, seen, image)
 
 
-def _leads(group: Group, instance: Instance, seen: Observation, image: Image) -> bool:
-    """Tell whether a node that is down would come back as a primary."""
+def _refuse_newer(
+    primary: Instance, facts: Facts, seen: Observation, down: dict[Instance, Disk]
+) -> None:
+    """Refuse where another node was promoted after the one that serves: that is the primary."""
+    found: dict[str, tuple[str | None, int]] = {
+        n: (s.facts.system_identifier, s.facts.timeline) for n, s in seen.nodes.items() if s.facts
+    }
+    found |= {i.name: (disk.system_identifier, disk.timeline) for i, disk in down.items()}
+    ours = {n: timeline for n, (sys, timeline) in found.items() if sys == facts.system_identifier}
+    name = max(ours, key=lambda n: ours[n])
+    if ours[name] <= facts.timeline:
+        return
+    newer = leaders.has_newer(name, ours[name], primary.name, facts.timeline)
+    run = f"`invoke step.run-standby --node {name}`, `invoke rejoin {primary.name}`"
+    led = name in {i.name for i in down}
+    raise Refused(
+        f"{primary.name} serves as primary, and {newer}, or follows one that was. What clients "
+        f"write on {primary.name} will be lost: `docker stop {primary.name}`, then "
+        f"{run if led else '`invoke status` tells who is left'}."
+    )
+
+
+def _leading(group: Group, instance: Instance, seen: Observation, image: Image) -> Disk | None:
+    """Return the data of a node that is down and would come back as a primary."""
     if leaders.alive(seen.nodes[instance.name]) or instance.node.host in group.away:
-        return False
-    full = guards.data_state(instance) == guards.FULL
-    return full and leaders.leads(instance.disk(image))
+        return None
+    disk = instance.disk(image) if guards.data_state(instance) == guards.FULL else Disk()
+    return disk if leaders.leads(disk) else None
 
 
 def _others_follow(group: Group, primary: Instance, seen: Observation, image: Image) -> None:

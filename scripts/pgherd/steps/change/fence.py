@@ -66,11 +66,12 @@ def mark(
     group.trace.note(f"{instance.name}: fencing it: its data is marked as a standby's")
     script = scripts.compose(
         "examine",
-        '[ ! -e "$PGDATA/PG_VERSION" ] || [ -e "$PGDATA/standby.signal" ] || '
-        'lay "$PGDATA/standby.signal" </dev/null\n',
         # On the timeline that it has come to itself, which `examine` left in $timeline.
         assignments(**{"start": against.lsn or against.end, "from": against.end}),
         "beyond",
+        # Last, so that what fails before leaves no mark, of which a fence that is lifted knows not.
+        '[ ! -e "$PGDATA/PG_VERSION" ] || [ -e "$PGDATA/standby.signal" ] || '
+        'lay "$PGDATA/standby.signal" </dev/null\n',
     )
     said = instance.offline(image, script, timeout=600.0)
     if group.trace.dry:  # nothing was said: what there is by now can be seen all the same

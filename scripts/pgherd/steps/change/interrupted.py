@@ -12,6 +12,8 @@ that the last one wrote. Who was that, the data of those that are down tells:
 
 from __future__ import annotations
 
+from functools import partial
+
 from pgherd.docker import Image
 from pgherd.errors import DeadlinePassed, Refused, Unreachable
 from pgherd.host.together import side_by_side
@@ -72,13 +74,38 @@ def last_primary(
         if leaders.alive(node) and not node.facts:
             raise Refused(f"{name} runs, and may be primary: it does not answer: {node.silence}")
     down = [i for i in group.instances.values() if not leaders.alive(seen.nodes[i.name])]
-    disks = side_by_side(
-        lambda i: i.disk(image) if guards.data_state(i) == guards.FULL else Disk(), down
+    disks = dict(
+        zip((i.name for i in down), side_by_side(partial(_disk, image), down), strict=True)
     )
+    _refuse_promoted_since(seen, disks, facts)
     newest = (facts.system_identifier, facts.timeline)
+    found = {
+        name: disk
+        for name, disk in disks.items()
+        if disk.state in {*CRASHED, STOPPED} and (disk.system_identifier, disk.timeline) == newest
+    }
+    if lost := [n for n, disk in found.items() if disk.state in CRASHED and leaders.leads(disk)]:
+        raise Refused(
+            f"No node is primary, and {lost[0]} was not stopped in order: `invoke start` brings "
+            "the group back; if the primary is lost, `invoke failover`."
+        )
+    if not found:
+        _refuse_unknown(seen, disks, facts)
+        return None
+    last = max(found, key=lambda name: found[name].position)
+    return group.instance(last), found[last]
+
+
+def _disk(image: Image, instance: Instance) -> Disk:
+    full = guards.data_state(instance) == guards.FULL
+    return instance.disk(image) if full else Disk()
+
+
+def _refuse_promoted_since(seen: Observation, down: dict[str, Disk], facts: Facts) -> None:
+    """Refuse where a node is on a newer timeline than the standby that is to be promoted."""
     timelines = {n: s.facts.timeline for n, s in seen.nodes.items() if s.facts}
-    same = [d.system_identifier == facts.system_identifier for d in disks]
-    timelines |= {i.name: d.timeline for d, i, ours in zip(disks, down, same, strict=True) if ours}
+    ours = facts.system_identifier
+    timelines |= {n: d.timeline for n, d in down.items() if d.system_identifier == ours}
     if since := [n for n, timeline in timelines.items() if timeline > facts.timeline]:
         raise Refused(
             f"No node is primary, and {since[0]} is at timeline {timelines[since[0]]}, newer than "
@@ -86,19 +113,6 @@ def last_primary(
             "follows one that was. `invoke start` brings the group back; if the primary is lost, "
             "`invoke failover`."
         )
-    found = [
-        (i, disk)
-        for disk, i in zip(disks, down, strict=True)
-        if disk.state in {*CRASHED, STOPPED} and (disk.system_identifier, disk.timeline) == newest
-    ]
-    if lost := [i.name for i, disk in found if disk.state in CRASHED and leaders.leads(disk)]:
-        raise Refused(
-            f"No node is primary, and {lost[0]} was not stopped in order: `invoke start` brings "
-            "the group back; if the primary is lost, `invoke failover`."
-        )
-    if not found:
-        _refuse_unknown(seen, dict(zip((i.name for i in down), disks, strict=True)), facts)
-    return max(found, key=lambda pair: pair[1].position, default=None)
 
 
 def _refuse_unknown(seen: Observation, down: dict[str, Disk], facts: Facts) -> None:

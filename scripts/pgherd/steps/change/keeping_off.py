@@ -15,10 +15,11 @@ from pgherd.errors import Error, Refused
 from pgherd.host.scope import cleaning_up
 from pgherd.host.together import side_by_side
 from pgherd.postgres import conf, scripts
-from pgherd.postgres.facts import Disk
+from pgherd.postgres.facts import Disk, Facts
 from pgherd.postgres.group import Group
 from pgherd.postgres.instance import Instance
 from pgherd.postgres.observation import Observation
+from pgherd.steps import connect
 from pgherd.steps.change import fence, turn
 from pgherd.steps.change.fence import Fenced
 from pgherd.steps.change.losing import Loss, chosen, standbys_that_answer
@@ -62,7 +63,7 @@ def kept_off(
             _take_turn(group, successor, then)
             yield Kept(successor, then)
     else:
-        _refuse_serving(former, seen)
+        _refuse_serving(group, former, seen)
         ran = fence.stop(group, former, seen.nodes[former.name].container)
         found = [Fenced(Disk(), None, ran)]
         with _undone(group, former, image, found):
@@ -130,11 +131,12 @@ def _take_turn(group: Group, successor: Instance, seen: Observation) -> None:
 # --- what it risks ---
 
 
-def _refuse_serving(former: Instance, seen: Observation) -> None:
+def _refuse_serving(group: Group, former: Instance, seen: Observation) -> None:
     """Refuse to fence a primary that gives us no answer, and seems to serve others all the same.
 
     Its server has answered, though with a fault (too many clients, say), or a standby still
-    receives from it. One that is paused, or whose standbys have lost it, is lost.
+    receives from it, and not from another standby. One that is paused, or whose standbys have lost
+    it, is lost.
     """
     node = seen.nodes[former.name]
     if node.container is None or node.container.status != "running":
@@ -142,7 +144,9 @@ def _refuse_serving(former: Instance, seen: Observation) -> None:
     receives = [
         name
         for name, facts in standbys_that_answer(seen).items()
-        if facts.receiver and facts.receiver["status"] == "streaming"
+        if facts.receiver
+        and facts.receiver["status"] == "streaming"
+        and not _cascades(group, group.instance(name), facts, former)
     ]
     if "FATAL" in node.silence or receives:
         also = f", and {receives[0]} streams from it" if receives else ""
@@ -150,6 +154,12 @@ def _refuse_serving(former: Instance, seen: Observation) -> None:
             f"{former.name} runs{also}: it may serve others, though not us: {node.silence}\nIf it "
             f"is to go, `docker stop {former.name}` first; then this again."
         )
+
+
+def _cascades(group: Group, instance: Instance, facts: Facts, former: Instance) -> bool:
+    """Tell whether a standby follows another node than the one that was primary."""
+    others = [i for i in group.instances.values() if i not in {instance, former}]
+    return any(connect.leads_to(facts.primary_conninfo, instance, other) for other in others)
 
 
 def _refuse_unfenced(former: Instance, successor: Instance, unfenced: bool) -> None:

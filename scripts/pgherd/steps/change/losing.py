@@ -1,10 +1,9 @@
-"""Who is lost, who has most of it, and what a failover would lose."""
+"""Who has most of what a lost primary wrote, and what a failover would lose."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections import Counter
 from dataclasses import dataclass
 
 from pgherd.errors import Refused, Unreachable, quoted
@@ -13,7 +12,6 @@ from pgherd.postgres.facts import Facts
 from pgherd.postgres.group import Group
 from pgherd.postgres.instance import Instance
 from pgherd.postgres.observation import Observation
-from pgherd.steps import connect
 from pgherd.steps.change import ways
 from pgherd.steps.change.fence import Fenced
 from pgherd.steps.sync import read_sync
@@ -134,49 +132,6 @@ def chosen(group: Group, name: str, seen: Observation) -> Instance:
 
 def _merit(facts: Facts) -> tuple[int, int, bool]:
     return facts.timeline, lsn_to_int(facts.end), facts.apply_delay == 0
-
-
-def lost_primary(group: Group, seen: Observation) -> Instance | None:
-    """Return the node that was primary: the one that the standbys which answer follow.
-
-    Where they name none, it is the topology's first primary. None where every node answers, and
-    is a standby: nothing is lost.
-
-    Raises:
-        Refused: that one runs as a standby, and others are down.
-    """
-    running = standbys_that_answer(seen)
-    if len(running) == len(group.instances):
-        return None
-    votes = _votes(group, running)
-    # One that cascades names whom it follows, who may be a standby as well: it has no say
-    # beside those that follow the primary itself.
-    cascading = {
-        n
-        for n in votes
-        if group.topology.upstream_of(group.instance(n).node) not in {None, group.topology.primary}
-    }
-    deciding = votes.keys() - cascading or cascading
-    if counted := Counter(votes[name] for name in votes if name in deciding):
-        return group.instance(counted.most_common(1)[0][0])
-    if group.master.name in running:
-        down = ", ".join(n for n in group.instances if n not in running)
-        raise Refused(
-            f"Every node that answers is a standby, and none tells whether {down} was primary: "
-            "`invoke start` brings all up, and then one can be chosen."
-        )
-    return group.master
-
-
-def _votes(group: Group, running: dict[str, Facts]) -> dict[str, str]:
-    """Return which node that does not run as a standby each standby is set to follow."""
-    return {
-        name: other
-        for name, facts in running.items()
-        for other, instance in group.instances.items()
-        if other not in running
-        and connect.leads_to(facts.primary_conninfo, group.instance(name), instance)
-    }
 
 
 def weigh(

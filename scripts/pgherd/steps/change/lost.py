@@ -1,0 +1,110 @@
+"""Who was primary, and is lost: as those standbys say that answer, and the data of the others."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from pgherd.docker import Image
+from pgherd.errors import Refused
+from pgherd.host.together import side_by_side
+from pgherd.postgres.facts import Disk, Facts
+from pgherd.postgres.group import Group
+from pgherd.postgres.instance import Instance
+from pgherd.postgres.observation import Observation
+from pgherd.steps import connect, guards, leaders
+from pgherd.steps.change.losing import standbys_that_answer
+
+
+def lost_primary(group: Group, seen: Observation, image: Image) -> Instance | None:
+    """Return the node that was primary: the one that the standbys which answer follow.
+
+    Where several nodes do not answer, their data may tell otherwise: a standby may follow another
+    one. Where they name none, it is the topology's first primary. None where every node answers,
+    and is a standby: nothing is lost.
+
+    Raises:
+        Refused: that one runs as a standby, and others are down; or several may have been primary.
+    """
+    running = standbys_that_answer(seen)
+    if len(running) == len(group.instances):
+        return None
+    if voted := _voted(group, running):
+        alone = len(group.instances) - len(running) == 1
+        return voted if alone else _by_data(group, seen, image, voted)
+    if group.master.name in running:
+        down = ", ".join(n for n in group.instances if n not in running)
+        raise Refused(
+            f"Every node that answers is a standby, and none tells whether {down} was primary: "
+            "`invoke start` brings all up, and then one can be chosen."
+        )
+    return group.master
+
+
+def _voted(group: Group, running: dict[str, Facts]) -> Instance | None:
+    """Return the node that does not run as a standby and that most standbys follow."""
+    votes = _votes(group, running)
+    # One that cascades names whom it follows, who may be a standby as well: it has no say
+    # beside those that follow the primary itself.
+    cascading = {n for n in votes if _cascades(group, n)}
+    counted = Counter(votes[name] for name in votes.keys() - cascading or cascading)
+    return group.instance(counted.most_common(1)[0][0]) if counted else None
+
+
+def _votes(group: Group, running: dict[str, Facts]) -> dict[str, str]:
+    """Return which node that does not run as a standby each standby is set to follow."""
+    return {
+        name: other
+        for name, facts in running.items()
+        for other, instance in group.instances.items()
+        if other not in running
+        and connect.leads_to(facts.primary_conninfo, group.instance(name), instance)
+    }
+
+
+def _by_data(group: Group, seen: Observation, image: Image, voted: Instance) -> Instance:
+    """Return the one that was primary of several that do not answer: the one voted, if it may be.
+
+    Only a standby's standbys may answer, and vote for that. Fenced in the place of the primary, it
+    would leave one that comes back.
+    """
+    running = standbys_that_answer(seen)
+    lost = [i for i in group.instances.values() if i.name not in running]
+    here = [i for i in lost if i.node.host not in group.away]
+    full = [i for i in here if guards.data_state(i) == guards.FULL]
+    disks = dict(zip(full, side_by_side(lambda i: i.disk(image), full), strict=True))
+    newest = max(f.timeline for f in running.values())
+    systems = {f.system_identifier for f in running.values()}
+    leading = [
+        i
+        for i, disk in disks.items()
+        if leaders.leads(disk) and disk.system_identifier in systems and disk.timeline >= newest
+    ]
+    direct = any(not _cascades(group, name) for name in _votes(group, running))
+    if voted in leading or (direct and voted not in disks):
+        return voted
+    if leading:
+        return _only(leading)
+    away = [i for i in lost if i not in here]
+    return _only(away) if away and voted in disks and _follows(disks[voted]) else voted
+
+
+def _follows(disk: Disk) -> bool:
+    """Tell whether data is a standby's, and not a primary's that was marked as one to be."""
+    return disk.standby_signal and bool(disk.state) and "recovery" in str(disk.state)
+
+
+def _cascades(group: Group, name: str) -> bool:
+    """Tell whether the topology has a node follow another one than its primary."""
+    upstream = group.topology.upstream_of(group.instance(name).node)
+    return upstream not in {None, group.topology.primary}
+
+
+def _only(found: list[Instance]) -> Instance:
+    if len(found) > 1:
+        names = " and ".join(i.name for i in found)
+        raise Refused(
+            f"Any of {names} may have been primary, and none of them answers: `invoke start` "
+            "brings back what can be. If none can, stop each for good (`docker update --restart "
+            "no NAME`, `docker stop NAME`) and move its data away but of the one that was."
+        )
+    return found[0]

@@ -1,0 +1,141 @@
+"""Who was primary, by those that answer and by the data of those that do not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from types import MappingProxyType
+
+import pytest
+from fakes import SYSTEM, facts, group, image, observation, standby_facts, topology
+from test_losing import follower
+
+from pgherd.errors import Refused
+from pgherd.postgres.facts import Disk, Facts
+from pgherd.postgres.group import Group
+from pgherd.postgres.instance import Instance
+from pgherd.steps import guards
+from pgherd.steps.change import failover
+from pgherd.steps.change.lost import lost_primary
+
+LED = Disk(pg_version="17", empty=False, system_identifier=SYSTEM, state="in production",
+           timeline=1)  # fmt: skip
+FOLLOWED = replace(LED, state="shut down in recovery", standby_signal=True)
+MARKED = replace(LED, standby_signal=True)  # by a switchover that was cut short
+CHAIN = topology("s1", "s2", "s3", s3={"upstream": "s2"})
+
+
+def lost(
+    monkeypatch: pytest.MonkeyPatch,
+    made: Group,
+    nodes: Mapping[str, Facts | None],
+    disks: Mapping[str, Disk] = MappingProxyType({}),
+) -> Instance | None:
+    """Say who is lost where these lie on disk."""
+    monkeypatch.setattr(guards, "data_state", lambda _: guards.FULL)
+    monkeypatch.setattr(Instance, "disk", lambda self, _: disks.get(self.name, Disk()))
+    return lost_primary(made, observation(**nodes), image())
+
+
+def test_the_one_that_they_follow(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = group(topology("s1", "s2"))
+    nodes: dict[str, Facts | None] = {
+        "pa": follower(made, "pa", "s1"),
+        "s1": None,
+        "s2": follower(made, "s2", "s1"),
+    }
+    assert lost(monkeypatch, made, nodes) is made.instance("s1")
+    nodes = {"pa": None, "s1": follower(made, "s1", "pa"), "s2": follower(made, "s2", "pa")}
+    assert lost(monkeypatch, made, nodes) is made.master
+
+
+def test_where_none_tells_it_is_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = group(topology("s1", "s2"))
+    assert lost(monkeypatch, made, {"pa": None, "s1": standby_facts(), "s2": None}) is made.master
+    with pytest.raises(Refused, match="none tells whether s2 was primary: `invoke start`"):
+        lost(monkeypatch, made, {"pa": standby_facts(), "s1": standby_facts(), "s2": None})
+
+
+def test_where_all_are_standbys_nobody_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = group(topology("s1"))
+    assert lost(monkeypatch, made, {"pa": standby_facts(), "s1": standby_facts()}) is None
+
+
+def test_a_cascade_has_no_say_beside_those_that_follow_the_primary(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """s3 follows s2, a standby that is down as well: fenced in its place, pa could come back."""
+    made = group(CHAIN)
+    its, cascades = follower(made, "s1", "pa"), follower(made, "s3", "s2")
+    for order in ({"s3": cascades, "s1": its}, {"s1": its, "s3": cascades}):
+        assert lost(monkeypatch, made, {"pa": None, "s2": None, **order}) is made.master
+
+
+@pytest.mark.parametrize(
+    ("disks", "name"),
+    [
+        ({"pa": LED, "s1": FOLLOWED, "s2": FOLLOWED}, "pa"),
+        ({"pa": replace(LED, timeline=2), "s2": FOLLOWED}, "pa"),  # promoted since
+        ({"pa": FOLLOWED, "s2": LED}, "s2"),  # s2 was primary
+        ({"pa": FOLLOWED, "s2": MARKED}, "s2"),
+        ({"pa": replace(LED, timeline=0), "s2": MARKED}, "s2"),  # an old one
+        ({"pa": replace(LED, system_identifier="1"), "s2": MARKED}, "s2"),
+        ({}, "s2"),
+    ],
+)
+def test_where_a_cascade_alone_answers_the_data_tells(
+    disks: dict[str, Disk], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = group(CHAIN)
+    nodes = {"pa": None, "s1": None, "s2": None, "s3": follower(made, "s3", "s2")}
+    assert lost(monkeypatch, made, nodes, disks) is made.instance(name)
+
+
+def test_several_may_have_been_primary(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = group(CHAIN)
+    nodes = {"pa": None, "s1": None, "s2": None, "s3": follower(made, "s3", "s2")}
+    with pytest.raises(Refused, match="Any of pa and s1 may have been primary"):
+        lost(monkeypatch, made, nodes, {"pa": LED, "s1": LED, "s2": FOLLOWED})
+
+
+def test_one_whose_host_is_away_may_have_been_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Above a standby that is down; and where a standby of it answers, whatever lies on disk."""
+    near, far = {"listen": "10.0.0.2"}, {"host": "box", "listen": "10.0.0.1"}
+    cascade = near | {"upstream": "s2"}
+    made = group(topology("s1", "s2", "s3", pa=far, s1=near, s2=near, s3=cascade))
+    made.away["box"] = "box cannot be reached by SSH."
+    nodes = {"pa": None, "s1": None, "s2": None, "s3": follower(made, "s3", "s2")}
+    disks = {"s1": FOLLOWED, "s2": FOLLOWED}
+    assert lost(monkeypatch, made, nodes, disks) is made.master
+    assert lost(monkeypatch, made, nodes, disks | {"s2": MARKED}) is made.instance("s2")
+    assert lost(monkeypatch, made, nodes, {"s1": LED, "s2": FOLLOWED}) is made.instance("s1")
+    direct = {"pa": None, "s1": follower(made, "s1", "pa"), "s2": None, "s3": None}
+    assert lost(monkeypatch, made, direct, {"s2": LED}) is made.master
+
+
+# --- a primary serves ---
+
+
+@pytest.mark.parametrize(
+    ("nodes", "disks", "sentence"),
+    [
+        ({}, {"s2": replace(LED, timeline=2)}, "`invoke step.run-standby --node s2`"),
+        ({"s1": {"timeline": 2}}, {}, "`invoke status` tells who is left"),
+        ({}, {"s2": LED}, ""),
+        ({}, {"s2": replace(LED, timeline=2, system_identifier="1")}, ""),
+    ],
+)
+def test_an_older_primary_is_not_taken_for_the_one_to_keep(
+    nodes: dict[str, dict[str, int]], disks: dict[str, Disk], sentence: str
+) -> None:
+    made = group(topology("s1", "s2"))
+    answering = {n: standby_facts(**more) for n, more in nodes.items()}
+    seen = observation(pa=facts(), **answering)
+    down = {made.instance(name): disk for name, disk in disks.items()}
+    if not sentence:
+        failover._refuse_newer(made.master, facts(), seen, down)
+        return
+    with pytest.raises(Refused, match="promoted and has newer data") as refused:
+        failover._refuse_newer(made.master, facts(), seen, down)
+    assert sentence in refused.value.sentence
+    assert "docker stop pa" in refused.value.sentence
