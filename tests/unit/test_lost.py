@@ -121,6 +121,7 @@ def test_one_whose_host_is_away_may_have_been_it(monkeypatch: pytest.MonkeyPatch
     [
         ({}, {"s2": replace(LED, timeline=2)}, "`invoke step.run-standby --node s2`"),
         ({"s1": {"timeline": 2}}, {}, "`invoke status` tells who is left"),
+        ({"s1": {"timeline": 2}}, {"s2": replace(LED, timeline=2)}, "step.run-standby --node s2`"),
         ({}, {"s2": LED}, ""),
         ({}, {"s2": replace(LED, timeline=2, system_identifier="1")}, ""),
     ],

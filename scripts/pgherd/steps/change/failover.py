@@ -122,16 +122,16 @@ def _refuse_newer(
     }
     found |= {i.name: (disk.system_identifier, disk.timeline) for i, disk in down.items()}
     ours = {n: timeline for n, (sys, timeline) in found.items() if sys == facts.system_identifier}
-    name = max(ours, key=lambda n: ours[n])
+    led = {i.name for i in down}
+    name = max(ours, key=lambda n: (ours[n], n in led))
     if ours[name] <= facts.timeline:
         return
     newer = leaders.has_newer(name, ours[name], primary.name, facts.timeline)
     run = f"`invoke step.run-standby --node {name}`, `invoke rejoin {primary.name}`"
-    led = name in {i.name for i in down}
     raise Refused(
         f"{primary.name} serves as primary, and {newer}, or follows one that was. What clients "
         f"write on {primary.name} will be lost: `docker stop {primary.name}`, then "
-        f"{run if led else '`invoke status` tells who is left'}."
+        f"{run if name in led else '`invoke status` tells who is left'}."
     )
 
 
