@@ -5,10 +5,14 @@ from __future__ import annotations
 import pytest
 from fakes import FakeHost, Said, container, facts, group, image, observation, topology
 
-from pgherd.errors import DeadlinePassed, Error, Refused
+from pgherd.docker import Container
+from pgherd.errors import DeadlinePassed, Error, Refused, Unreachable, stopped_meanwhile
+from pgherd.host.scope import Cancelled
 from pgherd.postgres.facts import Facts
+from pgherd.postgres.failed import ScriptFailed
 from pgherd.postgres.instance import Instance
 from pgherd.postgres.observation import Observation, Seen
+from pgherd.shell import Result
 from pgherd.steps import connect
 from pgherd.steps.seed.asked import Pair
 from pgherd.steps.seed.following import FOLLOW_SECONDS, _hopeless
@@ -120,7 +124,53 @@ def test_one_that_streams_or_stops(monkeypatch: pytest.MonkeyPatch) -> None:
     removed = "FATAL:  requested WAL segment 3 has already been removed\n"
     assert hopeless(monkeypatch, None, removed) == ""
     assert hopeless(monkeypatch, DeadlinePassed("late"), removed, dry=True) == ""
-    assert hopeless(monkeypatch, Error("s1 does not run."), "") == "s1 does not run."
+    ended = connect.Ended("s1 does not run.")
+    assert hopeless(monkeypatch, ended, "") == "s1 does not run."
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Unreachable("The host b cannot be reached."),
+        stopped_meanwhile("pa", "local", "log"),
+        ScriptFailed("pa", Result(("docker",), "local", 1, "", "container pa is not running")),
+        Cancelled(),
+        Refused("s1: /d/s1 is in use by another container."),
+    ],
+)
+def test_what_befalls_others_is_no_reason_for_a_new_copy(
+    fault: Error, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(type(fault)) as caught:
+        hopeless(monkeypatch, fault, "FATAL:  requested WAL segment 3 has already been removed\n")
+    assert caught.value is fault
+
+
+def box(status: str, code: int) -> Container:
+    return container("s1", status=status, exit_code=code)
+
+
+@pytest.mark.parametrize(
+    ("said", "found", "ended"),
+    [
+        (Said(code=75), box("exited", 1), True),
+        (Said(code=75), box("restarting", 1), True),
+        (Said(code=75), box("exited", 0), False),  # docker stop
+        (Said(code=75), box("exited", 137), False),  # docker kill
+        (Said(code=75), None, False),  # docker rm
+        (Said(code=137), box("exited", 1), False),  # the upstream stopped
+        (Said(err="container pa is not running", code=1), box("exited", 1), False),
+        (Unreachable("gone"), box("exited", 1), False),
+    ],
+)
+def test_who_ended_while_it_was_waited_for(
+    said: Said | Error, found: Container | None, ended: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Instance, "container", lambda _: found)
+    made = group(topology("s1"), FakeHost({"docker exec": said, "docker logs": Said()}))
+    with pytest.raises(Error) as caught:
+        connect.wait_streaming(made.instance("s1"), made.master, 1)
+    assert isinstance(caught.value, connect.Ended) is ended
 
 
 def test_a_slot_that_was_made_to_follow_is_used_again_for_a_new_copy(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pgherd.docker import Image
+from pgherd.docker import Container, Image
 from pgherd.errors import DeadlinePassed, Error
 from pgherd.postgres import conf, hold, scripts
 from pgherd.postgres.facts import Facts
@@ -24,6 +24,10 @@ INHERITED = (
     "primary_conninfo", "primary_slot_name", "synchronous_standby_names",
     "recovery_target[a-z_]*", DELAY,
 )  # fmt: skip
+
+
+class Ended(Error):
+    """A standby ended by itself: not its upstream, not the way there, nobody who stopped it."""
 
 
 def conninfo(
@@ -152,7 +156,8 @@ def wait_streaming(instance: Instance, upstream: Instance, seconds: int) -> Fact
 
     Raises:
         DeadlinePassed: not within so many seconds; with what both servers say of it.
-        Error: the standby's container stopped.
+        Ended: the standby ended by itself.
+        Error: somebody stopped it, or its upstream cannot be asked.
     """
     if instance.host.trace.dry:
         _wait(instance, upstream, seconds)
@@ -168,13 +173,19 @@ def wait_streaming(instance: Instance, upstream: Instance, seconds: int) -> Fact
             container = instance.container()
             if container is None or not container.running:
                 hold.refuse_if_held(instance)
-                raise Error(f"{instance.name} does not run.\n{instance.log_tail()}") from None
+                raise _not_running(instance, container) from None
     rows = upstream.query("SELECT * FROM pg_stat_replication \\gx\n").rstrip() or "no rows"
     raise DeadlinePassed(
         f"{instance.name} does not stream from {upstream.name} after {seconds} s.\n"
         f"pg_stat_replication of {upstream.name}: {rows}\n"
         f"log of {instance.name}:\n{instance.log_tail()}"
     )
+
+
+def _not_running(instance: Instance, container: Container | None) -> Error:
+    sentence = f"{instance.name} does not run.\n{instance.log_tail()}"
+    stopped = container is None or container.exit_code in {0, hold.KILLED}
+    return Error(sentence) if stopped else Ended(sentence)
 
 
 def _wait(instance: Instance, upstream: Instance, seconds: int) -> str:

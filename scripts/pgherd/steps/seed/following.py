@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from pgherd.errors import DeadlinePassed, Error, Refused
+from pgherd.errors import DeadlinePassed, Refused
 from pgherd.postgres import scripts
 from pgherd.postgres.conf import sql_literal
 from pgherd.postgres.facts import Facts, Sender
@@ -137,9 +137,10 @@ def _delayed(pair: Pair) -> str:
 
 
 def _hopeless(pair: Pair) -> str:
-    """Wait a moment for the standby to stream; return why it never will, if its log says so.
+    """Wait a moment for the standby to stream; return why it never will, if it says so.
 
-    One that is merely far behind, or still replays what it has, is no reason for a new copy.
+    One that is merely far behind, or still replays what it has, is no reason for a new copy; nor
+    is an upstream that stops, or a host that is lost.
     """
     if pair.group.trace.dry:
         return ""
@@ -149,8 +150,8 @@ def _hopeless(pair: Pair) -> str:
         if delayed(pair.standby):
             raise DeadlinePassed(_delayed(pair)) from fault
         tail = pair.standby.log_tail(HOPELESS_LINES, since_start=True)
-    except Error as stopped:
-        return stopped.sentence
+    except connect.Ended as fault:
+        return fault.sentence
     else:
         return ""
     if newer := re.search(rf".*(?:{NEWER}).*", tail):
