@@ -18,7 +18,7 @@ from pgherd.host.local import LocalHost
 from pgherd.postgres import hold, scripts
 from pgherd.postgres.facts import Disk
 from pgherd.postgres.observation import Observation
-from pgherd.postgres.occupancy import holders
+from pgherd.postgres.occupancy import COPIED, holders
 from pgherd.shell import Trace
 from pgherd.steps import belonging, guards
 
@@ -69,6 +69,14 @@ def test_one_that_only_device_and_inode_tell() -> None:
 def test_who_only_reads_is_not_in_the_way() -> None:
     reader = container("x", mounts=(Mount("/d/pa", "/t", readonly=True),))
     assert holders(FakeHost(), "/d/pa", [reader], volume=False) == []
+
+
+def test_a_run_that_copies_it_is_in_the_way() -> None:
+    mounts = (Mount("/d/pa", COPIED, readonly=True),)
+    host = FakeHost({"sh -s": Said()})
+    helper = container("pgherd-o-s1", labels={HELPER_LABEL: "1"}, mounts=mounts)
+    assert holders(host, "/d/pa", [helper], volume=False) == [(helper, mounts[0])]
+    assert holders(host, "/d/pa", [container("x", mounts=mounts)], volume=False) == []
 
 
 def test_a_run_at_work_is_not_to_be_stopped() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -417,18 +418,115 @@ def test_settings_of_before_are_kept(run: Run, pgdata: Path) -> None:
     assert (pgdata / "pgherd.conf.before").read_text() == laid
 
 
-def test_a_copy_leaves_out_what_is_not_to_be_copied(run: Run, pgdata: Path, tmp_path: Path) -> None:
-    source = tmp_path / "from"
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """What is to be copied: some of what a server has."""
+    path = tmp_path / "from"
     emptied = ["replslot", "dynshmem", "notify", "serial", "snapshots", "stat_tmp", "subtrans"]
     for name in ["global", "base", "pg_wal", "pg_tblspc", *(f"pg_{n}" for n in emptied)]:
-        (source / name).mkdir(parents=True)
+        (path / name).mkdir(parents=True)
     for name in ["PG_VERSION", "postmaster.pid", "standby.signal", "base/pg_internal.init",
                  "base/1", "global/pg_control", "pg_wal/0001", "pg_notify/x"]:  # fmt: skip
-        (source / name).write_text(name)
-    (source / "pg_replslot" / "s1").mkdir()
-    script = Script((scripts.compose("copy").text().replace("/from", str(source)),))
-    done = run(script)
+        (path / name).write_text(name)
+    (path / "pg_replslot" / "s1").mkdir()
+    return path
+
+
+def copying(source: Path) -> Script:
+    return Script((scripts.compose("copy").text().replace("/from", str(source)),))
+
+
+def test_a_copy_leaves_out_what_is_not_to_be_copied(run: Run, pgdata: Path, source: Path) -> None:
+    done = run(copying(source))
     assert (done.returncode, done.stderr) == (0, "")
     found = sorted(str(path.relative_to(pgdata)) for path in pgdata.rglob("*") if path.is_file())
     assert found == ["PG_VERSION", "base/1", "global/pg_control", "pg_wal/0001"]
     assert not any((pgdata / "pg_replslot").iterdir())
+
+
+def stub(tmp_path: Path, name: str, body: str) -> None:
+    """Put a program of that name before the real one, which `body` may run as $real."""
+    path = tmp_path / "bin" / name
+    path.write_text(f"#!/bin/sh\nreal={shutil.which(name)}\n{body}\n")
+    path.chmod(0o755)
+
+
+def test_a_copy_that_was_not_read_to_its_end(
+    run: Run, pgdata: Path, source: Path, tmp_path: Path
+) -> None:
+    """The tar that writes gets a whole archive, and knows nothing of it."""
+    stub(tmp_path, "tar", 'case $1 in -cf) $real "$@"; exit 2 ;; esac\nexec $real "$@"')
+    done = run(copying(source))
+    assert (done.returncode, done.stderr) == (74, "not all of the data could be read\n")
+    assert not (pgdata / "global" / "pg_control").exists()
+
+
+def test_a_copy_that_could_not_be_written(run: Run, source: Path, tmp_path: Path) -> None:
+    stub(tmp_path, "tar", 'case $1 in -xpf) exit 2 ;; esac\nexec $real "$@"')
+    assert run(copying(source)).returncode == 2
+
+
+def test_a_copy_of_what_a_server_ran_on(
+    run: Run, pgdata: Path, source: Path, tmp_path: Path
+) -> None:
+    """One that holds nothing: as it starts, it writes to its control data."""
+    wrote = f"echo in production >>{source}/global/pg_control"
+    stub(tmp_path, "tar", f'case $1 in -cf) {wrote} ;; esac\nexec $real "$@"')
+    done = run(copying(source))
+    assert (done.returncode, done.stderr) == (74, "a server ran on the data while it was copied\n")
+    assert not (pgdata / "global" / "pg_control").exists()
+
+
+def test_what_is_copied_is_held(run: Run, source: Path, tmp_path: Path) -> None:
+    """By a lock that those of servers and of containers that write exclude, and one as ours not."""
+    stub(tmp_path, "tar", f'flock -n {source} true && echo free >&2\nexec $real "$@"')
+    done = run(copying(source))
+    assert (done.returncode, done.stderr) == (0, "")
+    with subprocess.Popen(
+        ["flock", "-s", source, "sh", "-c", "echo; read end"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as another:  # fmt: skip
+        assert another.stdout
+        another.stdout.readline()
+        assert run(copying(source)).returncode != 70
+        another.communicate("\n")
+
+
+def test_what_a_server_holds_is_not_copied(run: Run, pgdata: Path, source: Path) -> None:
+    hold = f"{scripts.fragment('hold')}echo\nread end\n"
+    with subprocess.Popen(
+        ["sh", "-c", hold], env={"PGDATA": str(source), "PATH": "/usr/bin:/bin"},
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as server:  # fmt: skip
+        assert server.stdout
+        server.stdout.readline()
+        done = run(copying(source))
+        server.communicate("\n")
+    assert (done.returncode, done.stderr) == (70, "another container has it\n")
+    assert not any(pgdata.iterdir())
+
+
+# --- for whom commits wait ---
+
+
+@pytest.mark.parametrize(("ours", "sets"), [("t", ["'s1'", "'former'"]), ("f", ["'s1'"])])
+def test_names_go_back_only_where_they_are_still_these(
+    run: Run, tmp_path: Path, ours: str, sets: list[str]
+) -> None:
+    """The script outlives a run that is killed; another run may have set others since."""
+    said = tmp_path / "said"
+    stub(
+        tmp_path,
+        "psql",
+        f"""for words; do :; done
+case $words in
+  *quote_literal*) echo "'former'" ;;
+  *pg_file_settings*"setting = 's1'"*) echo {ours} ;;
+  *pg_stat_replication*) echo f ;;
+  *) echo "$words" >>{said} ;;
+esac""",
+    )
+    done = run(scripts.compose("sync-names", names="'s1'", count=1, seconds=0))
+    assert done.returncode == 75
+    lines = [line for line in said.read_text().splitlines() if line.startswith("ALTER")]
+    assert lines == [f"ALTER SYSTEM SET synchronous_standby_names = {name}" for name in sets]

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 
-from pgherd.docker import Container, Mount
+from pgherd.docker import HELPER_LABEL, Container, Mount
 from pgherd.host import Host
 from pgherd.shell import Script, Tool
+
+COPIED = "/from"  # where a container of ours has the data that it copies: see `sh/copy.sh`
 
 # Device and inode tell a directory whatever path leads to it: a link, a bind mount. GNU's or BSD's.
 _IDENTITIES = """\
@@ -20,6 +22,8 @@ def holders(
     host: Host, source: str, containers: Iterable[Container], *, volume: bool
 ) -> list[tuple[Container, Mount]]:
     """Return the containers that can write to a directory, a part of it, or what it lies in.
+
+    One of ours that copies it counts as well: it holds it meanwhile.
 
     Args:
         host: where all of it is.
@@ -70,7 +74,8 @@ def overlap(one: str, other: str) -> bool:
 def _mounted(containers: Iterable[Container], *, volume: bool) -> Iterator[tuple[Container, Mount]]:
     for container in containers:
         for mount in container.mounts:
-            if mount.volume == volume and not mount.readonly:
+            copies = mount.target == COPIED and HELPER_LABEL in container.labels
+            if mount.volume == volume and (copies or not mount.readonly):
                 yield container, mount
 
 

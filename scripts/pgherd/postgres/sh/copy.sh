@@ -1,15 +1,34 @@
 # The tutorial's way: the files of a server that was stopped cleanly. What must not be copied
 # (backup.sgml, basebackup.c) is left out or emptied; pg_control goes last.
+# Meanwhile no server gets at them, since each holds its data (hold.sh). Where one holds nothing, pg_control tells that it
+# ran: every server writes it when it starts.
+if command -v flock >/dev/null; then
+  exec 8</from
+  tries=0
+  until said=$(flock -s -n 8 2>&1) || [ -n "$said" ]; do
+    tries=$((tries + 1))
+    [ $tries -lt 10 ] || fail 70 'another container has it'
+    sleep 0.1
+  done
+fi
+before=$(cksum </from/global/pg_control) || fail 70 'it has no control data'
+as_before() { [ "$(cksum <"$1")" = "$before" ] || fail 74 'a server ran on the data while it was copied'; }
 state=$(LC_ALL=C pg_controldata /from | sed -n 's/^Database cluster state: *//p')
 [ "$state" = 'shut down' ] || fail 70 "its control data says '$state', not 'shut down'"
 [ ! -L /from/pg_wal ] && [ -z "$(ls -A /from/pg_tblspc)" ] ||
   fail 71 "it keeps files outside its data directory (pg_wal or a tablespace is a link)"
-(cd /from && tar -cf - --exclude=./postmaster.pid --exclude=./postmaster.opts --exclude=./global/pg_control \
-  --exclude=./standby.signal --exclude=./recovery.signal --exclude=./backup_label.old .) |
-  tar -xpf - -C "$PGDATA"
+# The exit code is that of the tar that writes; the one that reads has to say that it came to its end.
+all=$({
+  (cd /from && tar -cf - --exclude=./postmaster.pid --exclude=./postmaster.opts --exclude=./global/pg_control \
+    --exclude=./standby.signal --exclude=./recovery.signal --exclude=./backup_label.old . && echo all >&3) |
+    tar -xpf - -C "$PGDATA"
+} 3>&1)
+[ "$all" = all ] || fail 74 'not all of the data could be read'
 for emptied in pg_replslot pg_dynshmem pg_notify pg_serial pg_snapshots pg_stat_tmp pg_subtrans; do
   find "$PGDATA/$emptied" -mindepth 1 -delete
 done
 find "$PGDATA" \( -name pg_internal.init -o -name 'pgsql_tmp*' \) -prune -exec rm -rf {} +
+as_before /from/global/pg_control
 cp -p /from/global/pg_control "$PGDATA/global/pg_control"
+as_before "$PGDATA/global/pg_control"
 sync

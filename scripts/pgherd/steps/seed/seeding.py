@@ -8,12 +8,13 @@ from typing import Any
 
 from pgherd.docker import Image, Mount
 from pgherd.errors import Refused
-from pgherd.postgres import scripts
+from pgherd.postgres import hold, scripts
 from pgherd.postgres.facts import Facts
 from pgherd.postgres.failed import ScriptFailed
 from pgherd.postgres.group import Group
-from pgherd.postgres.instance import Instance
+from pgherd.postgres.instance import STOP_SECONDS, Instance
 from pgherd.postgres.observation import Observation
+from pgherd.postgres.occupancy import COPIED
 from pgherd.shell import Script, Trace
 from pgherd.steps import connect, lifecycle
 from pgherd.steps.hba import hba_values
@@ -131,7 +132,7 @@ def copy_data(
     pieces: list[str | Script] = [private_fragment(group, instance), "begin-copy", "copy", *rest]
     source = Mount(
         upstream.node.volume or upstream.places.data,
-        "/from",
+        COPIED,
         upstream.node.volume is not None,
         readonly=True,
     )
@@ -178,9 +179,23 @@ def copy_from_running(
             lifecycle.stop_instances(group, [upstream])
         copy_data(group, instance, upstream, image, rest)
     finally:
-        if (stopped := upstream.container()) and not stopped.running:
-            group.trace.note(f"{upstream.name}: starting it again")
-            upstream.engine.start(stopped)
-            upstream.wait_ready()
+        _start_again(group, upstream)
     if not runs:
         connect.ensure_slot(instance, upstream)
+
+
+def _start_again(group: Group, upstream: Instance) -> None:
+    """Start the upstream unless it runs.
+
+    One that somebody started meanwhile was kept off its data: the engine tries that again and
+    again, each time later.
+    """
+    there = upstream.container()
+    kept_off = there and there.alive and hold.SENTENCE in upstream.log_tail(3)
+    if there is None or (there.running and not kept_off):
+        return
+    group.trace.note(f"{upstream.name}: starting it again")
+    if there.alive:
+        upstream.engine.stop(there, STOP_SECONDS)
+    upstream.engine.start(there)
+    upstream.wait_ready()
