@@ -19,20 +19,31 @@ def upstream_of(group: Group, standby: Instance, seen: Observation, asked: Asked
     """Return whom to seed from; refuse where the node itself is the one that leads."""
     others = [name for name in seen.primaries if name != standby.name]
     own = seen.nodes[standby.name].facts
-    if not others and own and not own.in_recovery and (own.senders or standby is group.master):
-        back = f" `invoke switchover --to {group.master.name}` swaps them back."
-        raise Refused(
-            f"{standby.name} is the primary now: it cannot be seeded."
-            f"{back if standby is not group.master else ''}"
-        )
+    alone = own if own and not own.in_recovery and not others else None
+    if alone and (alone.senders or standby is group.master):
+        raise is_primary(group, standby)
     if standby is group.master and not others:
         raise Refused(f"{standby.name} is to be the primary, and no other node is: setup-master.")
     if asked.method == "copy" and not others and seen.nodes[group.master.name].container:
         upstream = group.master  # it may be down: an earlier copy was killed while it was stopped
     else:
         upstream = group.upstream_of(standby, others, seen)
+        there = seen.nodes[upstream.name]
+        # A database of its own, as step 2 makes it, is of another system.
+        other = there.facts and alone and there.facts.system_identifier != alone.system_identifier
+        if alone and not other and not there.planned:
+            raise is_primary(group, standby)
     refuse_away(group, upstream)
     return upstream
+
+
+def is_primary(group: Group, standby: Instance) -> Refused:
+    """Return the refusal of a node that is the only primary."""
+    back = f" `invoke switchover --to {group.master.name}` swaps them back."
+    return Refused(
+        f"{standby.name} is the primary now: it cannot be seeded."
+        f"{back if standby is not group.master else ''}"
+    )
 
 
 def levels(

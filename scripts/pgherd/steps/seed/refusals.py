@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pgherd.errors import Refused
-from pgherd.postgres.facts import Disk
+from pgherd.postgres.facts import Disk, Facts
 from pgherd.steps import belonging, guards
 from pgherd.steps.leaders import has_newer
-from pgherd.steps.seed import seeding
+from pgherd.steps.seed import seeding, stopped_source
 from pgherd.steps.seed.asked import Asked, Pair
 from pgherd.steps.sync import waits_for
 
@@ -25,6 +25,7 @@ def check_seed(pair: Pair, asked: Asked) -> None:
     _check_sync(pair, asked)
     _check_data(pair, asked)
     if asked.method == "copy":
+        stopped_source.check(pair, asked)
         seeding.check_copy(pair.standby, pair.upstream, pair.seen, pair.group.trace, asked.confirm)
 
 
@@ -63,6 +64,27 @@ def _check_newer(pair: Pair, asked: Asked, position: tuple[int, int] | None) -> 
         )
 
 
+def _check_primary(pair: Pair, mine: Facts) -> None:
+    """Refuse to stop a primary beside the upstream, but for one that nobody ever used as one.
+
+    That is one of another system, as step 2 makes it: it has no standby, and was never promoted.
+    """
+    name, theirs = pair.standby.name, pair.theirs
+    if theirs is None or mine.in_recovery:
+        return
+    if mine.system_identifier == theirs.system_identifier:
+        raise Refused(
+            f"{name} is a primary as well as {pair.upstream.name} and takes writes: stop it "
+            f"first (`docker stop {name}`) if it is the wrong one, or say --set-aside."
+        )
+    if mine.senders or mine.timeline > 1:
+        raise Refused(
+            f"{name} is the primary of another system ({mine.system_identifier}, and "
+            f"{pair.upstream.name} is {theirs.system_identifier}), which has a standby or was "
+            "promoted once. --set-aside moves it aside first, whatever it is."
+        )
+
+
 def _check_data(pair: Pair, asked: Asked) -> None:
     """Refuse to set aside what this group did not make, or what is newer, unless asked to.
 
@@ -73,14 +95,10 @@ def _check_data(pair: Pair, asked: Asked) -> None:
     if pair.mine:
         same = pair.theirs and pair.mine.system_identifier == pair.theirs.system_identifier
         _check_newer(pair, asked, pair.mine.position if same else None)
-        if same and not pair.mine.in_recovery:
-            name = pair.standby.name
-            raise Refused(
-                f"{name} is a primary as well as {pair.upstream.name} and takes writes: stop it "
-                f"first (`docker stop {name}`) if it is the wrong one, or say --set-aside."
-            )
+        _check_primary(pair, pair.mine)
         return
-    disk = Disk() if pair.runs else pair.standby.disk(pair.image)
+    planned = pair.runs and pair.container and pair.container.planned
+    disk = Disk() if planned else pair.standby.disk(pair.image)  # also of one that does not answer
     if pair.theirs and disk.system_identifier == pair.theirs.system_identifier:
         _check_newer(pair, asked, disk.position)
     if pair.container or disk.empty or disk.unfinished or disk.ours:

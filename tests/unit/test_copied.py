@@ -1,0 +1,231 @@
+"""Seeding by --method copy: whose files may be copied, and what is never set aside for them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from fakes import (
+    SYSTEM,
+    FakeHost,
+    Said,
+    container,
+    facts,
+    group,
+    image,
+    observation,
+    sender,
+    standby_facts,
+    topology,
+)  # fmt: skip
+
+from pgherd.docker import Container
+from pgherd.errors import Error, Refused
+from pgherd.postgres import hold
+from pgherd.postgres.facts import Disk, Facts
+from pgherd.postgres.instance import Instance
+from pgherd.postgres.observation import Observation, Seen
+from pgherd.steps import connect, guards, lifecycle
+from pgherd.steps.seed import seeding
+from pgherd.steps.seed.asked import Asked, Pair
+from pgherd.steps.seed.levels import upstream_of
+from pgherd.steps.seed.refusals import check_seed
+
+COPY, ASIDE = Asked(method="copy"), Asked(method="copy", set_aside=True)
+DOWN = container("pa", status="exited")
+PRIMARY = Disk(
+    pg_version="17", empty=False, system_identifier=SYSTEM, state="shut down", timeline=1,
+    checkpoint="0/5000028", ours=True,
+)  # fmt: skip
+STANDBY = replace(PRIMARY, state="shut down in recovery", standby_signal=True)
+PROMOTED = replace(PRIMARY, timeline=2, checkpoint="0/6000028")
+OTHER = replace(PROMOTED, system_identifier="1")
+NONE = Disk()
+
+
+def seen(mine: Facts | None, *, runs: bool = False, master: Container | None = DOWN) -> Observation:
+    """A moment in which pa does not serve; s1 says this, or does not answer, or is down."""
+    s1 = container("s1") if mine or runs else container("s1", status="exited")
+    nodes = {"pa": Seen(master, None), "s1": Seen(s1, mine)}
+    return Observation(nodes, {"local": {n: s.container for n, s in nodes.items() if s.container}})
+
+
+def checked(
+    monkeypatch: pytest.MonkeyPatch,
+    found: Observation,
+    asked: Asked = COPY,
+    *,
+    theirs: Disk = PRIMARY,
+    own: Disk = NONE,
+) -> None:
+    """Choose the upstream of s1, and check what is checked before anything is touched."""
+    disks = {"pa": theirs, "s1": own}
+    monkeypatch.setattr(guards, "data_state", lambda _: guards.FULL)
+    monkeypatch.setattr(guards, "check_data_unused", lambda *_: None)
+    monkeypatch.setattr(guards, "check_port", lambda *_: None)
+    monkeypatch.setattr(Instance, "disk", lambda it, _: disks[it.name])
+    made = group(topology("s1"))
+    s1 = made.instance("s1")
+    upstream = upstream_of(made, s1, found, asked)
+    check_seed(Pair(made, s1, upstream, image(), found), asked)
+
+
+FAILED_OVER = replace(PRIMARY, state="in production", standby_signal=True)
+
+
+@pytest.mark.parametrize("asked", [COPY, ASIDE])
+@pytest.mark.parametrize("theirs", [FAILED_OVER, PRIMARY])
+def test_the_only_primary_is_not_set_aside(
+    theirs: Disk, asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a failover: pa is down, and s1 leads, with no standby yet."""
+    with pytest.raises(Refused, match="s1 is the primary now: it cannot be seeded"):
+        checked(monkeypatch, seen(facts(timeline=2)), asked, theirs=theirs)
+
+
+@pytest.mark.parametrize("asked", [COPY, ASIDE])
+def test_nor_is_one_that_does_not_answer(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(Refused, match="s1 runs, does not answer, and may be the primary"):
+        checked(monkeypatch, seen(None, runs=True), asked, own=replace(PRIMARY, timeline=2))
+
+
+@pytest.mark.parametrize(
+    ("mine", "own"),
+    [
+        (None, PROMOTED),
+        (None, replace(STANDBY, timeline=2)),
+        (None, replace(PRIMARY, checkpoint="0/6000028")),  # started with standby.signal removed
+        (standby_facts(timeline=2), NONE),
+    ],
+)
+def test_newer_data_is_not_set_aside_unasked(
+    mine: Facts | None, own: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(Refused, match="s1 was promoted and has newer data"):
+        checked(monkeypatch, seen(mine), own=own)
+    checked(monkeypatch, seen(mine), ASIDE, own=own)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "sentence"),
+    [
+        (STANDBY, "pa is a standby"),
+        (replace(PRIMARY, standby_signal=True), "pa is a standby"),  # a switchover was cut short
+        (FAILED_OVER, "pa is a standby"),
+        (replace(PRIMARY, state="in production"), "says 'in production', not 'shut down'"),
+        (replace(PRIMARY, half_made=True), "cannot be copied"),
+        (NONE, "there is no database"),
+    ],
+)
+def test_only_a_primary_that_was_stopped_in_order_is_copied(
+    theirs: Disk, sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(Refused, match=sentence):
+        checked(monkeypatch, seen(None), theirs=theirs, own=STANDBY)
+
+
+@pytest.mark.parametrize(
+    "mine_or_own",
+    [
+        NONE,
+        STANDBY,
+        PRIMARY,  # step.copy-data, not marked yet
+        OTHER,  # a database of its own, as step 2 makes it
+        replace(PROMOTED, half_copied=True),
+        standby_facts(),
+        facts(system_identifier="1"),
+    ],
+)
+def test_what_a_stopped_master_is_copied_over(
+    mine_or_own: Disk | Facts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = mine_or_own if isinstance(mine_or_own, Facts) else None
+    own = mine_or_own if isinstance(mine_or_own, Disk) else NONE
+    checked(monkeypatch, seen(mine), own=own)
+
+
+def test_a_standby_that_cannot_start_is_copied_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    checked(monkeypatch, seen(None, runs=True), own=STANDBY)
+
+
+def test_a_master_that_does_not_answer_is_not_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(Refused, match="pa runs and does not answer"):
+        checked(monkeypatch, seen(None, master=container("pa")), own=STANDBY)
+
+
+def test_what_will_be_is_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With --dry: the data is still as it is before the printed script has run."""
+    planned = container("pa", status="exited", planned=True)
+    checked(monkeypatch, seen(None, master=planned), theirs=NONE)
+
+
+def test_a_standby_is_not_stopped_for_its_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = observation(pa=standby_facts(), s1=standby_facts())
+    with pytest.raises(Refused, match="pa is a standby"):
+        checked(monkeypatch, found)
+
+
+# --- any method ---
+
+
+@pytest.mark.parametrize("mine", [facts(system_identifier="1", timeline=2),
+                                  facts(sender("x"), system_identifier="1")])  # fmt: skip
+def test_a_primary_of_another_system_is_not_set_aside_unasked(
+    mine: Facts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = observation(pa=facts(), s1=mine)
+    with pytest.raises(Refused, match="s1 is the primary of another system"):
+        checked(monkeypatch, found, Asked())
+    checked(monkeypatch, found, Asked(set_aside=True))
+    checked(monkeypatch, observation(pa=facts(), s1=facts(system_identifier="1")), Asked())
+
+
+def test_newer_data_of_one_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = observation(pa=facts(), s1=None)
+    with pytest.raises(Refused, match="s1 was promoted and has newer data"):
+        checked(monkeypatch, found, Asked(), own=PROMOTED)
+    checked(monkeypatch, found, Asked(), own=STANDBY)
+
+
+@pytest.mark.parametrize("s1", [None, standby_facts()])
+def test_the_only_primary_follows_no_standby_of_its_own(s1: Facts | None) -> None:
+    made = group(topology("s1", "s2", s2={"upstream": "s1"}))
+    found = observation(pa=None, s1=s1, s2=facts())
+    with pytest.raises(Refused, match="s2 is the primary now"):
+        upstream_of(made, made.instance("s2"), found, Asked(set_aside=True))
+    other = observation(pa=None, s1=standby_facts(system_identifier="1"), s2=facts())
+    assert upstream_of(made, made.instance("s2"), other, Asked()) is made.instance("s1")
+
+
+# --- the master runs again ---
+
+
+@pytest.mark.parametrize(
+    ("there", "log", "did"),
+    [
+        (container("pa", status="exited"), "", ["start", "exec"]),
+        (container("pa"), "LOG:  database system is ready to accept connections", []),
+        # somebody started it while its data was held
+        (container("pa", status="restarting"), hold.SENTENCE, ["stop", "start", "exec"]),
+        (container("pa"), hold.SENTENCE, ["stop", "start", "exec"]),
+        (None, "", []),
+    ],
+)
+def test_the_master_is_started_again(
+    there: Container | None, log: str, did: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the copy failed."""
+    host = FakeHost({"docker": Said(), "docker logs": Said(log)})
+    made = group(topology("s1"), host)
+    found = [container("pa"), there]
+    monkeypatch.setattr(Instance, "container", lambda _: found.pop(0))
+    monkeypatch.setattr(connect, "ensure_slot", lambda *_: None)
+    monkeypatch.setattr(lifecycle, "stop_instances", lambda *_: None)
+
+    def fails(*_: object) -> None:
+        raise Error("no")
+
+    monkeypatch.setattr(seeding, "copy_data", fails)
+    with pytest.raises(Error, match="no"):
+        seeding.copy_from_running(made, made.instance("s1"), made.master, image(), [])
+    assert [call.argv[1] for call in host.calls if not call.reads] == did
