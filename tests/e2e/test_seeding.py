@@ -130,6 +130,64 @@ def test_a_killed_copy_is_done_by_a_second_try(make_herd: MakeHerd) -> None:
     assert passes(herd)
 
 
+@pytest.mark.long
+def test_a_copy_is_not_made_over_who_was_promoted(make_herd: MakeHerd) -> None:
+    """The first master is down, and the node that would get its files leads, or led last."""
+    herd = make_herd("17")
+    herd.invoke("setup-master", "seed-standby")
+    docker("kill", "--signal", "KILL", herd.container("master"))
+    herd.invoke("failover")
+    herd.sql("standby", "CREATE TABLE since AS SELECT 1 AS n")
+    before = started(herd, "standby")
+    for more in ([], ["--reseed", "--set-aside"]):
+        said = herd.invoke("seed-standby", "--method", "copy", *more, code=2).stderr
+        assert f"{herd.container('standby')} is the primary now" in said
+    assert started(herd, "standby") == before
+    assert herd.sql("standby", "SELECT n FROM since") == 1
+    herd.invoke("rejoin", herd.container("master"))
+    herd.invoke("stop")
+    said = herd.invoke("seed-standby", "--method", "copy", code=2).stderr
+    assert f"{herd.container('master')} is a standby" in said or "has newer data" in said
+    assert list(herd.directory.glob("*_bk_*")) == []
+    herd.invoke("start")
+    assert passes(herd)
+    assert herd.primary() == "standby"
+
+
+@pytest.mark.long
+def test_who_starts_the_master_while_it_is_copied_waits(make_herd: MakeHerd) -> None:
+    herd = make_herd("17")
+    herd.invoke("setup-master")
+    herd.sql(
+        "master", "CREATE TABLE large AS SELECT repeat('x', 1000) FROM generate_series(1, 200000)"
+    )
+    master, data = herd.container("master"), herd.data("master")
+    helper = f"pgherd-{herd.name}-{herd.container('standby')}"
+    restarts = ["inspect", "--format", "{{.RestartCount}}", master]
+
+    def held() -> bool:
+        return subprocess.run(["flock", "-n", data, "true"], check=False).returncode != 0
+
+    with subprocess.Popen(
+        [*INVOKE, "seed-standby", "--method", "copy"], cwd=ROOT, env=herd.environment(),
+        stderr=subprocess.PIPE, text=True,
+    ) as copying:  # fmt: skip
+        assert copying.stderr
+        assert any("copying the files of" in line for line in copying.stderr)
+        assert until(held)
+        docker("pause", helper)
+        try:
+            assert held()
+            docker("start", master)
+            assert until(lambda: int(docker(*restarts)) > 1)  # it does not get its data
+        finally:
+            docker("unpause", helper)
+        said = copying.communicate(timeout=120)[1]
+    assert copying.returncode == 0, said
+    assert passes(herd)
+    assert herd.sql("standby", "SELECT count(*) FROM large") == 200000
+
+
 # --- base backup ---
 
 

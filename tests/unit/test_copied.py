@@ -199,26 +199,37 @@ def test_the_only_primary_follows_no_standby_of_its_own(s1: Facts | None) -> Non
 
 # --- the master runs again ---
 
+READY, AWAY = Said(), Said(err="Container pa is restarting, wait until it is running", code=1)
+ENDED = Said(code=hold.KILLED)
+
 
 @pytest.mark.parametrize(
-    ("there", "log", "did"),
+    ("there", "log", "answers", "did"),
     [
-        (container("pa", status="exited"), "", ["start", "exec"]),
-        (container("pa"), "LOG:  database system is ready to accept connections", []),
+        (container("pa", status="exited"), "", [READY], ["start", "exec"]),
+        (container("pa"), "LOG:  database system is ready to accept connections", [], []),
         # somebody started it while its data was held
-        (container("pa", status="restarting"), hold.SENTENCE, ["stop", "start", "exec"]),
-        (container("pa"), hold.SENTENCE, ["stop", "start", "exec"]),
-        (None, "", []),
+        (container("pa", status="restarting"), hold.SENTENCE, [AWAY, READY],
+         ["exec", "stop", "start", "exec"]),
+        (container("pa"), hold.SENTENCE, [ENDED, READY], ["exec", "stop", "start", "exec"]),
+        (container("pa"), hold.SENTENCE, [READY], ["exec"]),  # it got its data by now
+        (None, "", [], []),
     ],
-)
+)  # fmt: skip
 def test_the_master_is_started_again(
-    there: Container | None, log: str, did: list[str], monkeypatch: pytest.MonkeyPatch
+    there: Container | None,
+    log: str,
+    answers: list[Said],
+    did: list[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Also where the copy failed."""
-    host = FakeHost({"docker": Said(), "docker logs": Said(log)})
+    host = FakeHost({
+        "docker": Said(), "docker logs": Said(log), "docker exec": answers, "sh": Said(),
+    })  # fmt: skip
     made = group(topology("s1"), host)
-    found = [container("pa"), there]
-    monkeypatch.setattr(Instance, "container", lambda _: found.pop(0))
+    found = [container("pa")]
+    monkeypatch.setattr(Instance, "container", lambda _: found.pop() if found else there)
     monkeypatch.setattr(connect, "ensure_slot", lambda *_: None)
     monkeypatch.setattr(lifecycle, "stop_instances", lambda *_: None)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from pgherd.docker import Image, Mount
@@ -12,7 +13,7 @@ from pgherd.postgres import hold, scripts
 from pgherd.postgres.facts import Facts
 from pgherd.postgres.failed import ScriptFailed
 from pgherd.postgres.group import Group
-from pgherd.postgres.instance import STOP_SECONDS, Instance
+from pgherd.postgres.instance import Instance
 from pgherd.postgres.observation import Observation
 from pgherd.postgres.occupancy import COPIED
 from pgherd.shell import Script, Trace
@@ -195,7 +196,9 @@ def _start_again(group: Group, upstream: Instance) -> None:
     if there is None or (there.running and not kept_off):
         return
     group.trace.note(f"{upstream.name}: starting it again")
-    if there.alive:
-        upstream.engine.stop(there, STOP_SECONDS)
+    if kept_off:
+        with suppress(Refused):  # its try failed as well, so that it was stopped
+            upstream.wait_ready()
+            return
     upstream.engine.start(there)
     upstream.wait_ready()
