@@ -78,6 +78,10 @@ class FakeHost:
         """Hold nothing."""
         return nullcontext()
 
+    def room(self, wanted: int) -> int:
+        """Have room for all."""
+        return wanted
+
     def about(self) -> About:
         """A Linux machine whose clock is right."""
         return About("Linux x86_64")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,52 @@ def test_both_roles(monkeypatch: pytest.MonkeyPatch, secrets: Path) -> None:
     assert all(f"{word}\n" in change.stdin for word in [*new.values(), "former-postgres"])
     assert [word for call in host.calls for word in call.argv if word in new.values()] == []
     assert (set(done.roles), done.unbroken, done.reconnected) == (set(new), ("s1",), ())
+
+
+class Patient(Host):
+    """A host on which every helper waits for the change, as a real one does."""
+
+    def __init__(self, room: int) -> None:
+        super().__init__()
+        self.changed = threading.Event()
+        self.most = room
+
+    def room(self, wanted: int) -> int:
+        """Have room for so many."""
+        return min(wanted, self.most)
+
+    def run(self, command: Any, **options: Any) -> Any:
+        """Let a helper end once the roles are changed, and not before."""
+        result = super().run(command, **options)
+        if result.argv[:2] == ("docker", "exec") and "rotate replicator" in self.calls[-1].stdin:
+            self.changed.set()
+        if options.get("on_line"):
+            assert self.changed.wait(5)
+        return result
+
+
+@pytest.mark.usefixtures("secrets")
+@pytest.mark.parametrize(("room", "helped"), [(99, 7), (3, 2), (1, 0)])
+def test_many_standbys(monkeypatch: pytest.MonkeyPatch, room: int, helped: int) -> None:
+    """All helpers at once, or as many as the host lets wait while the roles are changed."""
+    names = [f"s{n}" for n in range(1, 8)]
+    host = Patient(room)
+    seen = observation(
+        pa=facts(*map(sender, names)),
+        **{name: standby_facts(primary_conninfo=FOLLOWS) for name in names},
+    )
+    the_group = group(topology(*names), host)
+    monkeypatch.setattr(the_group, "observe", lambda **_: seen)
+    monkeypatch.setattr(rotation, "ensure_image", lambda *_: image())
+    monkeypatch.setattr(type(the_group.instances["pa"]), "facts", lambda _: facts())
+    monkeypatch.setattr(swap, "ARM_SECONDS", 5)
+    rotation.rotate(the_group)
+    ran = [where(call) for call in acts(host)]
+    change = ran.index("exec pa")
+    laid = [f"run pgherd-g-{name}" for name in ["pa", *names]]
+    assert sorted(words for words in ran if words.startswith("run")) == sorted(laid)
+    assert len(ran[:change]) == helped
+    assert the_group.passwords.replacing() == {}
 
 
 def test_the_superuser_s_alone_touches_no_passfile(

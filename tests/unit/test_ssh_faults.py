@@ -144,6 +144,20 @@ def test_two_sessions_are_enough(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert noted.count("box allows few sessions at once (MaxSessions in its sshd_config)") == 1
 
 
+@pytest.mark.parametrize(("allowed", "room"), [(2, 1), (3, 2), (10, 5)])
+def test_how_many_there_is_room_for_is_tried(tmp_path: Path, allowed: int, room: int) -> None:
+    """Beside the keeper; and at once after, there is room for as many commands."""
+    with box(tmp_path, f"MaxSessions {allowed}") as there:
+        host = there.host()
+        for _ in range(3):
+            assert sh(host, "echo before").out == "before\n"
+            assert host.room(5) == room
+            with ThreadPoolExecutor(5) as pool:
+                said = list(pool.map(lambda n: sh(host, 'echo "$1"', str(n)).out, range(5)))
+            assert said == [f"{n}\n" for n in range(5)]
+        assert host.logins == 1
+
+
 def test_one_session_is_too_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pgherd.host.sessions.DENIED_SECONDS", 0.5)
     with (

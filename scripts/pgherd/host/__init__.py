@@ -119,6 +119,13 @@ class Host(Protocol):
         """
         ...
 
+    def room(self, wanted: int) -> int:
+        """Tell how many of so many commands may run at once, where some wait for each other.
+
+        At least one. Whoever asks has none running there.
+        """
+        ...
+
     def about(self) -> About:
         """Return what sort of machine it is."""
         ...

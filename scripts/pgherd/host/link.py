@@ -72,6 +72,13 @@ class Link:
         """Open a session: see `Sessions.another`."""
         return self._sessions.another()
 
+    def room(self, wanted: int) -> int:
+        """Tell how many of so many sessions may be open at once: see `Sessions.room`."""
+        self.ask("alive\n")  # by its answer the server has noticed which ones were closed
+        found = self._sessions.room(wanted)
+        self.ask("alive\n")
+        return found
+
     def tunnelled(self, address: str, port: int) -> Any:
         """Open a channel to an address as that host reaches it.
 

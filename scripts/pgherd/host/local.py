@@ -89,6 +89,10 @@ class LocalHost:
         """Hold a lock of this checkout: see `Host.lease`."""
         return held(config.ROOT / "data" / f".{name}.lock", what)
 
+    def room(self, wanted: int) -> int:
+        """Tell how many commands may run at once: as many as are wanted."""
+        return wanted
+
     def about(self) -> About:
         """Return what sort of machine it is."""
         kernel = os.uname()

@@ -36,6 +36,7 @@ class Sessions:
         self._note = note
         self._changed = threading.Condition()
         self._cap = MOST
+        self._least = 1  # that it is known to allow
         self._taken = 0  # open, or being opened
         self._open = 0
 
@@ -68,6 +69,25 @@ class Sessions:
             with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
                 channel.close()
             self._change(taken=-1, opened=-1)
+
+    def room(self, wanted: int) -> int:
+        """Tell how many of so many sessions the server lets be open at once, by trying it.
+
+        Whoever asks has none open there.
+        """
+        tried: list[Any] = []
+        try:
+            while len(tried) < min(wanted, MOST):
+                tried.append(self.transport.open_session(timeout=OPEN_SECONDS))
+        except (paramiko.SSHException, EOFError, OSError):
+            self._check()
+        finally:
+            for channel in tried:
+                with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
+                    channel.close()
+        self._least = max(self._least, len(tried))
+        self._cap = max(self._cap, self._least)
+        return min(wanted, self._least)
 
     def wake(self) -> None:
         """Let those who wait look whether the connection is lost."""
@@ -110,13 +130,13 @@ class Sessions:
             Unreachable: we have none, and are given none.
         """
         with self._changed:
-            if 0 < self._open < self._cap:
+            if self._open > 0 and max(self._open, self._least) < self._cap:
                 if self._cap == MOST:
                     self._note(
                         f"{self.destination} allows few sessions at once (MaxSessions in its "
                         "sshd_config): some work waits that would go side by side."
                     )
-                self._cap = self._open
+                self._cap = max(self._open, self._least)
             elif not self._open and last:
                 raise Unreachable(
                     f"{self.destination} opens no second session on a connection ({fault}): "

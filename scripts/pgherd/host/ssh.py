@@ -221,6 +221,10 @@ class SshHost:
         """Hold a lock on that host: see `Host.lease`."""
         return self._leases.hold(self.link, name, what)
 
+    def room(self, wanted: int) -> int:
+        """Tell how many commands may run at once: see `Host.room`."""
+        return self.link().room(wanted)
+
     def about(self) -> About:
         """Return what sort of machine it is."""
         return self.link().told.about

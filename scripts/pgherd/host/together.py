@@ -16,8 +16,10 @@ R = TypeVar("R")
 WORKERS = 6  # below sshd's MaxSessions of 10
 
 
-def side_by_side(act: Callable[[T], R], things: list[T]) -> list[R]:
-    """Do one thing for each at once; return the results in order.
+def side_by_side(act: Callable[[T], R], things: list[T], *, workers: int = WORKERS) -> list[R]:
+    """Do one thing for each, so many at once; return the results in order.
+
+    Where some wait for each other there have to be as many `workers` as things.
 
     At the first error what is not begun is left, commands that run are ended, the other acts can
     begin none any more (see `scope.cleaning_up`), and that error is raised: those of the others
@@ -37,7 +39,7 @@ def side_by_side(act: Callable[[T], R], things: list[T]) -> list[R]:
             failed.append((time.monotonic(), fault))
             raise
 
-    with ThreadPoolExecutor(WORKERS) as pool:
+    with ThreadPoolExecutor(workers) as pool:
         futures: list[Future[R]] = [pool.submit(attempt, thing) for thing in things]
         try:
             wait(futures, return_when=FIRST_EXCEPTION)

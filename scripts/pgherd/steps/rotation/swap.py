@@ -59,15 +59,17 @@ def change(run: Rotation, new: dict[str, Secret], begun: str = "") -> None:
     what = f"new password{'s' * (len(new) > 1)} for {' and '.join(new)}"
     run.group.trace.note(f"{run.group.name}: {begun}{what}")
     run.new = new
-    helped = list(run.streaming) if STREAMING_ROLE in run.new else []
+    helped = _helped(run) if STREAMING_ROLE in run.new else []
     acts: list[Callable[[], None]] = [lambda name=name: _swap(run, name) for name in helped]  # type: ignore[misc]
     if run.group.trace.dry:  # one after the other: what waits comes after what it waits for
         for act in [lambda: _set(run), *acts]:
             act()
     else:
-        side_by_side(lambda act: act(), [lambda: _set_once_armed(run, len(helped)), *acts])
+        acts.append(lambda: _set_once_armed(run, len(helped)))
+        side_by_side(lambda act: act(), acts, workers=len(acts))  # they wait for each other
     if STREAMING_ROLE in run.new:
-        side_by_side(lambda instance: _lay(run, instance), run.resting)
+        unhelped = [run.group.instances[name] for name in run.streaming if name not in helped]
+        side_by_side(lambda instance: _lay(run, instance), [*unhelped, *run.resting])
     side_by_side(lambda instance: _wait_replayed(run, instance), _prompt(run))
     for role in run.new:
         run.group.passwords.replaced(role)
@@ -79,6 +81,24 @@ def change(run: Rotation, new: dict[str, Secret], begun: str = "") -> None:
             f"The passwords are changed, and {run.primary.name} lets {' and '.join(opened)} in by "
             "the former one as well: a rule of its pg_hba.conf asks for none. `invoke audit` tells."
         )
+
+
+def _helped(run: Rotation) -> list[str]:
+    """Return the standbys that get a helper: all, if their hosts let so much go on at once.
+
+    The helpers wait for the primary's change, which needs room on its host as well. One without a
+    helper gets its passfile right after that.
+    """
+    found: list[str] = []
+    for name, site in run.group.sites.items():
+        theirs = [n for n in run.streaming if run.group.instances[n].node.host == name]
+        own = int(run.primary.node.host == name)
+        wanted = len(theirs) + own
+        room = wanted if run.group.trace.dry or wanted < 2 else site.host.room(wanted)  # noqa: PLR2004
+        found += theirs[: room - own]
+        for left in theirs[room - own :]:
+            run.group.trace.note(f"{left}: gets it last, as {name} allows few sessions at once")
+    return found
 
 
 def _set_once_armed(run: Rotation, helpers: int) -> None:
