@@ -24,7 +24,7 @@ from pgherd.postgres.group import Group
 from pgherd.postgres.observation import Observation, Seen
 from pgherd.steps import connect
 from pgherd.steps.change import switchover
-from pgherd.steps.change.successor import brought_near, candidate, refuse_unfit
+from pgherd.steps.change.successor import brought_near, candidate, refuse_few_sessions, refuse_unfit
 
 EXEC = "docker exec --interactive --user postgres"
 NEAR = sender("s1", flush="0/3000000", replay="0/3000000")
@@ -120,6 +120,30 @@ def test_who_is_fit(primary: Facts, standby: Facts, sentence: str) -> None:
     said = fitness(primary, standby)
     assert sentence in said
     assert bool(sentence) is bool(said)
+
+
+@pytest.mark.parametrize(("room", "apart"), [(1, False), (1, True), (2, False)])
+def test_a_host_that_lets_one_command_run_at_a_time(
+    monkeypatch: pytest.MonkeyPatch, room: int, apart: bool
+) -> None:
+    monkeypatch.setattr(FakeHost, "room", lambda _, wanted: min(wanted, room))
+    made = group(topology("s1"))
+    if apart:
+        other = FakeHost()
+        made = Group(
+            topology(
+                "s1",
+                pa={"address": "10.0.0.1", "listen": "10.0.0.1"},
+                s1={"host": "b", "address": "10.0.0.2", "listen": "10.0.0.2"},
+            ),
+            other.trace,
+            {"local": FakeHost(), "b": other},
+        )
+    if room > 1 or apart:
+        refuse_few_sessions(made.instance("s1"), made.master)
+        return
+    with pytest.raises(Refused, match="MaxSessions in its sshd_config to 3 or more"):
+        refuse_few_sessions(made.instance("s1"), made.master)
 
 
 def test_one_that_is_paused_would_hold_up_the_stop() -> None:

@@ -107,6 +107,19 @@ def refuse_cut_short(group: Group, primary: Instance, seen: Observation) -> None
         )
 
 
+def refuse_few_sessions(successor: Instance, primary: Instance) -> None:
+    """Refuse where both are on one host that does not let two commands run at once.
+
+    The promotion waits inside the successor while the primary is stopped.
+    """
+    host = primary.host
+    if host is successor.host and not host.trace.dry and host.room(2) < 2:  # noqa: PLR2004
+        raise Refused(
+            f"{host.name} allows too few sessions at once for a switchover between two nodes "
+            "there: set MaxSessions in its sshd_config to 3 or more."
+        )
+
+
 def brought_near(group: Group, successor: Instance, primary: Instance, seen: Observation) -> None:
     """Let a standby that cascades stream from the primary, so that it gets the end of its WAL.
 

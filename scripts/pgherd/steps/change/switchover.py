@@ -34,7 +34,13 @@ from pgherd.steps.change import interrupted, succession, turn
 from pgherd.steps.change.handover import Handover
 from pgherd.steps.change.outage import Outage
 from pgherd.steps.change.rejoin import bring_back
-from pgherd.steps.change.successor import brought_near, candidate, refuse_cut_short, refuse_unfit
+from pgherd.steps.change.successor import (
+    brought_near,
+    candidate,
+    refuse_cut_short,
+    refuse_few_sessions,
+    refuse_unfit,
+)
 from pgherd.steps.image import ensure_image
 from pgherd.steps.node import wait_serving
 from pgherd.steps.tls import half_way
@@ -85,6 +91,7 @@ def switchover(group: Group, name: str) -> Switched | None:
         former = group.primary(seen)
         refuse_cut_short(group, former, seen)
         refuse_unfit(successor, former, seen)
+        refuse_few_sessions(successor, former)
         half_way.refuse_half_way(group, seen)
         brought_near(group, successor, former, seen)
         return _planned(group, former, successor, seen, image)
