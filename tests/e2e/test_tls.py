@@ -148,6 +148,19 @@ def test_renewal_under_load_loses_nothing_and_nobody(three: Herd) -> None:
 
 
 @pytest.mark.long
+def test_a_node_that_is_down_meanwhile_comes_back_with_its_new_certificate(three: Herd) -> None:
+    name, before = three.container("standby2"), serials(three)
+    docker("stop", name)
+    said = three.invoke("tls", "--renew").stderr
+    assert f"{name}: is down, and has it when it starts" in said
+    three.invoke("start")
+    assert len(secured(three)) == 2
+    for node, (kept, served) in serials(three).items():
+        assert kept == served
+        assert kept not in before[node]
+
+
+@pytest.mark.long
 def test_another_primary_serves_by_tls_too(three: Herd) -> None:
     three.invoke("switchover", "--to", three.container("standby"))
     docker("kill", "--signal", "KILL", three.container("standby"))

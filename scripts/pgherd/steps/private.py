@@ -18,15 +18,19 @@ def private_fragment(group: Group, instance: Instance) -> Script:
     return passfile + laid.fragment(group, instance)
 
 
-def lay_private(group: Group, instance: Instance, image: Image, what: str = "passfile") -> None:
+def lay_private(
+    group: Group, instance: Instance, image: Image, what: str = "passfile", *, runs: bool = True
+) -> None:
     """Lay the private files anew, `what` above all: the server has their directory read-only.
 
-    It reads the passfile at each try to connect, its certificate at a reload.
+    It reads the passfile at each try to connect, its certificate at a reload. One that runs is
+    asked whether they have reached it; one that does not has them when it starts.
     """
     group.trace.note(f"{instance.name}: brought up to date: {what}")
     private = [mount for mount in instance.mounts() if mount.target == PRIVATE]
     instance.offline(image, scripts.compose(private_fragment(group, instance)), mounts=private)
-    check_private(group, instance)
+    if runs:
+        check_private(group, instance)
 
 
 def check_private(group: Group, instance: Instance) -> None:

@@ -18,7 +18,6 @@ from pgherd.postgres.instance import Instance
 from pgherd.postgres.observation import Observation
 from pgherd.steps import guards
 from pgherd.steps.image import ensure_image
-from pgherd.steps.leaders import alive
 from pgherd.steps.private import lay_private
 
 SHOWN_SECONDS = 15.0  # for a reload to show in a new connection
@@ -204,9 +203,10 @@ def _there(group: Group, instance: Instance, seen: Observation) -> bool:
 
 
 def _bring_in(group: Group, instance: Instance, seen: Observation, image: Image) -> None:
-    lay_private(group, instance, image, "certificates")
     node = seen.nodes[instance.name]
-    if not alive(node):
+    runs = bool(node.container and node.container.running)
+    lay_private(group, instance, image, "certificates", runs=runs)
+    if not runs:
         group.trace.note(f"{instance.name}: is down, and has it when it starts")
         return
     if node.facts and node.facts.certificate is None:
