@@ -34,6 +34,7 @@ class Passwords:
         self._printed: set[Path] = set()
         self._trace = trace
         self._told = False
+        self._taken: set[str] = set()
 
     def path(self, role: str) -> str:
         """Return the path of the role's password file, whether it is there or not."""
@@ -66,12 +67,14 @@ class Passwords:
     def _checked(self, role: str, path: Path) -> Secret:
         value, asked = self._read(path), config.password_asked(role)
         if any(self.pending.glob("*.password")):
-            if self._told:
-                return Secret(value, str(path))
-            self._told = True
-            self._trace.note(
-                "A change of passwords was cut short: `invoke rotate-passwords` completes it"
-            )
+            if not self._told:
+                self._told = True
+                self._trace.note(
+                    "A change of passwords was cut short: `invoke rotate-passwords` completes it"
+                )
+            new = self.pending / f"{role}.password"
+            if role in self._taken and new.exists():
+                return Secret(self._read(new), str(new))
         elif asked and asked != value:
             raise Refused(
                 f"{config.password_variable(role)} is another password than {path} has: `invoke "
@@ -90,6 +93,13 @@ class Passwords:
         """Return the new passwords, by role, that a run was to put into use and did not."""
         paths = sorted(self.pending.glob("*.password"))
         return {path.stem: Secret(self._read(path), str(path)) for path in paths}
+
+    def taken(self, role: str) -> None:
+        """Take note that a role has its new password, though the change was cut short.
+
+        From here on in this run that is the one to go by.
+        """
+        self._taken.add(role)
 
     def replace(self, roles: list[str]) -> dict[str, Secret]:
         """Make new passwords for some roles, all of them or none; return them.

@@ -155,3 +155,41 @@ def test_what_dry_prints_does_it(pair: Herd, tmp_path: Path) -> None:
     assert streams(pair) == before
     assert set(former.values()) & set(passwords(pair).values()) == set()
     pair.checks()
+
+
+@pytest.mark.long
+def test_killed_once_the_role_is_changed_other_tasks_go_by_the_new_one(
+    pair: Herd, change: int
+) -> None:
+    """They lay it where the former one is left, and turn nothing back; even with other roles."""
+    former = passwords(pair)
+    assert killed(pair, change, "after", "rotate-passwords").killed
+    new = passwords(pair, ".rotation")
+    eventually_lays(pair, "standby", new["replicator"])
+    for tasks in (["stop", "start"], ["setup-master"], ["seed-standby"]):
+        said = pair.invoke(*tasks).stderr
+        assert "`invoke rotate-passwords` completes it" in said
+        assert "password of replicator" not in said
+        eventually_lays(pair, "standby", new["replicator"])
+        eventually_streams(pair)
+    assert opens(pair, "master", "replicator", new["replicator"])
+    eventually_lays(pair, "master", new["replicator"])
+    for node in ("standby", "master"):
+        pair.invoke("switchover", "--to", pair.container(node))
+    eventually_streams(pair)
+    docker("kill", pair.container("master"))
+    pair.invoke("failover", "--max-loss", "any")
+    pair.invoke("rejoin", pair.container("master"))
+    pair.invoke("switchover", "--to", pair.container("master"))
+    assert passwords(pair) == former
+    assert "completing what was cut short" in pair.invoke("rotate-passwords").stderr
+    assert passwords(pair) == new
+    pair.checks()
+
+
+def eventually_lays(herd: Herd, node: str, password: str) -> None:
+    """Wait until a node's passfile has a password."""
+    end = time.monotonic() + 30
+    while f":{password}\n" not in passfile(herd, node):
+        assert time.monotonic() < end, "it has another"
+        time.sleep(0.1)

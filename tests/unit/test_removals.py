@@ -43,7 +43,7 @@ LISTED = {
         "an empty directory",
     ("passwords.py", "self.pending.rmdir()"): "an empty directory",
     ("passwords.py", "shutil.rmtree(left)"): "new passwords of a killed run that no server has",
-    ("postgres/sh/rotate.sh", "trap 'rm -f \"$known\"' EXIT"): OWN_FILE,
+    ("postgres/sh/functions/logs_in.sh", "trap 'rm \"$known\"' EXIT"): OWN_FILE,
     ("steps/doctor/fixes.py",
      'group.sites[finding.host or ""].engine.must(docker["rm", "--volumes", finding.target])'):
         CONTAINERS,
@@ -51,7 +51,6 @@ LISTED = {
     ("postgres/sh/initdb-done.sh", "rm -f /etc/pgherd/seeding"): OWN_FILE,
     ("postgres/sh/initdb-done.sh", "mv /etc/pgherd/initdb.pending /etc/pgherd/initdb.done"):
         OWN_FILE,
-    ("postgres/sh/role.sh", 'rm "$known"'): OWN_FILE,
     ("postgres/sh/restorable.sh", "rm -f /etc/pgherd/seeding /etc/pgherd/initdb.pending"): OWN_FILE,
     ("postgres/sh/seeded.sh", "rm -f /etc/pgherd/seeding /etc/pgherd/initdb.pending"): OWN_FILE,
     ("postgres/sh/turn-over.sh", "rm -f /tmp/pgherd.turn"): OWN_FILE,

@@ -22,6 +22,9 @@ FUNCTIONS = (
     "auto_conf",
     "gateways",
     "wal_records",
+    "passline",
+    "in_passfile",
+    "logs_in",
 )  # each before those that call it
 CHANGED = "changed "  # what a fragment says of something that was not so before
 

@@ -9,7 +9,14 @@ from pgherd.postgres.facts import Facts
 from pgherd.postgres.group import Group
 from pgherd.postgres.instance import PRIVATE, Instance
 from pgherd.shell import Script
-from pgherd.steps.node import DELAY, delayed, make_private, settings_fragment, with_certificates
+from pgherd.steps.node import (
+    DELAY,
+    bring_passfile,
+    delayed,
+    make_private,
+    settings_fragment,
+    with_certificates,
+)
 from pgherd.steps.private import lay_private, private_fragment
 from pgherd.steps.tls import laid
 
@@ -111,9 +118,11 @@ def connect_running(group: Group, instance: Instance, upstream: Instance, image:
 def follow(group: Group, instance: Instance, upstream: Instance) -> None:
     """Give a standby that runs another upstream, which serves as the topology asks.
 
-    Its passfile lets it in already; what it needs for TLS is laid first where that is not there.
+    Its passfile lets it in already, unless a change of passwords was cut short; what it needs for
+    TLS is laid first where that is not there.
     """
     group.trace.note(f"{instance.name}: connecting it to {upstream.name}")
+    bring_passfile(group, instance)
     run_following(group, instance, upstream, "follow")
 
 

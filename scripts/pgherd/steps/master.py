@@ -15,20 +15,21 @@ from pgherd.postgres.observation import Observation
 from pgherd.shell import Tool
 from pgherd.steps import aside, guards, leaders, lifecycle
 from pgherd.steps.hosts import tell_differences
-from pgherd.steps.image import ensure_image, find_image
+from pgherd.steps.image import ensure_image
 from pgherd.steps.node import (
     CHECK,
     DataGone,
     bring_up,
     data_on,
     keep,
+    lay_stale,
     make_directories,
     run_container,
     serve,
     settings_fragment,
     with_settings,
 )
-from pgherd.steps.private import lay_private, private_fragment
+from pgherd.steps.private import private_fragment, streaming_password
 
 NOT_EMPTY, VANISHED = 65, 66  # exit codes of sh/initdb.sh
 
@@ -168,11 +169,9 @@ def _initdb_scripts(instance: Instance) -> str | None:
 
 def allow_replication(group: Group, instance: Instance) -> None:
     """Step 6: settings, the role replicator and the rule that lets it in, on a running server."""
-    secret = scripts.password("password", group.passwords.of("replicator"))
+    secret = streaming_password(group, asked=True)
     out = serve(group, instance, secret, "role", "passfile-current")
-    image = find_image(group)
-    if "stale passfile" in out and image:
-        lay_private(group, instance, image)
+    lay_stale(group, instance, out)
     changed = keep(instance, out)
     group.served.add(instance.name)
     if changed or group.trace.dry:

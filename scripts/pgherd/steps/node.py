@@ -19,7 +19,7 @@ from pgherd.shell import Script, Tool
 from pgherd.steps import belonging, guards
 from pgherd.steps.hba import hba_values
 from pgherd.steps.image import find_image
-from pgherd.steps.private import lay_private, private_fragment
+from pgherd.steps.private import hear, lay_private, private_fragment, streaming_password
 from pgherd.steps.tls import laid
 
 T = TypeVar("T")
@@ -173,12 +173,26 @@ def run_container(
 
 def wait_serving(group: Group, instance: Instance, *more: str | Script) -> None:
     """Wait until a server answers; bring its settings, rules and passfile up to date; do more."""
-    secret = scripts.password("password", group.passwords.of("replicator"))
+    secret = streaming_password(group, asked=True)
     out = serve(group, instance, secret, "passfile-current", *more)
     keep(instance, out)
+    lay_stale(group, instance, out)
+
+
+def lay_stale(group: Group, instance: Instance, out: str) -> None:
+    """Lay the passfile of a server that runs where sh/passfile-current.sh tells of it."""
     image = find_image(group)
     if "stale passfile" in out and image:
         lay_private(group, instance, image)
+
+
+def bring_passfile(group: Group, instance: Instance) -> None:
+    """Where a change of passwords was cut short, see that a server's passfile lets it in."""
+    if group.passwords.replacing():
+        script = scripts.compose(streaming_password(group, asked=True), "passfile-current")
+        out = instance.execute(script, reads=True)
+        hear(group, out)
+        lay_stale(group, instance, out)
 
 
 def serve(group: Group, instance: Instance, *more: str | Script) -> str:
@@ -188,7 +202,9 @@ def serve(group: Group, instance: Instance, *more: str | Script) -> str:
     """
     script = serving_script(group, instance, *more)
     run = partial(instance.execute, script, READY_SECONDS + 60.0)
-    return with_certificates(group, instance, lambda: with_settings(instance, run))
+    out = with_certificates(group, instance, lambda: with_settings(instance, run))
+    hear(group, out)
+    return out
 
 
 def with_certificates(group: Group, instance: Instance, act: Callable[[], str]) -> str:

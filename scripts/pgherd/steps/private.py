@@ -10,11 +10,34 @@ from pgherd.postgres.instance import PRIVATE, Instance
 from pgherd.shell import Script
 from pgherd.steps.tls import laid
 
+ROLE = "replicator"
+REPLACED = f"replaced {ROLE}"  # what sh/in-force.sh says
+
+
+def streaming_password(group: Group, *, asked: bool = False) -> Script:
+    """Return the fragment that sets $password, by which standbys stream.
+
+    Where a change of passwords was cut short, the new one is set beside it: no passfile that has
+    that gets the former one again. If a server is to be `asked`, it tells whether the role has it
+    already: see `hear`.
+    """
+    found = scripts.password("password", group.passwords.of(ROLE))
+    if new := group.passwords.replacing().get(ROLE):
+        found += scripts.password("replacing", new)
+        if asked:
+            found += scripts.fragment("in-force")
+    return found
+
+
+def hear(group: Group, out: str) -> None:
+    """Go by the new password from here on, where a server said that the role has it."""
+    if REPLACED in out.splitlines():
+        group.passwords.taken(ROLE)
+
 
 def private_fragment(group: Group, instance: Instance) -> Script:
     """Return the fragment that lays the passfile, and key and certificates with TLS."""
-    secret = group.passwords.of("replicator")
-    passfile = scripts.password("password", secret) + scripts.fragment("passfile")
+    passfile = streaming_password(group) + scripts.fragment("passfile")
     return passfile + laid.fragment(group, instance)
 
 
@@ -43,9 +66,8 @@ def check_private(group: Group, instance: Instance) -> None:
     """
     if instance.host.trace.dry:
         return
-    passfile = scripts.password("password", group.passwords.of("replicator"))
     certificates = laid.current(group, instance)
-    look = scripts.compose(passfile, "passfile-current", *certificates)
+    look = scripts.compose(streaming_password(group), "passfile-current", *certificates)
     if "stale" in instance.execute(look, reads=True):
         raise Error(
             f"{instance.name} runs with another directory at {PRIVATE} than "

@@ -1,3 +1,2 @@
 # Is the passfile what it ought to be? The server cannot write there itself.
-printf '*:*:*:replicator:%s\n' "$(printf %s "$password" | sed 's/[\\:]/\\&/g')" |
-  cmp -s - /etc/pgherd/passfile || echo 'stale passfile'
+in_passfile "$password" || { [ -n "${replacing-}" ] && in_passfile "$replacing"; } || echo 'stale passfile'

@@ -1,4 +1,6 @@
-# The passfile for streaming from another node; $password was set before.
+# The passfile for streaming from another node; $password was set before. Where a change of passwords was cut short, one
+# that has the new one, $replacing, keeps it: the role has it already.
+if [ -n "${replacing-}" ] && in_passfile "$replacing"; then password=$replacing; fi
 chown postgres:postgres /etc/pgherd
 chmod 0700 /etc/pgherd
-printf '*:*:*:replicator:%s\n' "$(printf %s "$password" | sed 's/[\\:]/\\&/g')" | lay /etc/pgherd/passfile
+passline replicator "$password" | lay /etc/pgherd/passfile

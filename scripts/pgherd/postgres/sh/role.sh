@@ -9,12 +9,12 @@ fi
 if [ "$(sql -c "SELECT rolreplication AND rolcanlogin FROM pg_roles WHERE rolname = 'replicator'")" != t ]; then
   sql -c 'ALTER ROLE replicator LOGIN REPLICATION'
 fi
-# By the address, not by loopback: there the rules of an adopted database may trust anybody.
-known=$(mktemp)
-printf '*:*:*:replicator:%s\n' "$(printf %s "$password" | sed 's/[\\:]/\\&/g')" >"$known"
-if [ -z "$role" ] || ! PGPASSFILE=$known psql -XAtqw -h "$(hostname)" -U replicator -c '' 2>/dev/null; then
+settled() {  # it gets in by the password; or it may have the one of a change that was cut short
+  logs_in replicator "$password" >/dev/null ||
+    { [ -n "${replacing-}" ] && ! logs_in replicator "$replacing" | grep -q 'password authentication failed'; }
+}
+if [ -z "$role" ] || ! settled; then
   printf '\\password replicator\n%s\n%s\n' "$password" "$password" |
     as_postgres psql -XAtq -v ON_ERROR_STOP=1 2>/dev/null
   [ -z "$role" ] || echo 'changed password of replicator'
 fi
-rm "$known"

@@ -2,7 +2,7 @@
 # become of the run that began this. A standby that connects within these some 20 ms is refused, and comes again. As long as
 # the former password lets in the new one is not tried: the server would log that.
 keep() {
-  printf '*:*:*:replicator:%s\n' "$(printf %s "$2" | sed 's/[\\:]/\\&/g')" >"$1"
+  passline replicator "$2" >"$1"
   chown postgres "$1"
 }
 lets_in() { as_postgres psql -XAtqw "$1" -c IDENTIFY_SYSTEM >/dev/null 2>&1 </dev/null; }

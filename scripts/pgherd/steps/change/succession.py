@@ -15,7 +15,7 @@ from pgherd.shell import assignments
 from pgherd.steps import connect
 from pgherd.steps.change.turn import OURS
 from pgherd.steps.node import keep, serve
-from pgherd.steps.private import lay_private
+from pgherd.steps.private import lay_private, streaming_password
 from pgherd.steps.sync import counting, in_words, read_sync, set_names
 from pgherd.sync import Sync
 
@@ -91,7 +91,7 @@ def prepare(
     slots = [i.node.slot for i, upstream in plan.items() if upstream is successor]
     values = assignments(slots=" ".join(slots), names=conf.sql_literal(names), turn=OURS)
     before = [] if promoted else ["take-turn", "first-names"]
-    secret = scripts.password("password", group.passwords.of("replicator"))
+    secret = streaming_password(group, asked=True)
     out = serve(group, successor, secret, values, *before, "slot", "passfile-current")
     keep(successor, out)
     if "stale passfile" in out:

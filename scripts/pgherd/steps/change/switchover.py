@@ -42,7 +42,7 @@ from pgherd.steps.change.successor import (
     refuse_unfit,
 )
 from pgherd.steps.image import ensure_image
-from pgherd.steps.node import wait_serving
+from pgherd.steps.node import bring_passfile, wait_serving
 from pgherd.steps.tls import half_way
 from pgherd.sync import Sync
 
@@ -145,6 +145,7 @@ def _completed(
     """Go on where the primary was stopped already and the standby has all that it wrote."""
     group.trace.note(f"{former.name}: was stopped, and {successor.name} has all that it wrote")
     image, disk = there
+    bring_passfile(group, successor)  # the former one's is laid by the password that is known then
     wanted = succession.sync_after(group, former, successor, disk.sync_names)
     plan = succession.upstreams(group, successor, seen)
     upstream, start, timeline = plan[former], disk.checkpoint, disk.timeline

@@ -6,7 +6,6 @@ import re
 from dataclasses import replace
 
 from pgherd.errors import DeadlinePassed, Refused
-from pgherd.postgres import scripts
 from pgherd.postgres.conf import sql_literal
 from pgherd.postgres.facts import Facts, Sender
 from pgherd.postgres.group import Group
@@ -14,6 +13,7 @@ from pgherd.postgres.instance import Instance
 from pgherd.shell import Script
 from pgherd.steps import connect, guards, lifecycle
 from pgherd.steps.node import delayed, keep, run_container, serve, wait_serving
+from pgherd.steps.private import streaming_password
 from pgherd.steps.seed.asked import Pair
 from pgherd.steps.tls.laid import as_asked
 
@@ -110,7 +110,9 @@ def let_in(group: Group, upstream: Instance, facts: Facts | None) -> None:
         return
     pieces: list[str | Script] = []
     if not (facts and facts.in_recovery):
-        pieces = [scripts.password("password", group.passwords.of("replicator")), "role"]
+        pieces = [streaming_password(group, asked=True), "role"]
+    elif group.passwords.replacing():  # what it takes is asked, no more
+        pieces = [streaming_password(group, asked=True)]
     keep(upstream, serve(group, upstream, *pieces))
     group.served.add(upstream.name)
 
