@@ -22,10 +22,10 @@ from pgherd.steps.seed.following import let_in
 FORMER, NEW, OTHER = "for\\mer", "n:ew", "other"
 EXEC = "docker exec --interactive --user postgres"
 PSQL = r"""case "$*" in *rolsuper*) echo f; exit ;; *pg_roles*) echo t; exit ;; esac
-if [ -z "${PGPASSFILE-}" ]; then sed -n 2p >"$known_role"; exit; fi
-[ -e "$known_role" ] || { echo "FATAL: sorry, too many clients already" >&2; exit 2; }
+if [ -z "${PGPASSFILE-}" ]; then sed -n 2p >"$has"; exit; fi
+[ -e "$has" ] || { echo "FATAL: sorry, too many clients already" >&2; exit 2; }
 word=$(sed 's/^[^r]*replicator://; s/\\\(.\)/\1/g' "$PGPASSFILE")
-[ "$word" = "$(cat "$known_role")" ] || { echo "FATAL: password authentication failed" >&2; exit 2; }
+[ "$word" = "$(cat "$has")" ] || { echo "FATAL: password authentication failed" >&2; exit 2; }
 """
 
 
@@ -39,7 +39,7 @@ class Node:
         for name, body in {"psql": PSQL, "chown": ":", "gosu": 'shift; exec "$@"'}.items():
             (stubs / name).write_text(f"#!/bin/sh\n{body}\n")
             (stubs / name).chmod(0o755)
-        self.env = {"PATH": f"{stubs}:{os.environ['PATH']}", "known_role": str(self.role)}
+        self.env = {"PATH": f"{stubs}:{os.environ['PATH']}", "has": str(self.role)}
 
     def run(self, *pieces: str, replacing: bool = True) -> str:
         """Run a script in a run that goes by the former password; return what it printed."""
