@@ -193,3 +193,18 @@ def eventually_lays(herd: Herd, node: str, password: str) -> None:
     while f":{password}\n" not in passfile(herd, node):
         assert time.monotonic() < end, "it has another"
         time.sleep(0.1)
+
+
+@pytest.mark.long
+def test_more_standbys_than_are_worked_on_at_once(make_herd: MakeHerd) -> None:
+    """Each has a helper that waits for the change: all of them, and it, go on side by side."""
+    herd = make_herd("17", standbys=7)
+    herd.invoke("setup-master")
+    herd.invoke("add-standby", "--all")
+    former = passwords(herd)
+    told = herd.invoke("rotate-passwords").stdout
+    (unbroken,) = [line for line in told.splitlines() if line.startswith("no stream broke: ")]
+    assert unbroken.count("standby") == 7
+    assert set(former.values()) & set(passwords(herd).values()) == set()
+    assert not (herd.secrets() / ".rotation").exists()
+    herd.checks()
