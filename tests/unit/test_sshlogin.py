@@ -32,6 +32,7 @@ from pgherd.errors import Unreachable
 from pgherd.host import hops
 
 pytestmark = needs_sshd
+ACCEPTED = "Accepted publickey"
 LOCK = "not to be asked for"
 
 
@@ -57,11 +58,15 @@ def own_agent(tmp_path: Path) -> Iterator[Path]:
 
 
 def logs_in(user: Client, destination: str = "box", server: Sshd | None = None) -> str:
-    """Log in, and return what the server last accepted."""
+    """Log in, and return what the server last accepted; its log may come after the login."""
+    before = server.log().count(ACCEPTED) if server else 0
     connected = hops.connect(destination, note=pytest.fail, config_file=user.config)
     assert connected.transport.is_authenticated()
     connected.close()
-    return server.log().rpartition("Accepted publickey")[2] if server else ""
+    end = time.monotonic() + 10
+    while server and server.log().count(ACCEPTED) == before and time.monotonic() < end:
+        time.sleep(0.05)
+    return server.log().rpartition(ACCEPTED)[2] if server else ""
 
 
 def refusal(user: Client, destination: str = "box", timeout: float = 15.0) -> str:
