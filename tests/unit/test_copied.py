@@ -73,7 +73,7 @@ def checked(
 FAILED_OVER = replace(PRIMARY, state="in production", standby_signal=True)
 
 
-@pytest.mark.parametrize("asked", [COPY, ASIDE])
+@pytest.mark.parametrize("asked", [COPY, ASIDE, Asked()])
 @pytest.mark.parametrize("theirs", [FAILED_OVER, PRIMARY])
 def test_the_only_primary_is_not_set_aside(
     theirs: Disk, asked: Asked, monkeypatch: pytest.MonkeyPatch

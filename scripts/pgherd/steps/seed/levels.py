@@ -20,7 +20,7 @@ def upstream_of(group: Group, standby: Instance, seen: Observation, asked: Asked
     others = [name for name in seen.primaries if name != standby.name]
     own = seen.nodes[standby.name].facts
     alone = own if own and not own.in_recovery and not others else None
-    if alone and (alone.senders or standby is group.master):
+    if alone and (alone.senders or alone.timeline > 1 or standby is group.master):
         raise is_primary(group, standby)
     if standby is group.master and not others:
         raise Refused(f"{standby.name} is to be the primary, and no other node is: setup-master.")
