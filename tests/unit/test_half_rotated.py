@@ -7,16 +7,17 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from fakes import FakeHost, Said, facts, image, standby_facts, topology
+from fakes import FakeHost, Said, facts, image, observation, standby_facts, topology
 from fakes import group as fake_group
 
 from pgherd.passwords import Passwords
 from pgherd.postgres import scripts
+from pgherd.postgres.facts import Disk
 from pgherd.postgres.group import Group
 from pgherd.shell import Script, Secret, Trace
-from pgherd.steps import connect
+from pgherd.steps import connect, lifecycle
 from pgherd.steps.node import wait_serving
-from pgherd.steps.private import REPLACED, streaming_password
+from pgherd.steps.private import REPLACED, ROLE, ask_superuser, streaming_password
 from pgherd.steps.seed.following import let_in
 
 FORMER, NEW, OTHER = "for\\mer", "n:ew", "other"
@@ -80,7 +81,7 @@ def node(tmp_path: Path) -> Node:
         (FORMER, False, FORMER, ""),
         (OTHER, False, FORMER, "changed password of replicator\n"),
         (FORMER, True, FORMER, ""),
-        (NEW, True, NEW, f"{REPLACED}\n"),
+        (NEW, True, NEW, f"{REPLACED}{ROLE}\n"),
         (OTHER, True, FORMER, "changed password of replicator\n"),
     ],
 )
@@ -152,7 +153,7 @@ def says(group: Group, *said: str) -> None:
 
 def test_what_a_server_tells_counts_for_the_whole_run(made: Group) -> None:
     former, new = made.passwords.of("replicator"), made.passwords.replacing()["replicator"]
-    says(made, f"{REPLACED}\nstale passfile\n", "", "")
+    says(made, f"{REPLACED}{ROLE}\nstale passfile\n", "", "")
     wait_serving(made, made.master)
     assert made.passwords.of("replicator") == made.passwords.known("replicator") == new
     (laid,) = stdins(made, "run")
@@ -166,7 +167,7 @@ def test_what_a_server_tells_counts_for_the_whole_run(made: Group) -> None:
 
 def test_a_standby_that_others_copy_from_is_asked_too(made: Group) -> None:
     new = made.passwords.replacing()["replicator"]
-    says(made, f"{REPLACED}\n")
+    says(made, f"{REPLACED}{ROLE}\n")
     let_in(made, made.instance("s1"), standby_facts())
     assert made.passwords.of("replicator") == new
     (asked,) = stdins(made, "exec")
@@ -180,7 +181,7 @@ def test_the_role_is_seen_to_on_a_primary(made: Group) -> None:
 
 
 def test_a_standby_that_gets_another_upstream_is_let_in_there(made: Group) -> None:
-    says(made, f"{REPLACED}\nstale passfile\n", "", "")
+    says(made, f"{REPLACED}{ROLE}\nstale passfile\n", "", "")
     connect.follow(made, made.instance("s1"), made.master)
     (laid,) = stdins(made, "run")
     assert made.passwords.replacing()["replicator"].value in laid
@@ -202,3 +203,32 @@ def test_a_dry_run_shows_neither(tmp_path: Path) -> None:
     group.passwords = Passwords(tmp_path, group.trace)
     parts = streaming_password(group, asked=True).parts
     assert [part for part in parts if isinstance(part, Secret)] == [former, new]
+
+
+def test_the_superusers_is_asked_for_before_a_rewind(tmp_path: Path, made: Group) -> None:
+    ask_superuser(made, made.master)
+    assert stdins(made, "exec") == []  # it is not being changed
+    made.passwords = Passwords(tmp_path / "both", made.trace)
+    made.passwords.of("postgres")
+    new = made.passwords.replace(["postgres"])["postgres"]
+    ask_superuser(made, made.master)
+    assert made.passwords.of("postgres") != new
+    says(made, f"{REPLACED}postgres\n")
+    ask_superuser(made, made.master)
+    assert made.passwords.of("postgres") == new
+    assert "whose=postgres\n" in stdins(made, "exec")[-1]
+
+
+def test_the_primary_is_started_and_asked_before_its_standbys(
+    made: Group, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    monkeypatch.setattr(lifecycle, "wait_serving", lambda _, i: order.append(i.name))
+    monkeypatch.setattr(lifecycle, "bring_passfile", lambda _, i: order.append(f"asked {i.name}"))
+    data = {"pa": Disk(pg_version="17"), "s1": Disk(pg_version="17", standby_signal=True)}
+    nodes = [made.instance("s1"), made.master]
+    lifecycle._serve(made, observation(), data, nodes)
+    assert order == ["pa", "s1"]
+    order.clear()
+    lifecycle._serve(made, observation(pa=facts()), data, nodes[:1])
+    assert order == ["asked pa", "s1"]

@@ -80,7 +80,10 @@ def test_a_cascade_has_no_say_beside_those_that_follow_the_primary(
         ({"pa": FOLLOWED, "s2": MARKED}, "s2"),
         ({"pa": replace(LED, timeline=0), "s2": MARKED}, "s2"),  # an old one
         ({"pa": replace(LED, system_identifier="1"), "s2": MARKED}, "s2"),
-        ({}, "s2"),
+        ({"s1": Disk(half_copied=True), "pa": FOLLOWED, "s2": FOLLOWED}, "s2"),
+        ({"pa": FOLLOWED, "s1": FOLLOWED}, "s2"),  # its own data is gone
+        ({"s1": FOLLOWED, "s2": FOLLOWED}, "pa"),  # that of pa is
+        ({"s1": FOLLOWED}, "pa"),
     ],
 )
 def test_where_a_cascade_alone_answers_the_data_tells(
@@ -96,6 +99,8 @@ def test_several_may_have_been_primary(monkeypatch: pytest.MonkeyPatch) -> None:
     nodes = {"pa": None, "s1": None, "s2": None, "s3": follower(made, "s3", "s2")}
     with pytest.raises(Refused, match="Any of pa and s1 may have been primary"):
         lost(monkeypatch, made, nodes, {"pa": LED, "s1": LED, "s2": FOLLOWED})
+    with pytest.raises(Refused, match="Any of pa and s1 may have been primary"):
+        lost(monkeypatch, made, nodes)
 
 
 def test_one_whose_host_is_away_may_have_been_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,6 +114,10 @@ def test_one_whose_host_is_away_may_have_been_it(monkeypatch: pytest.MonkeyPatch
     assert lost(monkeypatch, made, nodes, disks) is made.master
     assert lost(monkeypatch, made, nodes, disks | {"s2": MARKED}) is made.instance("s2")
     assert lost(monkeypatch, made, nodes, {"s1": LED, "s2": FOLLOWED}) is made.instance("s1")
+    assert lost(monkeypatch, made, nodes, {"s1": FOLLOWED}) is made.master  # that of s2 is gone
+    made.away["local"] = "cut off."
+    assert lost(monkeypatch, made, nodes) is made.instance("s2")  # away too, and voted for
+    del made.away["local"]
     direct = {"pa": None, "s1": follower(made, "s1", "pa"), "s2": None, "s3": None}
     assert lost(monkeypatch, made, direct, {"s2": LED}) is made.master
 

@@ -122,14 +122,14 @@ def follow(group: Group, instance: Instance, upstream: Instance) -> None:
     TLS is laid first where that is not there.
     """
     group.trace.note(f"{instance.name}: connecting it to {upstream.name}")
-    bring_passfile(group, instance)
     run_following(group, instance, upstream, "follow")
 
 
 def run_following(
     group: Group, instance: Instance, upstream: Instance, *pieces: str, seconds: int = 30
 ) -> str:
-    """Run a script that has a standby follow another upstream, and what it needs for TLS there."""
+    """Run a script that has a standby follow another upstream, with what it needs to get in."""
+    bring_passfile(group, instance)
     wanted = [*laid.current(group, instance), *pieces]
     values = following_values(instance, upstream)
     script = scripts.compose(*wanted, seconds=seconds, **values)

@@ -12,8 +12,8 @@ from pgherd.postgres.observation import Observation
 from pgherd.steps import guards, settling
 from pgherd.steps.change import fence, interrupted, turn
 from pgherd.steps.image import ensure_image
-from pgherd.steps.leaders import alive, refuse_two_primaries
-from pgherd.steps.node import DataGone, bring_up, data_on, wait_serving
+from pgherd.steps.leaders import alive, leads, refuse_two_primaries
+from pgherd.steps.node import DataGone, bring_passfile, bring_up, data_on, wait_serving
 
 # --- step 3 ---
 
@@ -105,13 +105,28 @@ def start(group: Group) -> None:
             lambda i: bring_up(group, i, image, seen.nodes[i.name].container, down[i.name]),
             starting,
         )
-        side_by_side(lambda i: wait_serving(group, i), starting)
+        _serve(group, seen, down, starting)
         for name in (name for name in fenced if name not in down):
             group.trace.note(
                 f"{name}: not started, as its restart policy is `no`, which a failover or a "
                 f"restore leaves: `invoke rejoin {name}`"
             )
         settling.settle(group)
+
+
+def _serve(
+    group: Group, seen: Observation, down: dict[str, Disk], starting: list[Instance]
+) -> None:
+    """Wait for the servers that were started, and bring each up to date.
+
+    Where a change of passwords was cut short, the primary knows first which one is to be laid: a
+    standby that was down has not replayed it.
+    """
+    first = [i for i in starting if leads(down[i.name])] if group.passwords.replacing() else []
+    for name in seen.primaries:
+        bring_passfile(group, group.instance(name))
+    side_by_side(lambda i: wait_serving(group, i), first)
+    side_by_side(lambda i: wait_serving(group, i), [i for i in starting if i not in first])
 
 
 def _unmarked(group: Group, seen: Observation) -> Observation:

@@ -10,8 +10,8 @@ from pgherd.postgres.instance import PRIVATE, Instance
 from pgherd.shell import Script
 from pgherd.steps.tls import laid
 
-ROLE = "replicator"
-REPLACED = f"replaced {ROLE}"  # what sh/in-force.sh says
+ROLE, SUPERUSER = ROLES = "replicator", "postgres"
+REPLACED = "replaced "  # what sh/in-force.sh says, and of which role
 
 
 def streaming_password(group: Group, *, asked: bool = False) -> Script:
@@ -31,8 +31,17 @@ def streaming_password(group: Group, *, asked: bool = False) -> Script:
 
 def hear(group: Group, out: str) -> None:
     """Go by the new password from here on, where a server said that the role has it."""
-    if REPLACED in out.splitlines():
-        group.passwords.taken(ROLE)
+    for line in out.splitlines():
+        if line in {REPLACED + role for role in ROLES}:
+            group.passwords.taken(line.removeprefix(REPLACED))
+
+
+def ask_superuser(group: Group, instance: Instance) -> None:
+    """Where a change of passwords was cut short, ask a server if `postgres` has the new one."""
+    if new := group.passwords.replacing().get(SUPERUSER):
+        known = scripts.password("password", group.passwords.of(SUPERUSER))
+        asked = known + scripts.password("replacing", new) + scripts.fragment("in-force")
+        hear(group, instance.execute(scripts.compose(asked, whose=SUPERUSER), reads=True))
 
 
 def private_fragment(group: Group, instance: Instance) -> Script:

@@ -1,5 +1,6 @@
-# A change of passwords was cut short, to $replacing. Does the role have that already, as far as this server knows?
-if ! logs_in replicator "$password" >/dev/null && logs_in replicator "$replacing" >/dev/null; then
+# A change of passwords was cut short, to $replacing. Does the role $whose have that already, as far as this server knows?
+whose=${whose:-replicator}
+if ! logs_in "$whose" "$password" >/dev/null && logs_in "$whose" "$replacing" >/dev/null; then
   password=$replacing
-  echo 'replaced replicator'
+  echo "replaced $whose"
 fi

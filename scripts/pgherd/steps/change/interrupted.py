@@ -121,13 +121,16 @@ def _refuse_unknown(seen: Observation, down: dict[str, Disk], facts: Facts) -> N
         if disk.system_identifier is None and seen.nodes[name].container and not disk.unfinished:
             raise Refused(
                 f"No node is primary, and the data of {name}, which is down, cannot be read: it "
-                "may have been the primary. Put it back (`invoke start`), or, if it is lost, "
-                "`invoke failover`, which tells what may be lost with it."
+                "may have been the primary. Put it back (`invoke start`). If it is lost for good, "
+                "`invoke failover` tells what may be lost with it; where that cannot tell who was "
+                f"primary, `docker rm {name}`, and this again."
             )
-        if (disk.system_identifier, disk.timeline) == (facts.system_identifier, facts.timeline):
+        ours = (disk.system_identifier, disk.timeline) == (facts.system_identifier, facts.timeline)
+        if ours and seen.nodes[name].container:
             raise Refused(
                 f"No node is primary, and {name} is down and may have more than the standbys that "
-                "run: `invoke start` brings it back; if it is lost, `invoke failover`."
+                f"run: `invoke start` brings it back. If it is lost for good, `docker rm {name}`, "
+                "and this again."
             )
 
 

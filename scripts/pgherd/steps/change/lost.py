@@ -14,6 +14,8 @@ from pgherd.postgres.observation import Observation
 from pgherd.steps import connect, guards, leaders
 from pgherd.steps.change.losing import standbys_that_answer
 
+FOLLOWED = ("shut down in recovery", "in archive recovery")  # states in control data of a standby
+
 
 def lost_primary(group: Group, seen: Observation, image: Image) -> Instance | None:
     """Return the node that was primary: the one that the standbys which answer follow.
@@ -84,13 +86,23 @@ def _by_data(group: Group, seen: Observation, image: Image, voted: Instance) -> 
         return voted
     if leading:
         return _only(leading)
-    away = [i for i in lost if i not in here]
-    return _only(away) if away and voted in disks and _follows(disks[voted]) else voted
+    if direct or voted not in here or _was_marked(disks.get(voted, Disk())):
+        return voted
+    if away := [i for i in lost if i not in here]:  # none of these can be fenced
+        return group.master if group.master in away else away[0]
+    unknown = [i for i in here if i is not voted and seen.nodes[i.name].container]
+    unknown = [i for i in unknown if _unreadable(disks.get(i, Disk()))]
+    return _only(unknown) if unknown else voted
 
 
-def _follows(disk: Disk) -> bool:
-    """Tell whether data is a standby's, and not a primary's that was marked as one to be."""
-    return disk.standby_signal and bool(disk.state) and "recovery" in str(disk.state)
+def _was_marked(disk: Disk) -> bool:
+    """Tell whether data is a primary's that was marked as a standby to be."""
+    return bool(disk.state) and disk.state not in FOLLOWED
+
+
+def _unreadable(disk: Disk) -> bool:
+    """Tell whether there is no data, or none that tells anything, and it was no copy to be."""
+    return disk.system_identifier is None and not disk.unfinished
 
 
 def _cascades(group: Group, name: str) -> bool:

@@ -11,7 +11,7 @@ from pgherd.shell import Script
 from pgherd.steps import connect
 from pgherd.steps.hba import hba_values
 from pgherd.steps.node import make_directories
-from pgherd.steps.private import private_fragment
+from pgherd.steps.private import ask_superuser, private_fragment
 
 PASSFILE = "/run/rewind.passfile"  # in the container that rewinds, and gone with it
 
@@ -30,6 +30,7 @@ def rewind(
     """
     group.trace.note(f"{instance.name}: rewinding it to where it parted from {primary.name}")
     primary.execute(scripts.compose("checkpoint"), 300.0)  # 15 and older compare control data
+    ask_superuser(group, primary)
     pieces: list[str | Script] = [
         private_fragment(group, instance),
         scripts.password("superuser_password", group.passwords.of("postgres")),
