@@ -29,6 +29,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -183,17 +184,13 @@ def torture(asked: Asked, groups: int) -> bool:
 
     print(ROW.format("task", "commands", "points", "failed", "unreached", "left", "seconds"),
           flush=True)  # fmt: skip
-    workers = [threading.Thread(target=work) for _ in range(groups)]
-    for worker in workers:
-        worker.start()
-    try:
-        for worker in workers:
-            worker.join()
-    except BaseException:
-        over.set()  # what is at work comes to its end, and takes its group away
-        for worker in workers:
-            worker.join()
-        raise
+    with ThreadPoolExecutor(groups) as pool:
+        workers = [pool.submit(work) for _ in range(groups)]
+        try:
+            wait(workers)  # a thread's join() that a signal cuts short takes it for ended (3.11)
+        except BaseException:
+            over.set()  # what is at work comes to its end, and takes its group away
+            raise
     return _summed(asked, tallies)
 
 

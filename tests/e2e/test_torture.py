@@ -6,11 +6,18 @@ test_changes_interrupted.py.
 
 from __future__ import annotations
 
+import os
+import re
+import signal
+import subprocess
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from changes import TASKS
-from conftest import Herd, MakeHerd, docker
+from conftest import ROOT, Herd, MakeHerd, docker
+from faults import until
 from killing import When
 from rack import Rack
 from trial import group_of
@@ -72,3 +79,22 @@ def test_add_standby_is_killed(adding: Adding, pattern: str, when: When) -> None
     run = adding.rack.trial.last
     assert run
     assert run.killed
+
+
+@pytest.mark.long
+def test_a_torture_that_is_ended_takes_its_group_away(tmp_path: Path) -> None:
+    words = [sys.executable, "benchmarks/torture.py", "--task", "rotate-passwords", "--resume"]
+    with subprocess.Popen(
+        words, cwd=ROOT, env=os.environ | {"TMPDIR": str(tmp_path)}, stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as run:  # fmt: skip
+        until(lambda: list(tmp_path.glob("*/standby_data")), "it has a group")
+        (topology,) = tmp_path.glob("*/topology.toml")
+        found = re.search(r'^name = "(\w+)"', topology.read_text(), re.MULTILINE)
+        assert found
+        run.send_signal(signal.SIGTERM)
+        assert run.wait(120) == 143
+    for kind in (["ps", "--all"], ["network", "ls"]):
+        assert docker(*kind, "--quiet", "--filter", f"name={found[1]}") == ""
+    assert not (ROOT / "data" / "secrets" / found[1]).exists()
+    assert not topology.exists()
