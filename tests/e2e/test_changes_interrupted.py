@@ -50,12 +50,13 @@ from trial import Trial, changing, inside
 
 SAMPLE = [
     ("switchover of a pair", "stop "),
-    pytest.param("switchover and Ctrl-C", "stop ", marks=pytest.mark.long),
-    pytest.param("switchover and SIGTERM", "exec ", marks=pytest.mark.long),
+    ("switchover and Ctrl-C", "stop "),
+    ("switchover and SIGTERM", "exec "),
     ("failover of a pair", "exec "),
-    pytest.param("rejoin that follows", "start ", marks=pytest.mark.long),
+    ("rejoin that follows", "start "),
     ("rejoin by pg_rewind", "run "),
 ]
+LONG = {"switchover and Ctrl-C", "switchover and SIGTERM", "rejoin that follows"}
 BEFALLING = """\
 #!/bin/sh
 # Stands before docker: as the old primary is stopped, something befalls the standby.
@@ -79,7 +80,10 @@ def trial_of(herd: Herd, name: str) -> Iterator[Trial]:
         yield trial
 
 
-@pytest.mark.parametrize(("name", "words"), SAMPLE)
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [pytest.param(*one, marks=[pytest.mark.long] * (one[0] in LONG)) for one in SAMPLE],
+)
 def test_a_change_is_cut_short(herd: Herd, name: str, words: str) -> None:
     with trial_of(herd, name) as trial:
         commands = trial.counted()
