@@ -202,14 +202,15 @@ def _summed(asked: Asked, tallies: dict[str, Tally]) -> bool:
     left = sum(tally.left for tally in tallies.values())
     untried = [name for name in asked.names if name not in tallies]
     reached = points_tried - unreached
-    ended = f"{failed} failed" if failed else "all passed" if reached else "nothing is shown by it"
+    nothing_left = not points_tried and not untried and not left and bool(asked.passed)
+    shown = "all passed before" if nothing_left else "nothing is shown by it"
+    ended = f"{failed} failed" if failed else "all passed" if reached else shown
     beside = f", {unreached} not reached" if unreached else ""
     print(f"{points_tried} points tried{beside}, {ended}")
     if left or untried:
         print(f"left, for lack of time: {left} points; tasks not begun: {', '.join(untried) or 0}; "
               "`invoke torture --resume` goes on")  # fmt: skip
     lost = bool(untried) and time.monotonic() < asked.until  # their thread ended
-    nothing_left = not points_tried and not untried and not left and bool(asked.passed)
     return not failed and not lost and (reached > 0 or nothing_left)
 
 

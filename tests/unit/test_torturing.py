@@ -101,8 +101,9 @@ def test_a_task_that_was_lost_is_no_success() -> None:
     assert not torture._summed(late, {})
 
 
-def test_with_all_on_record_there_is_nothing_to_do() -> None:
+def test_with_all_on_record_there_is_nothing_to_do(capsys: pytest.CaptureFixture[str]) -> None:
     assert torture._summed(asked(passed=2), {NAME: Tally(commands=2)})
+    assert "0 points tried, all passed before" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("text", ["12:foo", "12", "x:after", "0:after", ":after", "-1:after"])
