@@ -1,4 +1,4 @@
-"""Several nodes are lost at once: who was primary, and what may not be promoted."""
+"""A cascade changes its primary, and several of its nodes are lost at once: who was primary."""
 
 from __future__ import annotations
 
@@ -19,6 +19,14 @@ def chain(make_herd: MakeHerd) -> Herd:
     herd.invoke("setup-master")
     herd.invoke("add-standby", "--all")
     return herd
+
+
+def test_an_old_primary_is_followed_by_its_standby_again(chain: Herd) -> None:
+    """There and back: on the way back the one that steps down is the upstream of another."""
+    for role in ("standby", "master", "standby2", "standby", "master"):
+        said = chain.invoke("switchover", "--to", chain.container(role)).stdout
+        assert "no acknowledged commit was lost" in said
+        assert all(check["ok"] for check in chain.checks().values())
 
 
 def test_the_primary_is_fenced_though_only_a_standbys_standby_answers(chain: Herd) -> None:

@@ -184,7 +184,7 @@ def _followed(
     group.trace.note(f"{successor.name}: is primary now")
     running = [i for i in plan if (facts := seen.nodes[i.name].facts) and facts.in_recovery]
     followers = {i: plan[i] for i in (former, *running)}
-    side_by_side(lambda pair: _follow(handover, *pair, seen), list(followers.items()))
+    _all_follow(handover, followers, seen)
     settled = succession.settle(group, successor, followers, wanted)
     refused = outage.seconds() if outage else None
     since = outage.resumed_at if outage and refused is not None else begun
@@ -194,6 +194,16 @@ def _followed(
     wait_serving(group, former, assignments(names=sql_literal("")), "first-names")
     side_by_side(lambda i: succession.tidy(group, i, plan), list(followers))
     return Switched(successor.name, former.name, handover.checkpoint, refused, asynchronous)
+
+
+def _all_follow(handover: Handover, followers: succession.Upstreams, seen: Observation) -> None:
+    """Let each node follow its upstream; those that follow the old primary once that serves."""
+    below = [i for i, upstream in followers.items() if upstream is handover.former]
+    others = [i for i in followers if i not in below]
+    side_by_side(lambda i: _follow(handover, i, followers[i], seen), others)
+    if below:
+        handover.former.wait_ready()
+        side_by_side(lambda i: _follow(handover, i, followers[i], seen), below)
 
 
 def _follow(handover: Handover, instance: Instance, upstream: Instance, seen: Observation) -> None:
