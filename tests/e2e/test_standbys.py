@@ -212,7 +212,7 @@ def test_a_hanging_commit_is_let_go(herd: Herd) -> None:
     assert until(lambda: herd.sql("master", waiting) == 1)
     assert "1 commit waits for a standby" in herd.invoke("sync").stdout
     refused = herd.invoke("sync", "--mode", "standby1", code=2).stderr
-    assert "needs 1 standbys that stream, and 0 do" in refused
+    assert "needs 1 standby that streams, and 0 do" in refused
     assert "1 commit that waited was let go" in herd.invoke("sync", "--off").stderr
     hanging.join(5)
     assert done == ["done"]

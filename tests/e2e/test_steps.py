@@ -40,6 +40,6 @@ def test_sync_is_not_required_while_nobody_streams(make_herd: MakeHerd) -> None:
     herd = make_herd("17")
     herd.invoke("setup-master")
     said = herd.invoke("step.require-sync", code=2).stderr
-    assert "needs 1 standbys that stream, and 0 do" in said
+    assert "needs 1 standby that streams, and 0 do" in said
     assert herd.sql("master", "SHOW synchronous_standby_names") == ""
     herd.sql("master", "CREATE TABLE commits_at_once ()")

@@ -65,7 +65,7 @@ def test_already_synchronous_and_nothing_streams_is_no_success() -> None:
     made = group(topology("s1", sync="s1"))
     sync.require_sync(made, made.master, STREAMS, defer=False)
     sync.require_sync(made, made.master, CUT, defer=True)
-    with pytest.raises(Error, match=r"needs 1 standbys that stream, and 0 do, so commits wait: "):
+    with pytest.raises(Error, match=r"needs 1 standby that streams, and 0 do, so commits wait: "):
         sync.require_sync(made, made.master, CUT, defer=False)
 
 

@@ -14,13 +14,16 @@ def check_group_of_data(group: Group, instance: Instance, disk: Disk) -> None:
     if disk.ours or not disk.settings or group.passwords.known("replicator"):
         return
     beside = group.secrets.parent
-    others = sorted(p.name for p in beside.glob("*") if p.is_dir()) if beside.is_dir() else []
+    there = sorted(p.name for p in beside.glob("*") if p.is_dir()) if beside.is_dir() else []
+    aside = [name for name in there if name.startswith(f"{group.secrets.name}_bk_")]
+    others = [name for name in there if name not in {*aside, group.secrets.name}]
+    back = f" `invoke restore {aside[-1]}` brings back what was set aside." if aside else ""
     raise Refused(
         f"The data of {instance.name} was made by a group of pgherd whose passwords are not here: "
-        f"{group.secrets} has none. Give the group its former name in {group.topology.source}; or "
-        f"bring its passwords along, `mv {beside / 'FORMER-NAME'} {group.secrets}` (there are "
-        f"{', '.join(others) or 'none'}). If they are lost, write a new one, one line, into "
-        f"{group.passwords.path('replicator')}."
+        f"{group.secrets} has none.{back} Give the group its former name in "
+        f"{group.topology.source}; or bring its passwords along, `mv {beside / 'FORMER-NAME'} "
+        f"{group.secrets}` (there are {', '.join(others) or 'none'}). If they are lost, write a "
+        f"new one, one line, into {group.passwords.path('replicator')}."
     )
 
 

@@ -58,6 +58,11 @@ def waits_for(facts: Facts, application_name: str) -> bool:
     return now >= sync.count > counting(sync, facts, without=application_name)
 
 
+def streaming(count: int) -> str:
+    """Say how many standbys have to stream."""
+    return "1 standby that streams" if count == 1 else f"{count} standbys that stream"
+
+
 def require_sync(group: Group, primary: Instance, facts: Facts | None, *, defer: bool) -> None:
     """Step 10: set synchronous_standby_names as the topology asks, once enough standbys stream.
 
@@ -77,7 +82,7 @@ def require_sync(group: Group, primary: Instance, facts: Facts | None, *, defer:
             _see_met(primary, asked, facts)
         return
     if asked and facts and (found := counting(asked, facts)) < asked.count:
-        wanted = f"{primary.name}: {names} needs {asked.count} standbys that stream, and {found} do"
+        wanted = f"{primary.name}: {names} needs {streaming(asked.count)}, and {found} do"
         if not defer:
             raise Refused(f"{wanted}. Set now, it would make every commit wait: seed them first.")
         group.trace.note(f"{wanted}; it stays as it is until then")
@@ -90,7 +95,7 @@ def _see_met(primary: Instance, asked: Sync, facts: Facts) -> None:
     """Raise Error where fewer standbys stream than commits wait for already."""
     if (found := counting(asked, facts)) < asked.count:
         raise Error(
-            f"{primary.name}: {asked.render()} needs {asked.count} standbys that stream, and "
+            f"{primary.name}: {asked.render()} needs {streaming(asked.count)}, and "
             f"{found} do, so commits wait: `invoke start` if one is down, `invoke rejoin` for one "
             "that lost its way; `invoke sync --off` lets commits go on without."
         )

@@ -11,7 +11,7 @@ from pgherd.postgres.facts import Facts
 from pgherd.postgres.group import Group
 from pgherd.postgres.instance import Instance
 from pgherd.postgres.observation import Observation
-from pgherd.steps.sync import SYNC_SECONDS, counting, in_words, read_sync, set_names
+from pgherd.steps.sync import SYNC_SECONDS, counting, in_words, read_sync, set_names, streaming
 from pgherd.sync import WILDCARD, Sync, same_name
 
 
@@ -88,7 +88,7 @@ def require_mode(group: Group, mode: str) -> None:
             _refuse_name(group, primary, seen, name)
         if (found := counting(wanted, facts)) < wanted.count:
             raise Refused(
-                f"{primary.name}: {wanted.render()} needs {wanted.count} standbys that stream, and "
+                f"{primary.name}: {wanted.render()} needs {streaming(wanted.count)}, and "
                 f"{found} do. Set now, it would make every commit wait: seed them first."
             )
         _change(group, primary, facts, wanted)
