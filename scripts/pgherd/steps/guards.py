@@ -10,6 +10,7 @@ from pgherd.docker import GROUP_LABEL, HOME_LABEL, SPEC_LABEL, Container, Image
 from pgherd.errors import Refused
 from pgherd.host import LOCAL, Host
 from pgherd.postgres import hold
+from pgherd.postgres.facts import Disk
 from pgherd.postgres.group import Group
 from pgherd.postgres.instance import Instance
 from pgherd.postgres.observation import Observation
@@ -54,6 +55,11 @@ def data_state(instance: Instance) -> str:
     if answer == NO_DIRECTORY:
         raise Refused(f"{instance.name}: {instance.places.data} is not a directory.")
     return answer
+
+
+def data_of(instance: Instance, image: Image) -> Disk:
+    """Look into the data directory of a server that is down, if anything lies there."""
+    return instance.disk(image) if data_state(instance) == FULL else Disk()
 
 
 def directory_state(host: Host, path: str) -> str:

@@ -101,9 +101,7 @@ def _others(
             if not node.facts.in_recovery:
                 found[name] = (node.facts.system_identifier, node.facts.position)
         elif name not in starting and not alive(node):
-            disk = Disk()
-            if guards.data_state(instance) == guards.FULL:
-                disk = instance.disk(image)
+            disk = guards.data_of(instance, image)
             if leads(disk):
                 found[name] = (disk.system_identifier, disk.position)
     return found

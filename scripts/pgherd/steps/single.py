@@ -157,5 +157,5 @@ def _refuse_leader(group: Group, instance: Instance, image: Image) -> None:
 
 
 def _refuse_empty(instance: Instance, image: Image) -> None:
-    if guards.data_state(instance) != guards.FULL or instance.disk(image).empty:
+    if guards.data_of(instance, image).empty:
         raise Refused(f"{instance.name} has no data yet: step.copy-data or step.base-backup.")

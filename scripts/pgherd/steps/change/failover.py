@@ -139,7 +139,7 @@ def _leading(group: Group, instance: Instance, seen: Observation, image: Image) 
     """Return the data of a node that is down and would come back as a primary."""
     if leaders.alive(seen.nodes[instance.name]) or instance.node.host in group.away:
         return None
-    disk = instance.disk(image) if guards.data_state(instance) == guards.FULL else Disk()
+    disk = guards.data_of(instance, image)
     return disk if leaders.leads(disk) else None
 
 

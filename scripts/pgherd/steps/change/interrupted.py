@@ -12,8 +12,6 @@ that the last one wrote. Who was that, the data of those that are down tells:
 
 from __future__ import annotations
 
-from functools import partial
-
 from pgherd.docker import Image
 from pgherd.errors import DeadlinePassed, Refused, Unreachable
 from pgherd.host.together import side_by_side
@@ -74,9 +72,8 @@ def last_primary(
         if leaders.alive(node) and not node.facts:
             raise Refused(f"{name} runs, and may be primary: it does not answer: {node.silence}")
     down = [i for i in group.instances.values() if not leaders.alive(seen.nodes[i.name])]
-    disks = dict(
-        zip((i.name for i in down), side_by_side(partial(_disk, image), down), strict=True)
-    )
+    looked = side_by_side(lambda i: guards.data_of(i, image), down)
+    disks = dict(zip((i.name for i in down), looked, strict=True))
     _refuse_promoted_since(seen, disks, facts)
     newest = (facts.system_identifier, facts.timeline)
     found = {
@@ -94,11 +91,6 @@ def last_primary(
         return None
     last = max(found, key=lambda name: found[name].position)
     return group.instance(last), found[last]
-
-
-def _disk(image: Image, instance: Instance) -> Disk:
-    full = guards.data_state(instance) == guards.FULL
-    return instance.disk(image) if full else Disk()
 
 
 def _refuse_promoted_since(seen: Observation, down: dict[str, Disk], facts: Facts) -> None:

@@ -28,7 +28,7 @@ def check(pair: Pair, asked: Asked) -> None:
             f"{upstream.name} runs and does not answer, so it cannot be stopped for a copy: "
             f"`invoke logs --node {upstream.name}`, then this again.\n{there.silence}"
         )
-    disk = _disk(upstream, pair)
+    disk = guards.data_of(upstream, pair.image)
     _check_own(pair, asked, disk)
     if disk.standby_signal:
         raise _a_standby(upstream)
@@ -43,7 +43,7 @@ def check(pair: Pair, asked: Asked) -> None:
 def _check_own(pair: Pair, asked: Asked, theirs: Disk) -> None:
     """Refuse to set aside what led after the stopped upstream did, or may lead now."""
     standby, mine = pair.standby, pair.mine
-    own = Disk() if mine else _disk(standby, pair)
+    own = Disk() if mine else guards.data_of(standby, pair.image)
     if (mine or own).system_identifier != theirs.system_identifier or own.unfinished:
         return
     if mine and not mine.in_recovery:
@@ -60,11 +60,6 @@ def _check_own(pair: Pair, asked: Asked, theirs: Disk) -> None:
             f"start` runs it, and `invoke rejoin {pair.upstream.name}` brings that back as a "
             "standby. --set-aside puts the newer data aside instead."
         )
-
-
-def _disk(instance: Instance, pair: Pair) -> Disk:
-    full = guards.data_state(instance) == guards.FULL
-    return instance.disk(pair.image) if full else Disk()
 
 
 def _a_standby(upstream: Instance) -> Refused:
