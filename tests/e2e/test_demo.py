@@ -10,8 +10,9 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from asking import until
 from conftest import INVOKE, ROOT, Herd, MakeHerd
-from test_pair import CHECKS, containers, files, until
+from test_pair import CHECKS, containers, files
 
 
 @pytest.fixture(scope="module")

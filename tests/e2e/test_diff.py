@@ -11,8 +11,8 @@ from typing import Any
 
 import psycopg
 import pytest
+from asking import until
 from conftest import Herd, MakeHerd, docker, free_port
-from test_pair import until
 
 Told = dict[tuple[str, str], dict[str, Any]]
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 import subprocess
-import time
-from collections.abc import Callable
 
 import psycopg
 import pytest
+from asking import until
 from conftest import INVOKE, ROOT, Herd, MakeHerd, docker
 
 CHECKS = [
@@ -20,16 +19,6 @@ TASKS = [
     "connect-standby", "mark-standby", "start", "require-sync", "logs", "check",
 ]  # fmt: skip
 PGDATA = "/var/lib/postgresql/data"
-
-
-def until(holds: Callable[[], bool], seconds: float = 60.0) -> bool:
-    """Ask until the answer is yes, or the time is over."""
-    end = time.monotonic() + seconds
-    while not holds():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.2)
-    return True
 
 
 def verifies(herd: Herd) -> bool:

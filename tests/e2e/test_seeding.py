@@ -5,39 +5,20 @@ from __future__ import annotations
 import re
 import signal
 import subprocess
-import time
-from collections.abc import Callable
 from typing import Any
 
 import psycopg
 import pytest
+from asking import slots, until
 from conftest import INVOKE, MAJORS, ROOT, Herd, MakeHerd, docker
 
 PGDATA = "/var/lib/postgresql/data"
 BACKING_UP = "SELECT count(*) FROM pg_stat_progress_basebackup WHERE backup_streamed > 65536"
 
 
-def until(holds: Callable[[], bool], seconds: float = 60.0) -> bool:
-    """Ask until the answer is yes, or the time is over."""
-    end = time.monotonic() + seconds
-    while not holds():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.1)
-    return True
-
-
 def passes(herd: Herd) -> bool:
     """Run verify, which has to pass."""
     return all(check["ok"] for check in herd.checks().values())
-
-
-def slots(herd: Herd, role: str = "master") -> list[str]:
-    """Return the names of a server's replication slots."""
-    sorted_names = "array_agg(slot_name::text ORDER BY slot_name::text)"
-    names = f"SELECT coalesce({sorted_names}, '{{}}') FROM pg_replication_slots"
-    found: list[str] = herd.sql(role, names)
-    return found
 
 
 def psql(herd: Herd, role: str, statement: str) -> str:

@@ -3,31 +3,16 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+import asking
 import psycopg
 import pytest
+from asking import slots
 from conftest import Herd, MakeHerd, docker, free_port
 
-
-def until(holds: Callable[[], bool], seconds: float = 30.0) -> bool:
-    """Ask until the answer is yes, or the time is over."""
-    end = time.monotonic() + seconds
-    while not holds():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.1)
-    return True
-
-
-def slots(herd: Herd, role: str = "master") -> list[str]:
-    """Return the names of a server's replication slots."""
-    ordered = "array_agg(slot_name::text ORDER BY slot_name::text)"
-    names = f"SELECT coalesce({ordered}, '{{}}') FROM pg_replication_slots"
-    found: list[str] = herd.sql(role, names)
-    return found
+until = partial(asking.until, seconds=30.0)
 
 
 def sync_names(herd: Herd, role: str = "master") -> str:

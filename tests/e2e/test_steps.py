@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from asking import until
 from conftest import MakeHerd, docker, majors
-from test_pair import TASKS, done, until
+from test_pair import TASKS, done
 
 
 @pytest.mark.parametrize("major", majors("17"))
