@@ -13,7 +13,6 @@ from fakes import (
     Said,
     facts,
     group,
-    image,
     observation,
     sender,
     standby_facts,
@@ -95,7 +94,7 @@ def test_the_others_let_go_of_a_lost_primary_and_go_back_where_it_is_not_replace
     host, made = parting()
     former, successor = made.instance("pa"), made.instance("s1")
     seen = observation(pa=None, s1=standby(made, "s1", "pa"), s2=standby(made, "s2", "pa"))
-    with parted(made, former, successor, seen, image()) as later:
+    with parted(made, former, successor, seen) as later:
         assert later is not seen
     call, caught_up, looked = host.calls
     assert looked.argv[7] == "s1"  # last: what the others have from it by then, it has too
@@ -106,7 +105,7 @@ def test_the_others_let_go_of_a_lost_primary_and_go_back_where_it_is_not_replace
     host.calls.clear()
 
     def refused() -> None:
-        with parted(made, former, successor, seen, image()):
+        with parted(made, former, successor, seen):
             raise Refused("too much would be lost")
 
     with pytest.raises(Refused):

@@ -174,7 +174,7 @@ def test_after_a_failover_one_that_others_follow_serves_as_they_connect(
         s1=primary(group, "s1", tls=False),
         s2=standby(group, "s2", tls=False),
     )
-    failover._others_follow(group, s1, seen, image())
+    failover._others_follow(group, s1, seen)
     assert serves == ["pa"]
     assert following(group) == ["pa", "s2"]
 
@@ -190,7 +190,7 @@ def test_standbys_let_go_of_a_lost_primary_however_they_are_connected(
     monkeypatch.setattr(parting, "_seen_last", lambda *_: seen)
 
     def refused() -> None:
-        with parted(group, group.master, group.instance("s1"), seen, image()):
+        with parted(group, group.master, group.instance("s1"), seen):
             raise Refused("too much would be lost")
 
     with pytest.raises(Refused, match="too much"):

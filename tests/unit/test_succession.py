@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from fakes import FakeHost, Said, facts, group, image, observation, sender, standby_facts, topology
+from fakes import FakeHost, Said, facts, group, observation, sender, standby_facts, topology
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -155,7 +155,7 @@ def prepared(asked: Topology, successor: str, wanted: str) -> str:
     sync = Sync.parse(wanted) if wanted else None
     its = made.instance(successor)
     plan = succession.upstreams(made, its, serving(made))
-    succession.prepare(made, its, image(), sync, plan)
+    succession.prepare(made, its, sync, plan)
     (call,) = host.calls
     assert made.passwords.of("replicator").value in call.stdin
     assert made.passwords.of("replicator").value not in " ".join(call.argv)

@@ -181,8 +181,7 @@ def wait_serving(group: Group, instance: Instance, *more: str | Script) -> None:
 
 def lay_stale(group: Group, instance: Instance, out: str) -> None:
     """Lay the passfile of a server that runs where sh/passfile-current.sh tells of it."""
-    image = find_image(group)
-    if "stale passfile" in out and image:
+    if "stale passfile" in out and (image := find_image(group)):
         lay_private(group, instance, image)
 
 

@@ -79,7 +79,7 @@ def failover(
         interrupted.promote(successor)
         took = time.monotonic() - begun
         group.trace.note(f"{successor.name}: is primary now")
-        _others_follow(group, successor, kept.seen, image)
+        _others_follow(group, successor, kept.seen)
         return FailedOver(successor.name, former.name if former else None, loss, took)
 
 
@@ -110,7 +110,7 @@ def _already(group: Group, name: str, seen: Observation, image: Image) -> None:
         if facts:
             fence.stop(group, instance, seen.nodes[instance.name].container)
             fence.mark(group, instance, image, facts)
-    _others_follow(group, primary, seen, image)
+    _others_follow(group, primary, seen)
 
 
 def _refuse_newer(
@@ -143,11 +143,11 @@ def _leading(group: Group, instance: Instance, seen: Observation, image: Image) 
     return disk if leaders.leads(disk) else None
 
 
-def _others_follow(group: Group, primary: Instance, seen: Observation, image: Image) -> None:
+def _others_follow(group: Group, primary: Instance, seen: Observation) -> None:
     """Let the standbys that run follow the new primary; what is lost is left to `rejoin`."""
     wanted = group.topology.sync_for(primary.node)
     plan = succession.upstreams(group, primary, seen)
-    succession.prepare(group, primary, image, wanted, plan, promoted=True)
+    succession.prepare(group, primary, wanted, plan, promoted=True)
     answering = standbys_that_answer(seen)
     running = {i: plan[i] for i in succession.downwards(plan) if i.name in answering}
     theirs = None if group.trace.dry else primary.facts()

@@ -59,7 +59,7 @@ def kept_off(
             yield Kept(successor, seen)
     elif former.node.host in group.away:
         _refuse_unfenced(former, successor, unfenced)
-        with parted(group, former, successor, seen, image) as then, _undone(group, None, image, []):
+        with parted(group, former, successor, seen) as then, _undone(group, None, image, []):
             _take_turn(group, successor, then)
             yield Kept(successor, then)
     else:

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 
-from pgherd.docker import Image
 from pgherd.errors import DeadlinePassed, Error
 from pgherd.host.scope import cleaning_up
 from pgherd.host.together import side_by_side
@@ -29,7 +28,7 @@ CATCH_UP_SECONDS = 5  # for the successor to get from the lost primary what they
 
 @contextmanager
 def parted(
-    group: Group, former: Instance, successor: Instance, seen: Observation, image: Image
+    group: Group, former: Instance, successor: Instance, seen: Observation
 ) -> Iterator[Observation]:
     """Let the standbys that answer follow the successor; yield what is seen then.
 
@@ -48,7 +47,7 @@ def parted(
         if others:
             wanted = group.topology.sync_for(successor.node)
             plan = succession.upstreams(group, successor, seen)
-            succession.prepare(group, successor, image, wanted, plan)
+            succession.prepare(group, successor, wanted, plan)
             have = side_by_side(lambda i: _let_go(group, i, successor), list(others))
             with suppress(DeadlinePassed):  # what it would lose then is weighed
                 script = scripts.compose("has", positions=" ".join(have), seconds=CATCH_UP_SECONDS)

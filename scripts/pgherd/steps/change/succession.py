@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pgherd.docker import Image
 from pgherd.host.together import side_by_side
 from pgherd.postgres import conf, scripts
 from pgherd.postgres.facts import Facts
@@ -14,8 +13,8 @@ from pgherd.postgres.observation import Observation
 from pgherd.shell import assignments
 from pgherd.steps import connect
 from pgherd.steps.change.turn import OURS
-from pgherd.steps.node import keep, serve
-from pgherd.steps.private import lay_private, streaming_password
+from pgherd.steps.node import keep, lay_stale, serve
+from pgherd.steps.private import streaming_password
 from pgherd.steps.sync import counting, in_words, read_sync, set_names
 from pgherd.sync import Sync
 
@@ -73,7 +72,6 @@ def sync_after(group: Group, former: Instance, primary: Instance, names: str) ->
 def prepare(
     group: Group,
     successor: Instance,
-    image: Image,
     wanted: Sync | None,
     plan: Upstreams,
     *,
@@ -94,8 +92,7 @@ def prepare(
     secret = streaming_password(group, asked=True)
     out = serve(group, successor, secret, values, *before, "slot", "passfile-current")
     keep(successor, out)
-    if "stale passfile" in out:
-        lay_private(group, successor, image)
+    lay_stale(group, successor, out)
 
 
 def settle(group: Group, primary: Instance, followers: Upstreams, wanted: Sync | None) -> bool:

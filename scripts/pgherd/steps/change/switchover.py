@@ -110,7 +110,7 @@ def _planned(
     there = seen.nodes[former.name].container
     handover = Handover(group, former, successor, plan[former], image, start, timeline, there)
     preparing: list[Callable[[], None]] = [
-        lambda: succession.prepare(group, successor, image, wanted, plan),
+        lambda: succession.prepare(group, successor, wanted, plan),
         lambda: wait_serving(group, former, assignments(turn=turn.OURS), "take-turn"),
     ]
     side_by_side(lambda act: act(), preparing)
@@ -153,7 +153,7 @@ def _completed(
     if (container := former.container()) and container.alive:
         raise Refused(f"{former.name} was started meanwhile: this again.")
     handover = Handover(group, former, successor, upstream, image, start, timeline, container)
-    succession.prepare(group, successor, image, wanted, plan)
+    succession.prepare(group, successor, wanted, plan)
     handover.promote()
     return _followed(group, handover, plan, seen, wanted, None)
 
@@ -163,7 +163,7 @@ def _elected(group: Group, successor: Instance, seen: Observation, image: Image)
     interrupted.get_all(group, successor, seen)
     plan = succession.upstreams(group, successor, seen)
     wanted = group.topology.sync_for(successor.node)
-    succession.prepare(group, successor, image, wanted, plan)
+    succession.prepare(group, successor, wanted, plan)
     group.trace.note(f"{successor.name}: all are standbys, and it has what they have: promoting it")
     interrupted.promote(successor)
     _gather(group, successor, group.observe(), image)
