@@ -12,7 +12,6 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
-from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -115,24 +114,6 @@ def test_only_the_trace_prints() -> None:
         if isinstance(node, ast.Call) and ast.unparse(node.func) in {"print", "sys.stdout.write"}
     }
     assert printing == {"pgherd.shell.Trace"}
-
-
-# --- sizes ---
-
-LONGEST = {"tasks.py": 450}  # a table of contents, with an entry for each task
-
-
-@pytest.mark.parametrize("file", TREES, ids=lambda file: str(file.relative_to(ROOT)))
-def test_files_and_functions_are_short(file: Path) -> None:
-    tree = TREES[file]
-    lines = len(file.read_text(encoding="utf-8").splitlines())
-    assert lines <= LONGEST.get(file.name, 250)
-    functions = {
-        node.name: (node.end_lineno or 0) - node.lineno + 1
-        for node in ast.walk(tree)
-        if isinstance(node, ast.FunctionDef)
-    }
-    assert {name: size for name, size in functions.items() if size > 45} == {}
 
 
 # --- tasks ---
