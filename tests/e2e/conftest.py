@@ -48,10 +48,10 @@ def _major_of(item: pytest.Item) -> str:
     return str(item.callspec.params["pair"])
 
 
-def docker(*words: str, check: bool = True) -> str:
+def docker(*words: str, check: bool = True, env: dict[str, str] | None = None) -> str:
     """Run a docker command and return what it printed."""
     done = subprocess.run(
-        ["docker", *words], capture_output=True, text=True, timeout=120, check=False
+        ["docker", *words], capture_output=True, text=True, timeout=120, check=False, env=env
     )
     assert not check or done.returncode == 0, f"docker {' '.join(words)}: {done.stderr}"
     return done.stdout.strip()
@@ -74,6 +74,7 @@ class Herd:
     nodes: dict[str, dict[str, Any]]  # by role: "master", "standby", …; each with its keys
     group: dict[str, Any]
     env: dict[str, str] = field(default_factory=dict)
+    inside: list[str] = field(default_factory=list)  # what runs a command where the nodes are
 
     @property
     def topology(self) -> Path:
@@ -110,12 +111,17 @@ class Herd:
     @property
     def places(self) -> list[tuple[str, int]]:
         """Where clients reach the nodes."""
-        return [("127.0.0.1", int(keys["port"])) for keys in self.nodes.values()]
+        return [(self.address(role), int(self.nodes[role]["port"])) for role in self.nodes]
+
+    def address(self, role: str) -> str:
+        """Where a node's port is published."""
+        return str(self.nodes[role].get("listen", "127.0.0.1"))
 
     def primary(self) -> str:
         """The role in the topology of the one node that takes writes."""
         names = ["ps", "--filter", "status=running", "--format", "{{.Names}}"]
-        running = docker(*names, "--filter", f"name={self.name}-").splitlines()
+        words = (*names, "--filter", f"name={self.name}-")
+        running = docker(*words, env=self.environment()).splitlines()
         up = [role for role in self.nodes if self.container(role) in running]
         leading = [role for role in up if self.sql(role, "SELECT NOT pg_is_in_recovery()")]
         assert len(leading) == 1, leading
@@ -123,8 +129,8 @@ class Herd:
 
     def status(self, role: str) -> str:
         """The state of a node's container; empty if it has none."""
-        name = self.container(role)
-        return docker("inspect", "--format", "{{.State.Status}}", name, check=False)
+        words = ("inspect", "--format", "{{.State.Status}}", self.container(role))
+        return docker(*words, check=False, env=self.environment())
 
     def environment(self, **more: str) -> dict[str, str]:
         """The environment of an invoke on this group."""
@@ -133,8 +139,8 @@ class Herd:
     def invoke(self, *words: str, code: int = 0, **env: str) -> subprocess.CompletedProcess[str]:
         """Run `invoke WORDS` as a user would; the exit status has to be `code`."""
         done = subprocess.run(
-            [*INVOKE, *words], cwd=ROOT, env=self.environment(**env), capture_output=True,
-            text=True, timeout=240, stdin=subprocess.DEVNULL, check=False,
+            [*self.inside, *INVOKE, *words], cwd=ROOT, env=self.environment(**env),
+            capture_output=True, text=True, timeout=240, stdin=subprocess.DEVNULL, check=False,
         )  # fmt: skip
         said = f"invoke {' '.join(words)}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         assert "Traceback" not in done.stderr, said
@@ -152,8 +158,9 @@ class Herd:
     def connect(self, role: str, **options: Any) -> Iterator[psycopg.Connection[Any]]:
         """Connect as an application would: to the published port, with the password."""
         with psycopg.connect(
-            host="127.0.0.1", port=self.nodes[role]["port"], user="postgres", dbname="postgres",
-            password=self.password(), connect_timeout=5, autocommit=True, **options,
+            host=self.address(role), port=self.nodes[role]["port"], user="postgres",
+            dbname="postgres", password=self.password(), connect_timeout=5, autocommit=True,
+            **options,
         ) as connection:  # fmt: skip
             yield connection
 
@@ -275,6 +282,7 @@ def pytest_runtest_makereport(
         for value in getattr(item, "funcargs", {}).values():
             if isinstance(value, Herd):
                 for role in value.nodes:
-                    tail = docker("logs", "--tail", "30", value.container(role), check=False)
+                    words = ("logs", "--tail", "30", value.container(role))
+                    tail = docker(*words, check=False, env=value.environment())
                     report.sections.append((f"log of {value.container(role)}", tail))
     return report

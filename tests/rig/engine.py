@@ -29,12 +29,28 @@ class Engine(Space):
 
     @property
     def docker_host(self) -> str:
-        """The engine, as this machine's docker command finds it."""
+        """The engine, as a docker command of this machine finds it."""
         return f"unix://{self.directory}/run/docker.sock"
+
+    @property
+    def cli(self) -> str:
+        """The docker command that came with the engine."""
+        return str(self.system / "usr/bin/docker") if self.system else "docker"
+
+    def environment(self) -> dict[str, str]:
+        """Return what a command needs in its environment to talk to it by its own docker."""
+        found = {"DOCKER_HOST": self.docker_host}
+        if self.system:
+            commands = self.directory / "bin"  # that one alone: others have to fit this machine
+            commands.mkdir(exist_ok=True)
+            if not (commands / "docker").is_symlink():
+                (commands / "docker").symlink_to(self.cli)
+            found["PATH"] = f"{commands}:{os.environ['PATH']}"
+        return found
 
     def docker(self, *words: str, check: bool = True) -> str:
         """Run a docker command on this engine."""
-        return run("docker", "--host", self.docker_host, *words, check=check)
+        return run(self.cli, "--host", self.docker_host, *words, check=check)
 
     def start_engine(self) -> None:
         """Start it and wait until it answers; what a killed one left does not hinder it."""
@@ -74,6 +90,6 @@ class Engine(Space):
             ["docker", "save", *images], stdout=subprocess.PIPE, env=ENVIRONMENT
         ) as saved:
             subprocess.run(
-                ["docker", "--host", self.docker_host, "load", "--quiet"], stdin=saved.stdout,
+                [self.cli, "--host", self.docker_host, "load", "--quiet"], stdin=saved.stdout,
                 stdout=subprocess.DEVNULL, env=ENVIRONMENT, timeout=240, check=True,
             )  # fmt: skip

@@ -28,6 +28,7 @@ TOOLS = {
     "setsid": "util-linux",
     "mount": "mount",
 }
+SYSTEM_TOOLS = {"mmdebstrap": "mmdebstrap", "setpriv": "util-linux"}
 SSH_TOOLS = {"sshd": "openssh-server", "ssh": "openssh-client", "ssh-keygen": "openssh-client"}
 DEADLINE = 60.0
 
@@ -38,17 +39,18 @@ def which(tool: str) -> str:
 
 
 @cache
-def lacking(*, ssh: bool = True) -> str:
+def lacking(*, ssh: bool = True, system: bool = False) -> str:
     """Say what this machine lacks for the rig; empty if nothing.
 
     Args:
         ssh: the hosts are to be reached by SSH.
+        system: they are to have the programs of another Debian.
     """
     if not sys.platform.startswith("linux"):
         return "network namespaces are Linux's"
     if os.geteuid() != 0:
         return "only root can make a network namespace"
-    wanted = TOOLS | SSH_TOOLS if ssh else TOOLS
+    wanted = TOOLS | (SSH_TOOLS if ssh else {}) | (SYSTEM_TOOLS if system else {})
     missing = [tool for tool in wanted if not which(tool)]
     if missing:
         packages = " ".join(sorted({wanted[tool] for tool in missing}))

@@ -56,7 +56,13 @@ class Rig:
         self.key = directory / "key"
 
     def make(
-        self, hosts: int, images: tuple[str, ...] = (), *, engines: bool = False, stay: bool = False
+        self,
+        hosts: int,
+        images: tuple[str, ...] = (),
+        *,
+        engines: bool = False,
+        system: Path | None = None,
+        stay: bool = False,
     ) -> None:
         """Make it; see `rig`."""
         with alone():
@@ -70,6 +76,7 @@ class Rig:
         for last, name in enumerate(NAMES[:hosts], FIRST):
             where, address = self.directory / name, self.lan.address(last)
             self.hosts[name] = Host(where, name, cgroup, address, self.lan)
+            self.hosts[name].system = system
         store = image_store.stored(self.directory, cgroup, images) if images else None
         public = make_key(self.key)
 
@@ -151,17 +158,24 @@ class Rig:
 
 
 @contextmanager
-def rig(hosts: int = 3, images: tuple[str, ...] = (), *, engines: bool = False) -> Iterator[Rig]:
+def rig(
+    hosts: int = 3,
+    images: tuple[str, ...] = (),
+    *,
+    engines: bool = False,
+    system: Path | None = None,
+) -> Iterator[Rig]:
     """Make Docker hosts; all of it is gone afterwards, also after a failure.
 
     Args:
         hosts: how many: "hosta", "hostb", …
         images: what each has at once, as this machine's engine names them.
         engines: engines only, without sshd, that see this machine's files as their own.
+        system: the root file system whose programs they have in place of this machine's.
     """
     made = Rig(BASE / secrets.token_hex(3))
     try:
-        made.make(hosts, images, engines=engines)
+        made.make(hosts, images, engines=engines, system=system)
         yield made
     finally:
         made.clear()

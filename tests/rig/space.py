@@ -25,11 +25,13 @@ class Space:
     Attributes:
         name: its host name.
         directory: where its own directories really are: /root in `directory / "root"`, and so on.
+        system: the root file system whose programs it has in place of this machine's, if any.
     """
 
     def __init__(self, directory: Path, name: str) -> None:
         self.name = name
         self.directory = directory
+        self.system: Path | None = None
         self.process: subprocess.Popen[bytes] | None = None
 
     def begin(self, own: tuple[str, ...] = OWN, *, stay: bool = False) -> None:
@@ -49,7 +51,8 @@ class Space:
         with (self.directory / "holder.log").open("wb") as log:
             self.process = subprocess.Popen(
                 ["unshare", *NAMESPACES, "--fork", "--kill-child", "sh", str(SCRIPT),
-                 str(self.directory), self.name, "stay" if stay else "attended"],
+                 str(self.directory), self.name, "stay" if stay else "attended",
+                 *([str(self.system)] if self.system else [])],
                 stdin=subprocess.DEVNULL if stay else subprocess.PIPE, stdout=log, stderr=log,
                 env=ENVIRONMENT, cwd="/", start_new_session=True,
             )  # fmt: skip
