@@ -5,30 +5,40 @@ What the machine itself runs may be years older, and people have both.
 
 from __future__ import annotations
 
+import os
+import secrets
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import pytest
 from conftest import Herd, MakeHerd, free_port
 from engine import Engine
 from load import missing, running_load, two_at_once
 from machine import lacking, until
+from plumbum import local
 from rig import rig
 from stories import asked_of
 from system import current_system
 
-LACKING = lacking(ssh=False, system=True)
-pytestmark = [
-    pytest.mark.skipif(bool(LACKING), reason=f"no second engine: {LACKING}"),
-    pytest.mark.timeout(1200),
-    pytest.mark.long,
-]
+from pgherd.docker import Engine as DockerEngine
+from pgherd.docker import docker
+from pgherd.docker.unreachable import raise_if_unreachable
+from pgherd.errors import Error, Refused, Unreachable
+from pgherd.host.local import LocalHost
+from pgherd.postgres.instance import NAME_TAKEN
+from pgherd.shell import Tool, Trace
+
+pytestmark = pytest.mark.timeout(1200)
 CLIENTS = 3
 LOOKS = ("verify", "status", "doctor", "diff", "audit")
 
 
 @pytest.fixture(scope="module")
 def current() -> Iterator[Engine]:
+    """The engine that Debian has now, in a machine of its own."""
+    if why := lacking(ssh=False, system=True):
+        pytest.skip(f"no second engine: {why}")
     with rig(hosts=1, engines=True, system=current_system()) as made:
         yield made.hosts["hosta"]
 
@@ -47,6 +57,7 @@ def herd(request: pytest.FixtureRequest, current: Engine, make_herd: MakeHerd) -
     return made
 
 
+@pytest.mark.long
 def test_the_whole_life(herd: Herd, current: Engine) -> None:
     """From nothing to nothing: every row that was acknowledged on the way is there."""
     master, standby, third = map(herd.container, herd.nodes)
@@ -100,3 +111,106 @@ def write_alone(herd: Herd, engine: Engine, role: str) -> None:
     inside = ("exec", "--user", "postgres", herd.container(role), "psql", "-XAtqc")
     written = "SELECT pg_switch_wal()"
     until(lambda: engine.docker(*inside, written, check=False), "the old primary writes")
+
+
+# --- its words, and those of this machine's engine, as far as pgherd goes by them ---
+
+
+@pytest.fixture(scope="module")
+def image(make_herd: MakeHerd) -> str:
+    """An image that this machine's engine has."""
+    return make_herd("17").invoke("image").stdout.strip()
+
+
+@pytest.fixture(params=["machine", pytest.param("current", marks=pytest.mark.long)])
+def words_of(request: pytest.FixtureRequest, image: str) -> Iterator[DockerEngine]:
+    """An engine as pgherd has it: this machine's or the current one, which have the image."""
+    env = {}
+    if request.param == "current":
+        found: Engine = request.getfixturevalue("current")
+        found.load(image)
+        env = found.environment()
+    with local.env(**env):
+        yield DockerEngine(LocalHost(Trace()))
+
+
+@pytest.fixture
+def container(words_of: DockerEngine, image: str) -> Iterator[str]:
+    """One that sleeps."""
+    name = f"t{secrets.token_hex(3)}"
+    words_of.must(docker["run", "--detach", "--name", name, image, "sleep", "300"])
+    yield name
+    words_of.run(docker["rm", "--force", name])
+
+
+def test_words_for_a_name_that_is_taken(words_of: DockerEngine, container: str, image: str) -> None:
+    said = words_of.run(docker["run", "--name", container, image, "true"])
+    assert NAME_TAKEN in said.err
+
+
+def test_a_container_is_stopped_without_a_complaint(
+    words_of: DockerEngine, container: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[Any] = []
+    monkeypatch.setattr(words_of, "must", lambda command, **_: ran.append(command))
+    words_of.stop(words_of.containers()[container], 1)
+    assert words_of.run(ran[0]).err == ""
+
+
+def test_words_for_what_is_not_there(words_of: DockerEngine) -> None:
+    assert words_of.image("pgherd/nothing:1") is None
+    assert words_of.image("pgherd/nothing:1", "pgherd/nothing:2") is None
+    assert words_of.network("pgherd-nothing") is None
+    assert not words_of.volume_exists("pgherd-nothing")
+    assert not words_of.pull("pgherd.invalid/nothing:1", lambda _line: None)  # no such registry
+
+
+def test_words_for_a_network_that_is_in_use(words_of: DockerEngine, container: str) -> None:
+    words_of.make_network(f"{container}-net", container)
+    try:
+        words_of.must(docker["network", "connect", f"{container}-net", container])
+        with pytest.raises(Refused, match=f"stays, {container} is on it"):
+            words_of.remove_network(f"{container}-net")
+    finally:
+        words_of.run(docker["network", "disconnect", "--force", f"{container}-net", container])
+        words_of.remove_network(f"{container}-net")
+
+
+@pytest.mark.parametrize(
+    "env",
+    [
+        {"DOCKER_HOST": "unix:///nowhere/docker.sock"},
+        {"DOCKER_HOST": "unix:///nowhere/other"},
+        {"DOCKER_HOST": "tcp://127.0.0.1:1"},
+        {"DOCKER_HOST": "ssh://127.0.0.1:1"},
+    ],
+    ids=lambda env: env["DOCKER_HOST"],
+)
+def test_words_of_an_engine_that_is_not_there(words_of: DockerEngine, env: dict[str, str]) -> None:
+    with local.env(**env), pytest.raises(Unreachable, match="does not answer"):
+        words_of.containers()
+
+
+def test_words_for_who_may_not_use_it(words_of: DockerEngine) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can be somebody else")
+    said = words_of.host.run(
+        Tool("setpriv")["--reuid=65534", "--regid=65534", "--clear-groups", "docker", "ps"]
+    )
+    assert not said.ok
+    with pytest.raises(Unreachable, match="no permission on Docker's socket"):
+        raise_if_unreachable(said)
+
+
+@pytest.mark.long
+def test_words_for_address_ranges_that_are_used_up(current: Engine) -> None:
+    """On an engine of our own only: this machine's networks are other people's too."""
+    with local.env(**current.environment()):
+        engine = DockerEngine(LocalHost(Trace()))
+        names = [f"many-{number}" for number in range(20)]  # its pool has 16
+        create = ("network", "create")
+        taken = [name for name in names if engine.run(docker[[*create, name]]).ok]
+        with pytest.raises(Error, match="has no address range left"):
+            engine.make_network("one-more", "many")
+        for name in taken:
+            engine.remove_network(name)

@@ -45,7 +45,7 @@ def _make(directory: Path) -> None:
          # A suite that is still being made may be past its date where a mirror lags behind.
          "--aptopt=Acquire::Check-Valid-Until \"false\"",
          f"--include={','.join(PACKAGES)}", SUITE, str(directory)],
-        env=ENVIRONMENT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=280,
+        env=ENVIRONMENT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600,
         check=False,
     )  # fmt: skip
     if done.returncode:

@@ -201,6 +201,10 @@ def test_the_only_primary_follows_no_standby_of_its_own(s1: Facts | None) -> Non
 
 READY, AWAY = Said(), Said(err="Container pa is restarting, wait until it is running", code=1)
 ENDED = Said(code=hold.KILLED)
+ENDING = (  # 20.10, on stdout; a newer CLI with it
+    Said("OCI runtime exec failed: read init-p: connection reset by peer: unknown", code=126),
+    Said(err="unable to upgrade to tcp, received 409", code=1),
+)
 
 
 @pytest.mark.parametrize(
@@ -212,6 +216,8 @@ ENDED = Said(code=hold.KILLED)
         (container("pa", status="restarting"), hold.SENTENCE, [AWAY, READY],
          ["exec", "stop", "start", "exec"]),
         (container("pa"), hold.SENTENCE, [ENDED, READY], ["exec", "stop", "start", "exec"]),
+        *((container("pa"), hold.SENTENCE, [ending, READY], ["exec", "stop", "start", "exec"])
+          for ending in ENDING),
         (container("pa"), hold.SENTENCE, [READY], ["exec"]),  # it got its data by now
         (None, "", [], []),
     ],

@@ -257,7 +257,7 @@ def test_start_stop_and_remove() -> None:
     made.start(container("x"))
     made.stop(container("x"), 600)
     made.remove(container("x"))
-    assert host.ran == ["docker start x", "docker stop --time 600 x", "docker rm --volumes x"]
+    assert host.ran == ["docker start x", "docker stop -t 600 x", "docker rm --volumes x"]
     assert [call.timeout for call in host.calls] == [60.0, 630.0, 60.0]
     assert not any(call.reads for call in host.calls)
 
@@ -479,7 +479,7 @@ def test_dry_counts_on_what_the_script_will_have_done(capsys: pytest.CaptureFixt
     made.start(found["a"])
     assert made.containers()["a"].status == "running"
     assert capsys.readouterr().out.splitlines()[3:] == [
-        "docker stop --time 600 a",
+        "docker stop -t 600 a",
         "docker rm --volumes b",
         "docker start a",
     ]

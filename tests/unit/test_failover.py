@@ -144,7 +144,7 @@ def test_it_is_fenced_before_the_other_is_promoted(monkeypatch: pytest.MonkeyPat
     order = ("pg_controldata", 'beyond "$start"', 'lay "$PGDATA/standby.signal" </dev/null')
     assert [fenced.index(text) for text in order] == sorted(fenced.index(text) for text in order)
     assert "docker update --restart no pa" in lost.host.ran
-    assert "docker stop --time 30 pa" in lost.host.ran
+    assert "docker stop -t 30 pa" in lost.host.ran
 
 
 def test_what_is_received_until_it_stands_still_counts(monkeypatch: pytest.MonkeyPatch) -> None:

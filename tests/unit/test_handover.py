@@ -115,7 +115,7 @@ def test_the_primary_is_stopped_only_once_the_promotion_waits(
     assert servers.acts == ["mark pa", "arm s1", "stop pa"]
     assert handover.checkpoint == "0/3000028"
     stop = next(call for call in servers.calls if call.argv[1] == "stop")
-    assert stop.argv == ("docker", "stop", "--time", "600", "pa")
+    assert stop.argv == ("docker", "stop", "-t", "600", "pa")
     arm = next(call for call in servers.calls if PROMOTION in call.stdin)
     assert f"turn={turn.OURS}\ntimeline=1\nseconds=600\nstart=0/3000000\n" in arm.stdin
     assert arm.stdin.index("flock -s 9") < arm.stdin.index("echo armed")
@@ -233,4 +233,4 @@ def test_the_printed_script_stops_first(
     servers.trace.dry = True
     handed(servers, monkeypatch, STANDBY).take_place()
     script = capsys.readouterr().out
-    assert script.index("docker stop --time 600 pa") < script.index(PROMOTION)
+    assert script.index("docker stop -t 600 pa") < script.index(PROMOTION)

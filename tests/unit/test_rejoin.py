@@ -190,7 +190,7 @@ def test_an_old_primary_that_runs_is_fenced_and_rewound(monkeypatch: pytest.Monk
     coming = Coming(monkeypatch, said=OWN)
     coming.box, coming.mine = container("pa"), facts(lsn="0/6000000")
     assert "rewind" in coming.comes()
-    assert "docker stop --time 30 pa" in coming.host.ran
+    assert "docker stop -t 30 pa" in coming.host.ran
     assert coming.did[0] == "let in"  # its port is its own
 
 

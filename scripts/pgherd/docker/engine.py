@@ -149,8 +149,11 @@ class Engine:
         self.plan(container.name, replace(container, status="running", planned=True))
 
     def stop(self, container: Container, seconds: int) -> None:
-        """Stop a container: its stop signal, and SIGKILL only after `seconds`."""
-        self.must(docker["stop", "--time", str(seconds), container.name], timeout=seconds + 30.0)
+        """Stop a container: its stop signal, and SIGKILL only after `seconds`.
+
+        By `-t`, since its long name is --time before Docker 28 and --timeout from then on.
+        """
+        self.must(docker["stop", "-t", str(seconds), container.name], timeout=seconds + 30.0)
         self.plan(container.name, replace(container, status="exited", planned=True))
 
     def set_restart(self, container: Container, policy: str) -> None:

@@ -6,7 +6,6 @@ the same moment, or the engine starts two containers by itself.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,6 @@ from pgherd.docker import HELPER_LABEL, Container, Image, Mount
 from pgherd.errors import Refused
 from pgherd.postgres import scripts
 from pgherd.postgres.occupancy import holders
-from pgherd.shell import Result
 
 if TYPE_CHECKING:
     from pgherd.postgres.instance import Instance
@@ -23,7 +21,6 @@ HELD = 76  # the exit code of sh/hold.sh
 SENTENCE = "pgherd: another container has this data directory"
 KILLED = 137  # of `docker exec` whose container stops
 _STOP_SECONDS = 10
-_NOT_RUNNING = re.compile(r"is not running|is restarting|is paused|No such container")
 
 
 def server_words(image: Image) -> list[str]:
@@ -41,15 +38,12 @@ def holds(container: Container) -> bool:
     return container.planned or any(SENTENCE in word for word in container.command)
 
 
-def refuse_if_held(instance: Instance, result: Result | None = None) -> None:
+def refuse_if_held(instance: Instance) -> None:
     """Refuse where a server did not start because another container has its data; stop trying.
 
-    Args:
-        instance: whose container may have ended so.
-        result: of a command in it, which tells whether it runs at all.
+    For after a command in its container that failed, whatever docker said of it: for a container
+    that ends in that moment it has other words with each engine, each CLI and each time.
     """
-    if result and not (result.code == KILLED or _NOT_RUNNING.search(result.err)):
-        return
     if SENTENCE not in instance.log_tail(3):
         return
     container = instance.container()

@@ -43,6 +43,7 @@ STOP_SECONDS = 600  # a fast shutdown waits for the standbys to receive everythi
 READY_SECONDS = 300  # crash recovery may have much to do
 LOG_TAIL = 15
 TIMED_OUT = 75  # EX_TEMPFAIL, what our scripts exit with at a deadline
+NAME_TAKEN = "is already in use by container"  # what Docker says where another has the name
 
 
 class Instance:
@@ -123,7 +124,7 @@ class Instance:
         ]  # fmt: skip
         result = self.engine.run(command)
         if not result.ok:
-            if "is already in use by container" not in result.err:
+            if NAME_TAKEN not in result.err:
                 self.engine.run(docker["rm", "--force", "--volumes", self.name])
             raise Error(f"{self.name} could not be started: {result.complaint()}")
         self.engine.plan(self.name, self._as_planned(image, labels))
@@ -153,7 +154,7 @@ class Instance:
         run, command = self.engine.run, self.inside("sh", "-s")
         result = run(command, stdin=script, timeout=timeout, reads=reads)
         if not result.ok and not reads:  # a look stops nothing
-            hold.refuse_if_held(self, result)
+            hold.refuse_if_held(self)
         if result.code == hold.KILLED:
             raise stopped_meanwhile(self.name, self.host.name, self.log_tail(), self.node.data)
         return self._checked(result)
