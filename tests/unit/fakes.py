@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Generator, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -153,6 +154,15 @@ def container(name: str, **changes: Any) -> Container:
         "command": ("sh", "-c", f"echo '{hold.SENTENCE}'", "sh", "postgres"),
     }
     return Container(**given | changes)
+
+
+def listed(name: str, **changes: Any) -> str:
+    """What `docker ps` says of a running container that has nothing special, a line."""
+    given: dict[str, Any] = {
+        "id": f"id-{name}", "names": name, "image": "postgres:17", "state": "running", "ports": "",
+        "mounts": "", "labels": {},
+    }  # fmt: skip
+    return f"{json.dumps(given | changes)}\n"
 
 
 def bind(source: str) -> Mount:

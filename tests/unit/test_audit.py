@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import FakeHost, Said, group, topology
+from fakes import FakeHost, Said, group, listed, topology
 
 from pgherd import config
-from pgherd.errors import Error, Unreachable
+from pgherd.errors import DeadlinePassed, Error, Unreachable
 from pgherd.postgres import scripts
 from pgherd.report import audit as report
 from pgherd.shell import Script, Secret
@@ -324,7 +324,7 @@ def test_how_a_key_that_others_have_is_made_worthless(file: str, cure: str) -> N
     assert key.anew.startswith(cure)
 
 
-@pytest.mark.parametrize("text", ["container\t{", "node\tpa\tserver\tnull x", "image\t[1"])
+@pytest.mark.parametrize("text", ["node\tpa\tserver\tnull x", "image\t[1"])
 def test_an_answer_that_cannot_be_read(text: str) -> None:
     with pytest.raises(Error, match="cannot be read"):
         read("box", text)
@@ -351,19 +351,22 @@ def secrets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path
 
 
-HOST = "sh -s"
+HOST, LIST = "sh -s", "docker ps"
 
 
 @pytest.mark.usefixtures("secrets")
 def test_secrets_go_by_stdin_only() -> None:
-    host = FakeHost(
-        {HOST: Said("container\t" + json.dumps(record("other"))), "docker": Said(code=1)}
-    )
-    host.plan[("sh", "-s")] = [Said(), Said("absent\n")]
+    other = record("other") | {"Image": "sha256:1"}
+    host = FakeHost({
+        HOST: [Said(), Said("absent\n")], LIST: Said(listed("other")),
+        "docker container inspect": Said(json.dumps([other])),
+    })  # fmt: skip
     found = step.audit(group(topology(), host))
     assert (found.clean, found.looked) == (True, 0)
     assert "Zq7" not in " ".join(host.ran)
-    assert "Zq7postgresZq7\n" in host.calls[0].stdin
+    assert host.ran[1] == "docker container inspect id-other"
+    assert "Zq7postgresZq7\n" in host.calls[2].stdin
+    assert "\nimages=sha256:1\n" in host.calls[2].stdin
     assert all(call.reads for call in host.calls)
 
 
@@ -371,25 +374,38 @@ def test_secrets_go_by_stdin_only() -> None:
 def test_a_host_that_is_away_keeps_nobody_from_looking_at_the_others() -> None:
     asked = topology("s1", s1={"host": "box", "address": "192.0.2.1"}, pa={"listen": "192.0.2.2"})
     here, box = (
-        FakeHost({HOST: [Said(), Said("absent\n")]}),
-        FakeHost({HOST: Unreachable("box: gone")}),
+        FakeHost({HOST: [Said(), Said("absent\n")], LIST: Said()}),
+        FakeHost({LIST: Unreachable("box: gone")}),
     )
     box.name = "box"
     made = group(asked, here)
     made.sites["box"].host = made.sites["box"].engine.host = box
     found = step.audit(made)
     assert (found.clean, dict(found.away)) == (True, {"box": "box: gone"})
-    here.plan[("sh", "-s")] = Unreachable("no engine")
+    here.plan[("docker", "ps")] = Unreachable("no engine")
     with pytest.raises(Unreachable, match="no engine"):
         step.audit(made)
 
 
+@pytest.mark.usefixtures("secrets")
+def test_a_container_that_does_not_answer_is_told_and_keeps_nobody_waiting() -> None:
+    late = DeadlinePassed("too late")
+    host = FakeHost({
+        HOST: [Said(), Said("absent\n")], LIST: Said(f"{listed('other')}{listed('x')}"),
+        "docker container inspect": late,
+        "docker container inspect id-other": Said(json.dumps([record("other")])),
+        "docker container inspect id-other id-x": late,
+    })  # fmt: skip
+    (found,) = step.audit(group(topology(), host)).findings
+    assert (found.code, found.node, found.where) == ("unseen", "", "docker container inspect x")
+
+
 def test_a_weak_password_is_a_finding(secrets: Path) -> None:
     (secrets / "postgres.password").write_text("postgres\n")
-    host = FakeHost({HOST: [Said(), Said("absent\n")]})
+    host = FakeHost({HOST: [Said(), Said("absent\n")], LIST: Said()})
     (found,) = step.audit(group(topology(), host)).findings
     assert (found.code, found.where) == ("weak", str(secrets / "postgres.password"))
-    assert "labels='replicator'" in host.calls[0].stdin
+    assert "labels='replicator'" in host.calls[1].stdin
 
 
 def test_the_report() -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import OURS, FakeHost, Said, container, image
+from fakes import OURS, FakeHost, Said, container, image, listed
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgherd.docker import Container, Engine, Mount, no_volumes
+from pgherd.docker import LIST, Container, Engine, Mount, no_volumes
 from pgherd.docker.model import Network, _port_range
 from pgherd.errors import DeadlinePassed, Error, Refused, Unreachable
 from pgherd.shell import Script, Tool
@@ -144,10 +146,83 @@ def test_without_containers_there_is_nothing_to_read() -> None:
     made, host = engine({"sh -c": Said()})
     assert made.containers() == {}
     assert len(host.calls) == 1  # one round trip, where there are containers too
-    assert host.calls[0].argv[2].splitlines() == [
-        "ids=$(docker ps --all --quiet --no-trunc) || exit",
-        '[ -z "$ids" ] || docker container inspect $ids',
-    ]
+
+
+def run_list(tmp_path: Path, *lines: str) -> subprocess.CompletedProcess[str]:
+    """Run the list of group `g` with a docker that lists these, and says what it inspects."""
+    (tmp_path / "listed").write_text("".join(lines), encoding="utf-8")
+    shim = tmp_path / "docker"
+    listing = f'[ "$1" = ps ] && exec cat {tmp_path}/listed'
+    shim.write_text(f'#!/bin/sh\n{listing}\necho "inspected $*" >&2\necho "[]"\n')
+    shim.chmod(0o755)
+    return subprocess.run(
+        ["sh", "-c", f'group=g\n{LIST}containers\nexit "$code"'], capture_output=True, text=True,
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, check=False,
+    )  # fmt: skip
+
+
+def test_only_the_groups_own_are_inspected(tmp_path: Path) -> None:
+    """An inspect of another may hang, and `docker ps` never does."""
+    odd = listed("o", mounts=r"/a\b,$HOME,`id`", labels={"pgherd.group": "G"})
+    done = run_list(
+        tmp_path,
+        f'1 "g" {listed("pa")}', f'2 "" {listed("x")}', f'3 "gg" {listed("y")}', f'4 "g" {odd}',
+        f'5 "\\"g\\"" {odd}',
+    )  # fmt: skip
+    assert done.stderr == "inspected container inspect 1 4\n"
+    assert done.stdout == f"[]\n== OTHERS\n{listed('x')}{listed('y')}{odd}"
+
+
+def test_where_none_is_the_groups_nothing_is_inspected(tmp_path: Path) -> None:
+    done = run_list(tmp_path, f'2 "" {listed("x")}')
+    assert (done.stdout, done.stderr) == (f"== OTHERS\n{listed('x')}", "")
+
+
+def test_what_is_listed_of_other_peoples_containers() -> None:
+    line = listed(
+        "y/alias,x", state="exited", mounts="/d/x,v,,/a",
+        ports="5432/tcp, 127.0.0.1:8000-8002->80-82/tcp, :::99->9/tcp, [::1]:98->8/udp",
+        labels={"pgherd.group": "o", "pgherd.node": ""},
+    )  # fmt: skip
+    made, _ = engine({"sh -c": Said(f"[]\n== OTHERS\n{line}")})
+    found = made.containers()["x"]
+    assert (found.listed, found.alive, found.labels) == (True, False, {"pgherd.group": "o"})
+    assert found.ports == (
+        *(("127.0.0.1", port) for port in (8000, 8001, 8002)), ("::", 99), ("::1", 98),
+    )  # fmt: skip
+    sources = {(mount.source, mount.volume) for mount in found.mounts}
+    # A path may have commas.
+    assert sources == {
+        ("/d/x", False), ("/d/x,v", False), ("/d/x,v,", False), ("/d/x,v,,/a", False), ("v", True),
+        ("/a", False),
+    }  # fmt: skip
+
+
+def test_one_of_the_groups_own_that_does_not_answer_is_named(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    late = DeadlinePassed("too late")
+    lines = "".join(listed(name, labels={"pgherd.group": "g"}) for name in ("a", "b", "c"))
+    host = FakeHost(
+        {
+            "sh -c": late,
+            "docker ps": Said(lines + listed("x")),
+            "docker container inspect id-a": Said(json.dumps([record("a")])),
+            "docker container inspect id-b": late,
+            "docker container inspect id-c": Said("[]\n", "Error: No such container: id-c", 1),
+        }
+    )
+    found = Engine(host, "g").containers()
+    assert {name: (c.listed, c.silent) for name, c in found.items()} == {
+        "a": (False, False), "b": (True, True), "x": (True, False),
+    }  # fmt: skip
+    assert "b: `docker inspect b` (host local) does not answer" in capsys.readouterr().err
+
+
+def test_an_engine_that_does_not_answer_is_out_of_reach() -> None:
+    made, _ = engine({"sh -c": DeadlinePassed("no"), "docker ps": DeadlinePassed("no")})
+    with pytest.raises(Unreachable, match=r"The Docker Engine does not answer \(host local\)"):
+        made.containers()
 
 
 def test_a_list_that_fails_is_an_error() -> None:

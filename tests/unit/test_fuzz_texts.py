@@ -10,7 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import ANSWER, FakeHost, Said, facts, group, observation, standby_facts, topology
+from fakes import (
+    ANSWER,
+    FakeHost,
+    Said,
+    facts,
+    group,
+    listed,
+    observation,
+    standby_facts,
+    topology,
+)
 from fuzzing import NASTY, WORDS, changed, check_told, fuzz, nearly
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -78,6 +88,16 @@ def test_containers(text: str) -> None:
     for name, container in (found or {}).items():
         assert container.name == name
         assert all(isinstance(port, int) for _, port in container.ports)
+
+
+@fuzz(60)
+@given(
+    changed([json.loads(listed("x", ports="0.0.0.0:1-2->3/tcp", mounts="/a,b"))]).map(json.dumps)
+)
+def test_listed_containers(text: str) -> None:
+    engine = Engine(FakeHost({"sh": Said(f"[]\n== OTHERS\n{text}\n")}))
+    for name, container in (told(engine.containers) or {}).items():
+        assert container.name == name
 
 
 @fuzz(60)

@@ -12,8 +12,8 @@ from fakes import FakeHost, Said, bind, container, group, image, topology
 from pydantic import ValidationError
 
 from pgherd.directories import no_place
-from pgherd.docker import HELPER_LABEL, Mount
-from pgherd.errors import Refused
+from pgherd.docker import HELPER_LABEL, Container, Engine, Mount
+from pgherd.errors import DeadlinePassed, Refused
 from pgherd.host.local import LocalHost
 from pgherd.postgres import hold, scripts
 from pgherd.postgres.facts import Disk
@@ -53,7 +53,7 @@ def tree(tmp_path: Path) -> Path:
 )  # fmt: skip
 def test_a_directory_by_other_names(tree: Path, theirs: str, has: bool) -> None:
     other = container("x", mounts=(Mount(f"{tree}/{theirs}", "/t"),))
-    found = holders(LocalHost(Trace()), f"{tree}/d/pa", [other], volume=False)
+    found = holders(Engine(LocalHost(Trace())), f"{tree}/d/pa", [other], volume=False)
     assert bool(found) is has
 
 
@@ -63,20 +63,65 @@ def test_one_that_only_device_and_inode_tell() -> None:
     for theirs, ours in [("/m/alias", "/d/pa"), ("/m/alias/base", "/d/pa"), ("/d", "/m/alias/x")]:
         host = FakeHost({"sh -s": Said(known.replace("1:3 /m\n", "1:2 /m\n"))})
         other = container("x", mounts=(bind(theirs),))
-        assert holders(host, ours, [other], volume=False) == [(other, other.mounts[0])]
+        assert holders(Engine(host), ours, [other], volume=False) == [(other, other.mounts[0])]
 
 
 def test_who_only_reads_is_not_in_the_way() -> None:
     reader = container("x", mounts=(Mount("/d/pa", "/t", readonly=True),))
-    assert holders(FakeHost(), "/d/pa", [reader], volume=False) == []
+    assert holders(Engine(FakeHost()), "/d/pa", [reader], volume=False) == []
 
 
 def test_a_run_that_copies_it_is_in_the_way() -> None:
     mounts = (Mount("/d/pa", COPIED, readonly=True),)
     host = FakeHost({"sh -s": Said()})
     helper = container("pgherd-o-s1", labels={HELPER_LABEL: "1"}, mounts=mounts)
-    assert holders(host, "/d/pa", [helper], volume=False) == [(helper, mounts[0])]
-    assert holders(host, "/d/pa", [container("x", mounts=mounts)], volume=False) == []
+    assert holders(Engine(host), "/d/pa", [helper], volume=False) == [(helper, mounts[0])]
+    assert holders(Engine(host), "/d/pa", [container("x", mounts=mounts)], volume=False) == []
+
+
+def only_listed(*sources: Mount) -> Container:
+    """A container of somebody else, of which only `docker ps` has told."""
+    return container("x", labels={}, mounts=sources, command=(), listed=True)
+
+
+INSPECT = "docker container inspect id-x"
+
+
+def test_one_that_cannot_have_it_is_not_inspected() -> None:
+    other = only_listed(Mount("/d/pb", ""), Mount("vol", "", volume=True))
+    host = FakeHost({"sh -s": Said()})
+    assert holders(Engine(host), "/d/pa", [other], volume=False) == []
+    assert holders(Engine(host), "v", [other], volume=True) == []
+    assert not any("inspect" in ran for ran in host.ran)
+
+
+@pytest.mark.parametrize(("writes", "number"), [(True, 1), (False, 0)])
+def test_one_that_may_have_it_is_inspected_once(writes: bool, number: int) -> None:
+    mount = {"Type": "bind", "Source": "/d", "Destination": "/t", "RW": writes}
+    record = RECORD | {"Id": "id-x", "Name": "/x", "Mounts": [mount]}
+    host = FakeHost({"sh -s": Said(), INSPECT: Said(json.dumps([record]))})
+    engine = Engine(host)
+    for _ in range(2):
+        found = holders(engine, "/d/pa", [only_listed(Mount("/d", ""))], volume=False)
+        assert [mount.target for _, mount in found] == ["/t"] * number
+    assert host.ran.count(INSPECT) == 1
+
+
+@pytest.mark.parametrize("volume", [False, True])
+def test_one_that_may_have_it_and_does_not_answer_is_in_the_way(volume: bool) -> None:
+    source = "vol" if volume else "/d/pa"
+    mount = Mount(source, "", volume=volume)
+    host = FakeHost({"sh -s": Said(), INSPECT: DeadlinePassed("too late")})
+    ((found, its),) = holders(Engine(host), source, [only_listed(mount)], volume=volume)
+    assert (found.silent, its) == (True, mount)
+    told = hold.in_use("pa", source, found, its).sentence
+    assert f"pa: {source} may be in use by the container x: `docker ps` tells" in told
+    assert "`docker kill x`" in told
+
+
+def test_one_that_is_gone_by_now_is_not_in_the_way() -> None:
+    host = FakeHost({"sh -s": Said(), INSPECT: Said("[]\n", "Error: No such container", 1)})
+    assert holders(Engine(host), "/d/pa", [only_listed(Mount("/d", ""))], volume=False) == []
 
 
 def test_a_run_at_work_is_not_to_be_stopped() -> None:

@@ -4,7 +4,7 @@
 knows PostgreSQL.
 """
 
-from pgherd.docker.engine import Engine, docker
+from pgherd.docker.engine import LIST, Engine, docker
 from pgherd.docker.model import (
     GROUP_LABEL,
     HELPER_LABEL,
@@ -22,6 +22,7 @@ __all__ = [
     "GROUP_LABEL",
     "HELPER_LABEL",
     "HOME_LABEL",
+    "LIST",
     "NODE_LABEL",
     "SPEC_LABEL",
     "Container",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -14,9 +14,11 @@ from plumbum.commands.base import BaseCommand
 from pgherd.docker.model import (
     GROUP_LABEL,
     HELPER_LABEL,
+    LISTED,
     Container,
     Image,
     Network,
+    listed_containers,
     no_volumes,
     read,
     read_container,
@@ -24,18 +26,39 @@ from pgherd.docker.model import (
     read_network,
     records,
 )
-from pgherd.docker.unreachable import network_fault, raise_if_unreachable
-from pgherd.errors import Error, Refused
+from pgherd.docker.unreachable import hangs, network_fault, raise_if_unreachable
+from pgherd.errors import DeadlinePassed, Error, Refused
 from pgherd.host import NOTHING, Host, OnLine, Stdin
 from pgherd.host.scope import cleaning_up
-from pgherd.shell import Result, Script, Tool
+from pgherd.host.together import side_by_side
+from pgherd.shell import Result, Script, Tool, assignments
 
 docker = Tool("docker")
 
-# One round trip to the host, not two.
-LIST = """\
-ids=$(docker ps --all --quiet --no-trunc) || exit
-[ -z "$ids" ] || docker container inspect $ids"""
+# The function `containers` prints what `docker container inspect` tells of the group's, that of
+# $group; then, after a line `== OTHERS`, what `docker ps` tells of all others: the engine answers
+# that also where the inspect of one of them hangs.
+_FORMAT = f'{{{{.ID}}}} {{{{json (.Label "{GROUP_LABEL}")}}}} {LISTED}'
+LIST = (
+    f"format='{_FORMAT}'\n"
+    r"""
+listed=$(docker ps --all --no-trunc --format "$format") || exit
+ours= others= code=0
+while read -r id label container; do
+  if [ "$label" = "\"$group\"" ]; then ours="$ours $id"; else others="$others$container
+"; fi
+done <<END-OF-LIST
+$listed
+END-OF-LIST
+containers() {
+  [ -z "$ours" ] || docker container inspect $ours || code=$?
+  printf '== OTHERS\n%s' "$others"
+}
+"""
+)
+LIST_SECONDS = 20.0
+ANSWER_SECONDS = 10.0  # an engine that is well tells its containers within 0.1 s
+INSPECT_SECONDS = 5.0
 PULL_TIMEOUT = 1800.0
 NO_SUCH = re.compile(r"no such (image|object)|not found", re.IGNORECASE)
 NO_REGISTRY = re.compile(
@@ -48,8 +71,11 @@ NO_REGISTRY = re.compile(
 class Engine:
     """The Docker Engine of one host, through its docker CLI."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, group: str = "") -> None:
+        """Take the group whose containers are inspected; of others is known what is listed."""
         self.host = host
+        self.group = group
+        self._inspected: dict[str, Container] = {}  # of others, by id
         self._planned: dict[str, Container | None] = {}
         self._networks: set[str] = set()  # seen or made in this run
         self._making_network = threading.Lock()
@@ -119,24 +145,106 @@ class Engine:
     def containers(self) -> dict[str, Container]:
         """Return every container of the engine by name, stopped ones included.
 
-        With `--dry`, what the printed script will have made or removed is counted in.
+        Of those that are not the group's only what `docker ps` tells is known. With `--dry`, what
+        the printed script will have made or removed is counted in.
         """
-        result = self.run(Tool("sh")["-c", LIST], reads=True)
+        script = f'{assignments(group=self.group)}{LIST}containers\nexit "$code"'
+        try:
+            result = self.run(Tool("sh")["-c", script], timeout=LIST_SECONDS, reads=True)
+        except DeadlinePassed:
+            return self.containers_one_by_one()
         # One that vanishes meanwhile makes the exit non-zero; the others are still printed.
         if not result.ok and not result.out.strip():
             raise Error(f"A docker command failed: {result.complaint()}")
         return self.counted(result.out)
 
+    def containers_one_by_one(self) -> dict[str, Container]:
+        """Do what `containers` does where one of the group's own may be what does not answer.
+
+        Raises:
+            Unreachable: it is the engine.
+        """
+        found = self._list()
+        ours = [c for c in found if c.labels.get(GROUP_LABEL) == self.group]
+        known = dict(zip((c.id for c in ours), side_by_side(self._inspect, ours), strict=True))
+        return self._with_planned(seen for c in found if (seen := known.get(c.id, c)))
+
+    def _list(self) -> list[Container]:
+        """Return every container as `docker ps` tells it.
+
+        Raises:
+            Unreachable: the engine does not answer.
+        """
+        command = docker["ps", "--all", "--no-trunc", "--format", LISTED]
+        try:
+            result = self.must(command, timeout=ANSWER_SECONDS, reads=True)
+        except DeadlinePassed:
+            raise hangs(self.host.name, ANSWER_SECONDS) from None
+        return listed_containers(result.out, self.host.name)
+
     def counted(self, text: str) -> dict[str, Container]:
-        """Return the containers that `docker container inspect` printed, with what is planned."""
+        """Return the containers that the function of `LIST` printed, with what is planned."""
         host = self.host.name
-        read_all = (read(read_container, record, host) for record in records(text, host))
-        found = {c.name: c for c in read_all}
+        inspected, _, others = text.partition("== OTHERS\n")
+        ours = [read(read_container, record, host) for record in records(inspected, host)]
+        return self._with_planned([*ours, *listed_containers(others, host)])
+
+    def _with_planned(self, containers: Iterable[Container]) -> dict[str, Container]:
+        found = {c.name: c for c in containers}
         for name, planned in self._planned.items():
             found.pop(name, None)
             if planned:
                 found[name] = planned
         return found
+
+    def inspect(self, containers: Iterable[Container]) -> dict[str, Container]:
+        """Inspect containers that were only listed, one by one; return them by id.
+
+        Who does not answer soon is named, and is `silent`; who is gone by now is left out.
+        """
+        asked = list(containers)
+        new = [c for c in asked if c.id not in self._inspected]
+        for one, found in zip(new, side_by_side(self._inspect, new), strict=True):
+            if found:
+                self._inspected[one.id] = found
+        return {c.id: self._inspected[c.id] for c in asked if c.id in self._inspected}
+
+    def _inspect(self, container: Container) -> Container | None:
+        answer = self._inspect_one(container)
+        if answer is None:
+            return replace(container, silent=True)
+        return read(read_container, answer[0], self.host.name) if answer else None
+
+    def _inspect_one(self, container: Container) -> list[dict[str, Any]] | None:
+        """Return what is told of a container; nothing of one that is gone, None if no answer comes.
+
+        One that does not answer is named.
+        """
+        command = docker["container", "inspect", container.id]
+        try:
+            result = self.run(command, timeout=INSPECT_SECONDS, reads=True)
+        except DeadlinePassed:
+            self.host.trace.note(
+                f"{container.name}: `docker inspect {container.name}` (host {self.host.name}) does "
+                "not answer: only what `docker ps` tells of it is known. If it stays so, restart "
+                "Docker there"
+            )
+            return None
+        return records(result.out, self.host.name)
+
+    def records(self) -> tuple[list[dict[str, Any]], list[str]]:
+        """Return all that `docker inspect` tells of every container, and who does not answer."""
+        listed = self._list()
+        if not listed:
+            return [], []
+        command = docker["container", "inspect", [c.id for c in listed]]
+        try:
+            result = self.run(command, timeout=LIST_SECONDS, reads=True)
+            return records(result.out, self.host.name), []
+        except DeadlinePassed:
+            answers = side_by_side(self._inspect_one, listed)
+        found = [record for answer in answers for record in answer or ()]
+        return found, [c.name for c, a in zip(listed, answers, strict=True) if a is None]
 
     def plan(self, name: str, container: Container | None) -> None:
         """With `--dry`: count a container as made, changed or removed from here on."""

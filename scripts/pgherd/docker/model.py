@@ -7,7 +7,7 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -20,6 +20,17 @@ HOME_LABEL = "pgherd.home"  # whose group: the data/ of the checkout that made i
 NODE_LABEL = "pgherd.node"
 SPEC_LABEL = "pgherd.spec"  # a hash of the arguments that the container was made with
 HELPER_LABEL = "pgherd.helper"
+
+# What `docker ps --format` prints of a container, on a line.
+LISTED = (
+    '{"id":{{json .ID}},"names":{{json .Names}},"image":{{json .Image}},"state":{{json .State}},'
+    '"ports":{{json .Ports}},"mounts":{{json .Mounts}},"labels":{'
+    + ",".join(
+        f'"{label}":{{{{json (.Label "{label}")}}}}'
+        for label in (GROUP_LABEL, HOME_LABEL, NODE_LABEL, SPEC_LABEL, HELPER_LABEL)
+    )
+    + "}}"
+)
 
 # What of an image's configuration decides how its containers behave.
 _CONFIGURATION = ("Entrypoint", "Cmd", "User", "WorkingDir", "StopSignal")
@@ -80,7 +91,11 @@ class Image:
 
 @dataclass(frozen=True)
 class Container:
-    """A container as `docker inspect` tells it."""
+    """A container as `docker inspect` tells it or, where it is `listed`, only `docker ps`.
+
+    Of a listed one no ports are known unless it runs, and of the mounts no more than what they may
+    be the mounts of: see `_listed_mounts`.
+    """
 
     id: str
     name: str
@@ -95,6 +110,8 @@ class Container:
     restart: str = ""  # its restart policy: no, always, unless-stopped, on-failure
     command: tuple[str, ...] = ()  # what it runs, its entrypoint first
     planned: bool = False  # with --dry: it will be so once the printed script has run
+    listed: bool = False
+    silent: bool = False  # it is listed, and an inspect of it does not answer
 
     @property
     def running(self) -> bool:
@@ -216,6 +233,55 @@ def read_container(raw: Mapping[str, Any]) -> Container:
         restart=((raw.get("HostConfig") or {}).get("RestartPolicy") or {}).get("Name") or "no",
         command=(*(config.get("Entrypoint") or ()), *(config.get("Cmd") or ())),
     )
+
+
+def listed_containers(text: str, host: str) -> list[Container]:
+    """Read what `docker ps` printed on a host in the format `LISTED`.
+
+    Raises:
+        Error: it is something else.
+    """
+    try:
+        found = [json.loads(line) for line in text.splitlines()]
+    except (ValueError, RecursionError):
+        raise no_record(host, text) from None
+    return [read(_listed, record, host) for record in found]
+
+
+def _listed(raw: Mapping[str, Any]) -> Container:
+    labels = {key: str(value) for key, value in raw["labels"].items() if value}
+    # `other/alias` is a name by which a linked container knows it.
+    names = [name for name in raw["names"].split(",") if "/" not in name]
+    return Container(
+        id=raw["id"],
+        name=names[0],
+        status=raw["state"],
+        exit_code=0,
+        image_ref=raw["image"],
+        image_id="",
+        labels=labels,
+        mounts=tuple(_listed_mounts(raw["mounts"])),
+        ports=tuple(
+            (address.strip("[]"), port)
+            for address, first, last in _PUBLISHED.findall(raw["ports"])
+            for port in _port_range(f"{first}{last}")
+        ),
+        started_at="",
+        listed=True,
+    )
+
+
+_PUBLISHED = re.compile(r"(\S+):([0-9]+)(-[0-9]+)?->")
+
+
+def _listed_mounts(text: str) -> Iterator[Mount]:
+    """Yield what a list with commas may be the mounts of: a path may have commas in it as well."""
+    words = text.split(",")
+    for at, word in enumerate(words):
+        if word.startswith("/"):
+            yield from (Mount(",".join(words[at:end]), "") for end in range(at + 1, len(words) + 1))
+        elif word:
+            yield Mount(word, "", volume=True)
 
 
 def _port_range(text: str) -> range:

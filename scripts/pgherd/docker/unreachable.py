@@ -39,6 +39,15 @@ def raise_if_unreachable(result: Result) -> None:
         )
 
 
+def hangs(host: str, seconds: float) -> Unreachable:
+    """Return the error for an engine that takes a question and gives no answer."""
+    there = "" if host == LOCAL else " there"
+    return Unreachable(
+        f"The Docker Engine does not answer (host {host}): `docker ps` did not end within "
+        f"{seconds:g} s.\nRestart it{there} (sudo systemctl restart docker), then this again."
+    )
+
+
 def network_fault(result: Result, name: str) -> Error:
     """Return why a network could not be made; with the cure, where all address ranges are used."""
     used_up = (  # libnetwork's words, the second since Docker 25

@@ -64,7 +64,7 @@ def held(instance: Instance, mounts: Sequence[Mount] = (), *, own: bool = True) 
     data = mounts[0] if mounts else instance.mounts()[0]
     mine = {instance.helper} | ({instance.name} if not own else set())
     others = [c for n, c in instance.engine.containers().items() if n not in mine and c.alive]
-    found = holders(instance.host, data.source, others, volume=data.volume)
+    found = holders(instance.engine, data.source, others, volume=data.volume)
     return in_use(instance.name, data.source, *(found[0] if found else (None, None)))
 
 
@@ -78,6 +78,13 @@ def in_use(name: str, source: str, by: Container | None, mount: Mount | None) ->
         )
     if by and by.name == name:
         return Refused(f"{head} its own server: `docker stop {name}`, then this again.")
+    if by and by.silent and mount:
+        return Refused(
+            f"{name}: {source} may be in use by the container {by.name}: `docker ps` tells that it "
+            f"has {mount.source}, and `docker inspect {by.name}` does not answer. Two servers on "
+            f"one directory destroy it: end that one first (`docker kill {by.name}`; where that "
+            "does not answer either, restart Docker), or choose another `data`."
+        )
     who = f"the container {by.name}" if by else "another container"
     has = f" (it has {mount.source})" if mount else ""
     stop = f" (docker stop {by.name})" if by else ""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 
-from pgherd.docker import HELPER_LABEL, Container, Mount
+from pgherd.docker import HELPER_LABEL, Container, Engine, Mount
 from pgherd.host import Host
 from pgherd.shell import Script, Tool
 
@@ -19,40 +19,58 @@ else stat -Lf '%d:%i %N' -- "$@" 2>/dev/null || :; fi
 
 
 def holders(
-    host: Host, source: str, containers: Iterable[Container], *, volume: bool
+    engine: Engine, source: str, containers: Iterable[Container], *, volume: bool
 ) -> list[tuple[Container, Mount]]:
     """Return the containers that can write to a directory, a part of it, or what it lies in.
 
-    One of ours that copies it counts as well: it holds it meanwhile.
+    One of ours that copies it counts as well: it holds it meanwhile. One that was only listed is
+    inspected first where it may have it; one that does not answer then counts.
 
     Args:
-        host: where all of it is.
+        engine: of the host where all of it is.
         source: an absolute path with its links resolved, or a volume's name.
         containers: whose mounts are looked at.
         volume: `source` names a volume.
     """
     if volume:
-        return [found for found in _mounted(containers, volume=True) if found[1].source == source]
-    return holders_of_each(host, [source], containers)[0]
+        mounted = list(_mounted(containers, volume=True))
+        return _certain(engine, mounted, lambda mount: mount.source == source, volume=True)
+    return holders_of_each(engine, [source], containers)[0]
 
 
 def holders_of_each(
-    host: Host, sources: Sequence[str], containers: Iterable[Container]
+    engine: Engine, sources: Sequence[str], containers: Iterable[Container]
 ) -> list[list[tuple[Container, Mount]]]:
     """Return of each directory what `holders` does: two questions to the host, however many."""
     mounted = list(_mounted(containers, volume=False))
     if not mounted or not sources:
         return [[] for _ in sources]
     # Docker keeps a path as it was typed, and links lead elsewhere.
-    resolved = host.paths(*(mount.source for _, mount in mounted))
-    known = _identities(host, {*sources, *resolved})
+    theirs = [mount.source for _, mount in mounted]
+    resolved = dict(zip(theirs, engine.host.paths(*theirs), strict=True))
+    known = _identities(engine.host, {*sources, *resolved.values()})
+
+    def has(source: str, mount: Mount) -> bool:
+        return _overlap(source, resolved.get(mount.source, mount.source), known)
+
+    certain = _certain(engine, mounted, lambda m: any(has(s, m) for s in sources), volume=False)
+    return [[found for found in certain if has(source, found[1])] for source in sources]
+
+
+def _certain(
+    engine: Engine,
+    mounted: Sequence[tuple[Container, Mount]],
+    has: Callable[[Mount], bool],
+    *,
+    volume: bool,
+) -> list[tuple[Container, Mount]]:
+    """Return those mounts that it is; what was only listed may be others, and is inspected."""
+    found = [(container, mount) for container, mount in mounted if has(mount)]
+    listed = {container.id: container for container, _ in found if container.listed}
+    inspected = _mounted(engine.inspect(listed.values()).values(), volume=volume)
     return [
-        [
-            found
-            for found, theirs in zip(mounted, resolved, strict=True)
-            if _overlap(source, theirs, known)
-        ]
-        for source in sources
+        *(pair for pair in found if not pair[0].listed),
+        *(pair for pair in inspected if has(pair[1])),
     ]
 
 

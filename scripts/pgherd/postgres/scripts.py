@@ -10,6 +10,7 @@ import re
 from functools import cache
 from importlib import resources
 
+from pgherd.docker import LIST
 from pgherd.shell import Script, Secret, assignments, heredoc
 
 FUNCTIONS = (
@@ -113,7 +114,7 @@ def query(name: str) -> str:
 def look(group: str, home: str) -> Script:
     """Return the script that looks at a host: its containers, and what the group's servers say."""
     text = fragment("look").replace("$facts\n", sql("facts"))
-    return Script((assignments(group=group, home=home) + text,))
+    return Script((assignments(group=group, home=home) + LIST + text,))
 
 
 def changes(out: str) -> list[str]:

@@ -28,7 +28,7 @@ class Site:
     def __init__(self, host: Host, topology: Topology, name: str) -> None:
         self.host = host
         self.name = name
-        self.engine = Engine(host)
+        self.engine = Engine(host, topology.group.name)
         self.topology = topology
         self.nodes = [node for node in topology.nodes.values() if node.host == name]
         self.instances = {
@@ -88,9 +88,9 @@ class Site:
                 Tool("sh")["-s"], stdin=script, timeout=LOOK_SECONDS, reads=True
             )
         except DeadlinePassed:  # one that stands still holds up the others: ask each by itself
-            containers = self.engine.containers()
+            containers = self.engine.containers_one_by_one()
             asked = [i for i in self.instances.values() if i.name in containers]
-            answers = side_by_side(_asked, asked)
+            answers = side_by_side(lambda i: _asked(i, containers[i.name]), asked)
             return containers, {i.name: a for i, a in zip(asked, answers, strict=True)}
         records, _, answered = result.out.partition("== ANSWERS\n")
         if not result.ok and not records.strip():
@@ -112,7 +112,9 @@ def _elsewhere(topology: Topology, here: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(address for address in others if address))
 
 
-def _asked(instance: Instance) -> Facts | str:
+def _asked(instance: Instance, container: Container) -> Facts | str:
+    if container.silent:
+        return f"`docker inspect {container.name}` does not answer."
     try:
         return instance.facts()
     except Error as fault:

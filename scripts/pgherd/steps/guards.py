@@ -173,7 +173,7 @@ def check_still_unused(instance: Instance) -> None:
 def check_unused(instance: Instance, source: str, seen: Observation, *, volume: bool) -> None:
     """Refuse a directory or volume of a node's host that a running container can write to."""
     others = [c for n, c in seen.beside(instance).items() if n != instance.name and c.alive]
-    for other, mount in holders(instance.host, source, others, volume=volume):
+    for other, mount in holders(instance.engine, source, others, volume=volume):
         raise hold.in_use(instance.name, source, other, mount)
 
 

@@ -1,4 +1,4 @@
-# All containers of the engine, as `docker container inspect` has them; then, after a line `== ANSWERS`, what each
+# All containers of the engine, as the function `containers` tells them; then, after a line `== ANSWERS`, what each
 # server of the group $group and the home $home says of itself: a line `== NAME STATUS`, then psql's words; and a line
 # `== NAME stderr`, then what else was said.
 # All are asked at once; each answer waits in its pipe until the later ones are printed, so that they do not mix.
@@ -19,7 +19,5 @@ tell() {
   [ $# -gt 0 ] || return 0
   one "$1" | { shift; tell "$@"; cat; }
 }
-ids=$(docker ps --all --quiet --no-trunc) || exit
-[ -n "$ids" ] || exit 0
 tell $(docker ps --filter "label=pgherd.group=$group" --filter "label=pgherd.home=$home" --filter label=pgherd.node \
-  --filter status=running --filter status=paused --format '{{.Names}}') | { docker container inspect $ids; echo '== ANSWERS'; cat; }
+  --filter status=running --filter status=paused --format '{{.Names}}') | { containers; echo '== ANSWERS'; cat; exit "$code"; }

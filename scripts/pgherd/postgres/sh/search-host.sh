@@ -1,4 +1,4 @@
-# Where secrets can be seen on a host, what its engine tells of containers and images, and what others can read of the
+# Where secrets can be seen on a host, what its engine tells of the images $images, and what others can read of the
 # directories in $private (they and what lies in them) and $data, a line each. Each node of the group that runs is looked
 # into.
 in_processes
@@ -50,11 +50,7 @@ each() {
   [ $# -gt 1 ] || return 0
   "$1" "$2" | { act=$1; shift 2; each "$act" "$@"; cat; }
 }
-ids=$(docker ps --all --quiet --no-trunc) || exit
-[ -n "$ids" ] || exit 0
-docker container inspect --format "container$tab{{json .}}" $ids
-docker image inspect --format "image$tab{{json .}}" \
-  $(docker container inspect --format '{{.Image}}' $ids 2>/dev/null | sort -u) 2>/dev/null || :
+[ -z "$images" ] || docker image inspect --format "image$tab{{json .}}" $images 2>/dev/null || :
 each look_at_log $(docker ps --all --filter "label=pgherd.group=$group" --filter "label=pgherd.home=$home" --format '{{.Names}}')
 each look_into $(docker ps --filter "label=pgherd.group=$group" --filter "label=pgherd.home=$home" --filter label=pgherd.node \
   --filter status=running --filter status=paused --format '{{.Names}}')

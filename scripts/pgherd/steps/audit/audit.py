@@ -92,7 +92,7 @@ def _of_host(group: Group, look: Look, sought: list[Sought]) -> Iterator[Finding
     yield from exposed.in_logs_and_files(group, look, sought)
     yield from exposed.open_files(group, look)
     yield from exposed.ports(group, look)
-    yield from exposed.unseen(look)
+    yield from exposed.unseen(group, look)
 
 
 def _weak(one: Sought) -> Iterator[Finding]:

@@ -161,8 +161,13 @@ def ports(group: Group, look: Look) -> Iterator[Finding]:
                 yield Finding("port", name, look.host, text, f"docker port {name}", cure)
 
 
-def unseen(look: Look) -> Iterator[Finding]:
-    """Tell which nodes run and could not be looked into: nothing is known of them."""
+def unseen(group: Group, look: Look) -> Iterator[Finding]:
+    """Tell which nodes and containers could not be looked into: nothing is known of them."""
+    for name in look.silent:
+        text = f"the description of the container {name} could not be searched: no answer comes"
+        cure = "if it stays so, restart Docker there"
+        node = name if name in group.instances else ""
+        yield Finding("unseen", node, look.host, text, f"docker container inspect {name}", cure)
     for node, seen in look.nodes.items():
         if seen.failed:
             text = f"{node} could not be looked at: {seen.failed}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pgherd.docker import GROUP_LABEL
@@ -34,6 +34,7 @@ class Look:
     Attributes:
         host: its name.
         containers: the engine's, as `docker container inspect` has them.
+        silent: the names of those whose inspect does not answer.
         images: those that these were made of.
         lines: what the scripts saw on the host, each as a word and its fields.
         nodes: what they saw in each node of the group that could be looked into.
@@ -41,6 +42,7 @@ class Look:
 
     host: str
     containers: list[dict[str, Any]] = field(default_factory=list)
+    silent: list[str] = field(default_factory=list)
     images: list[dict[str, Any]] = field(default_factory=list)
     lines: list[tuple[str, ...]] = field(default_factory=list)
     nodes: dict[str, NodeLook] = field(default_factory=dict)
@@ -100,7 +102,9 @@ def _run(
     data: list[str],
     group: str = "",
 ) -> Look:
+    containers, silent = site.engine.records() if site else ([], [])
     values = assignments(
+        images=" ".join(sorted({str(c.get("Image", "")) for c in containers})),
         docker="yes" if site else "",
         group=site.topology.group.name if site else group,
         home=host.home,
@@ -118,7 +122,7 @@ def _run(
         ) from None
     if not result.ok:
         raise Error(f"The look at {host.name} failed: {result.err.strip()[-500:]}")
-    look = read(host.name, result.out)
+    look = replace(read(host.name, result.out), containers=containers, silent=silent)
     for word, *fields in look.lines:
         if word == "failed":
             raise Error(f"The look at {host.name} failed: {' '.join(fields)}")
@@ -165,8 +169,8 @@ def read(host: str, text: str) -> Look:
     try:
         for line in text.splitlines():
             word, _, rest = line.partition("\t")
-            if word in {"container", "image"}:
-                (look.containers if word == "container" else look.images).append(json.loads(rest))
+            if word == "image":
+                look.images.append(json.loads(rest))
             elif word == "node":
                 name, *fields = rest.split("\t", FIELDS)
                 _into(look.nodes.setdefault(name, NodeLook()), fields)

@@ -45,7 +45,7 @@ def refuse_to_delete(site: Site, instance: Instance, path: str, *, volume: bool)
     source = path if volume else site.host.paths(path)[0]
     above = PurePosixPath(source).parents
     others = site.engine.containers().values()
-    for other, mount in holders(site.host, source, others, volume=volume):
+    for other, mount in holders(site.engine, source, others, volume=volume):
         if other.alive:
             raise in_use(instance.name, path, other, mount)
         if not volume and PurePosixPath(mount.source) in above:

@@ -188,10 +188,10 @@ def _held(
     data = {site.places(node.name).data for node in site.nodes if not node.volume}
     sheets = [sheet for sheet in found.sheet.paths if sheet.path in data]
     paths = [path for sheet in sheets for path in (sheet.path, *sheet.parts)]
-    held = dict(zip(paths, holders_of_each(site.host, paths, alive), strict=True))
+    held = dict(zip(paths, holders_of_each(site.engine, paths, alive), strict=True))
     for volume in (node.volume for node in site.nodes):
         if volume:
-            held[volume] = holders(site.host, volume, alive, volume=True)
+            held[volume] = holders(site.engine, volume, alive, volume=True)
     return held
 
 
