@@ -57,7 +57,7 @@ containers() {
 """
 )
 LIST_SECONDS = 20.0
-ANSWER_SECONDS = 10.0  # an engine that is well tells its containers within 0.1 s
+ANSWER_SECONDS = 10.0
 INSPECT_SECONDS = 5.0
 PULL_TIMEOUT = 1800.0
 NO_SUCH = re.compile(r"no such (image|object)|not found", re.IGNORECASE)
@@ -94,9 +94,31 @@ class Engine:
         Raises:
             Unreachable: no CLI, no engine, or no permission on its socket.
         """
-        result = self.host.run(command, stdin=stdin, timeout=timeout, on_line=on_line, reads=reads)
+        try:
+            result = self.host.run(
+                command, stdin=stdin, timeout=timeout, on_line=on_line, reads=reads
+            )
+        except DeadlinePassed:
+            with cleaning_up():
+                self._answer(docker["ps", "--quiet"])  # it may be the engine
+            raise
         if not result.ok:
             raise_if_unreachable(result)
+        return result
+
+    def _answer(self, command: BaseCommand) -> Result:
+        """Ask for what an engine that is well tells within 0.1 s.
+
+        Raises:
+            Unreachable: it does not answer.
+        """
+        try:
+            result = self.host.run(command, timeout=ANSWER_SECONDS, reads=True)
+        except DeadlinePassed:
+            raise hangs(self.host.name, ANSWER_SECONDS) from None
+        if not result.ok:
+            raise_if_unreachable(result)
+            raise Error(f"A docker command failed: {result.complaint()}")
         return result
 
     def must(self, command: BaseCommand, **options: Any) -> Result:
@@ -159,28 +181,16 @@ class Engine:
         return self.counted(result.out)
 
     def containers_one_by_one(self) -> dict[str, Container]:
-        """Do what `containers` does where one of the group's own may be what does not answer.
-
-        Raises:
-            Unreachable: it is the engine.
-        """
+        """Do what `containers` does where an inspect of one of the group's own does not answer."""
         found = self._list()
         ours = [c for c in found if c.labels.get(GROUP_LABEL) == self.group]
         known = dict(zip((c.id for c in ours), side_by_side(self._inspect, ours), strict=True))
         return self._with_planned(seen for c in found if (seen := known.get(c.id, c)))
 
     def _list(self) -> list[Container]:
-        """Return every container as `docker ps` tells it.
-
-        Raises:
-            Unreachable: the engine does not answer.
-        """
+        """Return every container as `docker ps` tells it."""
         command = docker["ps", "--all", "--no-trunc", "--format", LISTED]
-        try:
-            result = self.must(command, timeout=ANSWER_SECONDS, reads=True)
-        except DeadlinePassed:
-            raise hangs(self.host.name, ANSWER_SECONDS) from None
-        return listed_containers(result.out, self.host.name)
+        return listed_containers(self._answer(command).out, self.host.name)
 
     def counted(self, text: str) -> dict[str, Container]:
         """Return the containers that the function of `LIST` printed, with what is planned."""

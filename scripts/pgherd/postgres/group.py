@@ -137,10 +137,9 @@ class Group:
         """
         if not tolerant and not self._tolerant:
             self.away.clear()
-        sites = self.present
+        sites, known = self.present, set(self.away)
         found = side_by_side(lambda site: self._look(site, tolerant or self._tolerant), sites)
-        if not self.present:
-            raise Unreachable(next(iter(self.away.values())))
+        self._tell_away(known)
         seen = {name: node for nodes, _ in found for name, node in nodes.items()}
         engines: dict[str, Mapping[str, Container]] = {name: {} for name in self.sites}
         engines |= {site.name: those for site, (_, those) in zip(sites, found, strict=True)}
@@ -154,7 +153,7 @@ class Group:
         except Unreachable as fault:
             if not tolerant:
                 raise
-            self._leave_out(site.name, fault)
+            self.away[site.name] = fault.sentence
             return {}, {}
         self._clear_helpers(site, containers)
         nodes = {
@@ -162,10 +161,18 @@ class Group:
         }
         return nodes, containers
 
-    def _leave_out(self, host: str, fault: Unreachable) -> None:
-        nodes = ", ".join(self.sites[host].instances)
-        self.trace.note(f"{fault.sentence}\n{nodes}: left out, since {host} cannot be reached")
-        self.away[host] = fault.sentence
+    def _tell_away(self, known: set[str]) -> None:
+        """Say which hosts cannot be reached, but for those that are known to be; each once.
+
+        Raises:
+            Unreachable: it is all of them.
+        """
+        if not self.present:
+            raise Unreachable("\n".join(dict.fromkeys(self.away.values())))
+        for host, sentence in self.away.items():
+            if host not in known:
+                nodes = ", ".join(self.sites[host].instances)
+                self.trace.note(f"{sentence}\n{nodes}: left out, since {host} cannot be reached")
 
     def _seen(self, container: Container | None, answer: Facts | str | None, host: str) -> Seen:
         """Put together what was found of a node; only the group's own server has a say in it."""
@@ -222,7 +229,8 @@ class Group:
             except Unreachable as fault:
                 if not self._tolerant:
                     raise
-                self._leave_out(name, fault)
+                self.away[name] = fault.sentence
+        self._tell_away(set())
 
     def _clear_helpers(self, site: Site, containers: dict[str, Container]) -> None:
         """Remove what a killed run of ours left at work; the lock tells that it is gone itself."""

@@ -86,7 +86,7 @@ def _look(group: Group, site: Site) -> Looked:
         volumes="yes" if len(nodes) < len(site.nodes) else "",
     )
     asked = [*paths, *private.values()]
-    result = site.host.run(
+    result = site.engine.run(
         Tool("sh")["-s", "--", asked],
         stdin=Script((values + _script(),)),
         timeout=LOOK_SECONDS,
