@@ -85,7 +85,7 @@ def test_start_tells_of_a_standby_that_follows_another_node(upstream: str, wrong
 
 def test_a_promotion_that_takes_long_is_told_to_go_on() -> None:
     late = DeadlinePassed("docker exec did not end within 240 s and was ended.")
-    made = group(topology("s1"), FakeHost({"docker exec": late}))
+    made = group(topology("s1"), FakeHost({"docker exec": late, "docker ps": Said()}))
     for act in (turn.call_off, interrupted.promote):
         with pytest.raises(DeadlinePassed, match="it goes on for up to 3600 s"):
             act(made.instance("s1"))

@@ -220,9 +220,13 @@ def test_one_of_the_groups_own_that_does_not_answer_is_named(
 
 
 def test_an_engine_that_does_not_answer_is_out_of_reach() -> None:
-    made, _ = engine({"sh -c": DeadlinePassed("no"), "docker ps": DeadlinePassed("no")})
-    with pytest.raises(Unreachable, match=r"The Docker Engine does not answer \(host local\)"):
-        made.containers()
+    """Whatever is asked; in place of the command, which may be a long script."""
+    made, host = engine({"": DeadlinePassed("no")})
+    for act in (made.containers, made.records, made.platform, lambda: made.network("n")):
+        host.calls.clear()
+        with pytest.raises(Unreachable, match=r"The Docker Engine does not answer \(host local\)"):
+            act()
+        assert len(host.calls) <= 2
 
 
 def test_a_list_that_fails_is_an_error() -> None:
@@ -389,10 +393,11 @@ def test_a_script_runs_once_in_a_container_of_its_own() -> None:
 
 
 def test_a_helper_is_removed_when_the_wait_for_it_ends() -> None:
-    made, host = engine({"docker run": DeadlinePassed("late"), "docker rm": Said()})
+    plan = {"docker run": DeadlinePassed("late"), "docker rm": Said(), "docker ps": Said()}
+    made, host = engine(plan)
     with pytest.raises(DeadlinePassed, match="late"):
         made.once("h", image(), [], Script())
-    assert host.ran[1] == "docker rm --force --volumes h"
+    assert host.ran[1:] == ["docker ps --quiet", "docker rm --force --volumes h"]
 
 
 @pytest.mark.parametrize(("code", "removed"), [(-15, True), (137, False), (0, False)])

@@ -111,7 +111,8 @@ def test_one_that_may_have_it_is_inspected_once(writes: bool, number: int) -> No
 def test_one_that_may_have_it_and_does_not_answer_is_in_the_way(volume: bool) -> None:
     source = "vol" if volume else "/d/pa"
     mount = Mount(source, "", volume=volume)
-    host = FakeHost({"sh -s": Said(), INSPECT: DeadlinePassed("too late")})
+    late = DeadlinePassed("too late")
+    host = FakeHost({"sh -s": Said(), INSPECT: late, "docker ps": Said()})
     ((found, its),) = holders(Engine(host), source, [only_listed(mount)], volume=volume)
     assert (found.silent, its) == (True, mount)
     told = hold.in_use("pa", source, found, its).sentence
