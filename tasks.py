@@ -305,7 +305,7 @@ def psql(c: Context, node: str = "", command: str = "") -> None:
     help={
         "role": "primary, standby (else the primary) or any; without it also each node's own",
         "format_": "libpq, jdbc, psycopg or env (default: libpq)",
-        "database": "the database (default: postgres)",
+        "database": "the database (default: the topology's group.database, else postgres)",
         "user": "the role that logs in (default: postgres)",
     }
 )
@@ -314,7 +314,7 @@ def uri(
     c: Context,
     role: str = "",
     format_: str = "libpq",
-    database: str = "postgres",
+    database: str | None = None,
     user: str = "postgres",
 ) -> None:
     """Print the connection strings, one a line: each node's, then the one with all of them."""
@@ -322,6 +322,8 @@ def uri(
 
     group = given(c)
     password = group.passwords.path("postgres") if user == "postgres" else ""
+    if database is None:
+        database = group.topology.group.database or "postgres"
     wanted = uris.Wanted(role, format_, database, user, password, group.certificates.for_clients)
     wanted.check()
     for tunnel in uris.tunnels(group.topology, group.over):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import socket
 import ssl
 from contextlib import suppress
@@ -11,6 +12,7 @@ from typing import Any
 
 import psycopg
 
+from pgherd.postgres.conf import DEADLINES, SESSION, SUPERUSER_SESSION, session_options
 from pgherd.postgres.group import Group
 from pgherd.postgres.instance import Instance
 
@@ -19,31 +21,73 @@ SSL_REQUEST = bytes.fromhex("0000000804d2162f")  # PostgreSQL manual, message fo
 # Ends a query that a lock holds up. It does not end a COMMIT that waits for a standby: PostgreSQL
 # switches it off before (postgres.c, finish_xact_command); whoever commits has a watch for that.
 STATEMENT_TIMEOUT = "10s"
+SINCE_17 = 170000
+# Where libpq could not even talk to a server: its own words.
+NOT_THERE = re.compile(r"refused|timeout|timed out|No route|unreachable|translate host")
 
 Connection = psycopg.Connection[tuple[object, ...]]
 
 
-def connect(group: Group, instance: Instance, application_name: str) -> Connection:
+def connect(
+    group: Group, instance: Instance, application_name: str, *, as_application: bool = False
+) -> Connection:
     """Connect to a node as superuser, in autocommit.
+
+    The session begins from known settings, or `as_application` from those that the server gives to
+    any: only its deadlines are ours then.
 
     Raises:
         psycopg.OperationalError: it does not answer, or takes no such password.
         Unreachable: its host does not let it be reached.
     """
+    known = {**(DEADLINES if as_application else {**SESSION, **SUPERUSER_SESSION})}
+    known |= {"statement_timeout": STATEMENT_TIMEOUT, **instance.further_deadlines}
     secret = group.passwords.known("postgres")
-    return psycopg.connect(
+    parameters = {
         **_way(group, instance),
-        require_auth="!password",  # never in clear to whoever answers there
-        user="postgres",
-        password=secret.value if secret else "",
-        dbname="postgres",
-        connect_timeout=CONNECT_SECONDS,
-        application_name=application_name,
-        options=f"-c statement_timeout={STATEMENT_TIMEOUT}",
-        autocommit=True,
-        client_encoding="utf8",  # a database in SQL_ASCII would answer in bytes
-        passfile=str(group.secrets / "none"),  # the user's own must not stand in for the group's
+        "require_auth": "!password",  # never in clear to whoever answers there
+        "user": "postgres",
+        "password": secret.value if secret else "",
+        "connect_timeout": CONNECT_SECONDS,
+        "application_name": application_name,
+        "options": session_options(known),
+        "autocommit": True,
+        "client_encoding": "utf8",  # a database in SQL_ASCII would answer in bytes
+        "passfile": str(group.secrets / "none"),  # the user's own must not stand in for the group's
+    }
+    try:
+        connection = psycopg.connect(**parameters, dbname=instance.database or "postgres")
+    except psycopg.OperationalError as fault:
+        if instance.database or NOT_THERE.search(str(fault)):
+            raise
+        instance.database = _other_database(parameters)
+        if not instance.database:
+            raise
+        connection = psycopg.connect(**parameters, dbname=instance.database)
+    if connection.info.server_version < SINCE_17 or instance.further_deadlines:
+        return connection
+    instance.further_deadlines = {"transaction_timeout": "0"}
+    try:
+        connection.execute("SET transaction_timeout = 0")
+    except psycopg.Error:  # it was that short
+        connection.close()
+        return connect(group, instance, application_name, as_application=as_application)
+    return connection
+
+
+def _other_database(parameters: dict[str, Any]) -> str:
+    """Return the first database that takes connections and is no template; empty if none is told.
+
+    template1 is for this question alone: a session there keeps others from making databases.
+    """
+    query = (
+        "SELECT datname FROM pg_database WHERE datallowconn AND NOT datistemplate "
+        "ORDER BY oid LIMIT 1"
     )
+    with suppress(psycopg.Error), psycopg.connect(**parameters, dbname="template1") as connection:
+        row = connection.execute(query.encode()).fetchone()
+        return str(row[0]) if row and row[0] != "postgres" else ""
+    return ""
 
 
 def _way(group: Group, instance: Instance) -> dict[str, Any]:

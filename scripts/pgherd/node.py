@@ -82,6 +82,7 @@ class Group(Asked):
     sync: Annotated[Sync | None, BeforeValidator(_sync)] = None
     strict: bool = False
     initdb: FilePath | None = None
+    database: Annotated[str, AfterValidator(rules.database)] = ""
     tls: bool | None = None
     tls_ca: FilePath | None = None
     tls_ca_key: FilePath | None = None

@@ -163,6 +163,15 @@ def application_name(text: str) -> str:
     return text
 
 
+def database(text: str) -> str:
+    """Take a database to work in."""
+    if not text.isprintable() or len(text.encode()) > NAME_LIMIT:
+        raise ValueError(f"must be the name of a database, at most {NAME_LIMIT} bytes")
+    if text in {"template0", "template1"}:
+        raise ValueError("cannot be a template: a session there keeps others from making databases")
+    return text
+
+
 def path(text: str) -> str:
     """Take a path."""
     if not text.isprintable() or not 0 < len(text.encode()) <= PATH_LIMIT:

@@ -77,7 +77,8 @@ def parting(
 
     def make() -> tuple[FakeHost, Group]:
         asked = Said(json.dumps({**ANSWER, "in_recovery": True}))
-        host = FakeHost({EXEC: Said("has 0/3000000\n"), f"{EXEC} --env": asked})
+        has = Said("has 0/3000000\n")
+        host = FakeHost({EXEC: [has, Said(), asked, has, Said(), asked, Said()]})
         made = spanning(host, "")
         made.certificates = Certificates(tmp_path, made.topology, made.trace, Path)
         again = observation(pa=None, s1=standby_facts(), s2=standby_facts())
@@ -97,7 +98,7 @@ def test_the_others_let_go_of_a_lost_primary_and_go_back_where_it_is_not_replace
     with parted(made, former, successor, seen) as later:
         assert later is not seen
     call, caught_up, looked = host.calls
-    assert looked.argv[7] == "s1"  # last: what the others have from it by then, it has too
+    assert looked.argv[5] == "s1"  # last: what the others have from it by then, it has too
     assert (caught_up.argv[5], "0/3000000" in caught_up.stdin) == ("s1", True)
     assert call.argv[5] == "s2"
     assert "port=5433" in call.stdin

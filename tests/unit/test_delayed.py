@@ -104,7 +104,7 @@ def test_a_row_is_seen_by_its_position() -> None:
 def test_writes_that_need_no_table_are_tried() -> None:
     server = Server("0/3000000", "0/5000000")
     assert probe._write_refused(client(server), "t", with_table=False).ok
-    assert server.tried == ['CREATE TABLE "t_no" (id int)', 'CREATE SCHEMA "t_no"']
+    assert server.tried == ['CREATE TABLE "t"."no" (id int)', 'CREATE SCHEMA "t_no"']
     taken = Server("0/3000000", "0/5000000", refuses=False)
     assert not probe._write_refused(client(taken), "t", with_table=False).ok
 

@@ -29,8 +29,8 @@ application_name = "standby1"
 # A line of the file, and the fault it makes. The section stands before the key, with spaces.
 VALUES = r"""
 [group] imgae = "x"      -> group.imgae: unknown key (did you mean image?)
-[group] zzz = 1          -> group.zzz: unknown key (known are name, image, sync, strict, initdb, tls, tls_ca, tls_ca_key, tls_client_certificates)
-[group] hosts.a.root = 1 -> group.hosts: unknown key (known are name, image, sync, strict, initdb, tls, tls_ca, tls_ca_key, tls_client_certificates)
+[group] zzz = 1          -> group.zzz: unknown key (known are name, image, sync, strict, initdb, database, tls, tls_ca, tls_ca_key, tls_client_certificates)
+[group] hosts.a.root = 1 -> group.hosts: unknown key (known are name, image, sync, strict, initdb, database, tls, tls_ca, tls_ca_key, tls_client_certificates)
 [group] strict = 1       -> group.strict: must be true or false, not 1
 [group] image = 17       -> group.image: must be text in quotes, not 17
 [group] image = "-x"     -> group.image: must be an image, not "-x"

@@ -32,7 +32,7 @@ from pgherd.host import keeper, keyfiles, sshconfig
 from pgherd.host.lock import held, is_gone
 from pgherd.passwords import Passwords
 from pgherd.postgres import conf, scripts
-from pgherd.postgres.facts import Disk, Facts
+from pgherd.postgres.facts import Disk, Facts, NoAnswer
 from pgherd.postgres.history import History
 from pgherd.postgres.observation import Observation, Seen
 from pgherd.postgres.site import read_answers
@@ -178,7 +178,7 @@ CONTAINERS = observation(pa=None, s1=None).engines["local"]
 )
 def test_answers(text: str) -> None:
     for found in read_answers(text).values():
-        assert isinstance(found, str | Facts)
+        assert isinstance(found, NoAnswer | Facts)
 
 
 CONTROL = """pg_version=17

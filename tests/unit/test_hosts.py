@@ -12,6 +12,7 @@ from test_docker import image_record
 from pgherd import report
 from pgherd.errors import Error, Refused, Unreachable
 from pgherd.host.together import side_by_side
+from pgherd.postgres.facts import NoAnswer
 from pgherd.postgres.group import Group
 from pgherd.postgres.site import read_answers
 from pgherd.report import uris
@@ -83,7 +84,7 @@ def test_answers_of_several_servers_in_one_round_trip() -> None:
     )
     found = read_answers(said)
     assert getattr(found["pa"], "system_identifier", None) == SYSTEM
-    assert found["s1"] == "On s1: psql: error: gone"
+    assert found["s1"] == NoAnswer("On s1: psql: error: gone")
     assert read_answers("") == {}
 
 

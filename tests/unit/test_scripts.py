@@ -68,6 +68,7 @@ def test_fragments_are_shell(name: str) -> None:
 @pytest.mark.parametrize("name", FRAGMENTS)
 def test_functions_come_along_where_they_are_called(name: str) -> None:
     needed = {
+        "answer": ["other_database"],
         "begin-copy": ["unfinished", "begin"],
         "beyond": ["wal_records"],
         "drop-slot": ["until_true"],
@@ -87,7 +88,8 @@ def test_functions_come_along_where_they_are_called(name: str) -> None:
         "promote-at-end": ["until_true", "wal_records"],
         "reload": ["until_true", "lay"],
         "replayed": ["until_true"],
-        "search-node": ["gateways"],
+        "ready": ["other_database"],
+        "search-node": ["gateways", "other_database"],
         "role": ["passline", "logs_in"],
         "rotate": ["passline", "logs_in"],
         "swap-passfile": ["passline"],

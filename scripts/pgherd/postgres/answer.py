@@ -47,6 +47,8 @@ def _plain(answer: Mapping[str, Any]) -> Iterator[tuple[type, str, object]]:
         yield from ((str, f"a word of {name}", word) for word in answer[name])
     for value in dict(answer.get("written") or {}).values():
         yield str, "the value of a setting", value or ""
+    for name in ("database", "read_only"):
+        yield str, name, answer.get(name) or ""
     for sender in answer["senders"]:
         for key in ("application_name", "state", "backend_start"):
             yield str, key, sender[key]

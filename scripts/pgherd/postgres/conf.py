@@ -21,6 +21,52 @@ HEAD = (
     "# put yours into the topology's settings or conf/postgresql.conf\n"
 )
 
+# What a session of ours begins with, whatever postgresql.conf, ALTER ROLE and ALTER DATABASE say: a
+# client's own options outrank all of these. Only names that 14 to 18 know, since another one is
+# FATAL at login. With this search_path a name without a schema is the system's.
+SESSION: Mapping[str, str] = {
+    "search_path": "pg_catalog",
+    "role": "none",
+    "default_transaction_isolation": "read committed",
+    "default_transaction_read_only": "off",
+    "default_transaction_deferrable": "off",
+    "statement_timeout": "0",
+    "lock_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "idle_session_timeout": "0",
+    "exit_on_error": "off",
+    "row_security": "on",
+    "client_min_messages": "warning",
+    "client_encoding": "UTF8",
+    "DateStyle": "ISO",
+    "IntervalStyle": "postgres",
+    "TimeZone": "GMT",
+    "extra_float_digits": "1",
+    "bytea_output": "hex",
+    "standard_conforming_strings": "on",
+    "array_nulls": "on",
+    "transform_null_equals": "off",
+    "quote_all_identifiers": "off",
+    "default_tablespace": "",
+    "temp_tablespaces": "",
+    "default_table_access_method": "heap",
+    "local_preload_libraries": "",
+    "jit": "off",
+}
+# What besides only a superuser may say. As a replica, so that event triggers leave our statements
+# alone, but those that are ENABLE ALWAYS; and none of our statements gets into the server's log.
+SUPERUSER_SESSION: Mapping[str, str] = {
+    "session_preload_libraries": "",
+    "session_replication_role": "replica",
+    "lc_messages": "C",
+    "log_statement": "none",
+    "log_min_duration_statement": "-1",
+    "log_duration": "off",
+}
+# What an application's session is left with that we make to see what it sees: no other deadlines
+# than ours.
+DEADLINES: Mapping[str, str] = {name: "0" for name in SESSION if name.endswith("_timeout")}
+
 _SETTING = re.compile(
     r"^[ \t]*([A-Za-z_][\w.$]*)(?:[ \t]*=[ \t]*|[ \t]+)"
     r"(?:'((?:[^'\\\n]|''|\\.)*)'|([^\s#']+))",
@@ -98,6 +144,16 @@ def read_conninfo(text: str) -> dict[str, str]:
     """Read a libpq connection string of keywords and values; one that is a URI gives nothing."""
     pairs = re.findall(r"(\w+)\s*=\s*(?:'((?:[^'\\]|\\.)*)'|((?:[^\s'\\]|\\.)+))", text)
     return {key: re.sub(r"\\(.)", r"\1", quoted or bare) for key, quoted, bare in pairs}
+
+
+def session_options(settings: Mapping[str, str]) -> str:
+    r"""Write settings as PGOPTIONS has them, libpq's `options`: a backslash saves a blank there.
+
+    >>> session_options({"default_transaction_isolation": "read committed"})
+    '-c default_transaction_isolation=read\\ committed'
+    """
+    escaped = {name: re.sub(r"([\\\s])", r"\\\1", value) for name, value in settings.items()}
+    return " ".join(f"-c {name}={value}" for name, value in escaped.items())
 
 
 def sql_literal(text: str) -> str:

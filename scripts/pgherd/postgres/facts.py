@@ -77,6 +77,9 @@ class Facts:
     turn: str = ""  # of which run: see `sh/in-turn.sh`
     certificate: str | None = None  # the SHA-256 of its file, or GONE; None without TLS of ours
     written: Mapping[str, str | None] = field(default_factory=dict)  # the settings of pgherd.conf
+    database: str = "postgres"  # where the session was that said so
+    read_only: str | None = None  # what makes a superuser's transactions so, if anything does
+    by_files: bool = False  # nobody could log in, so that its files were read instead
 
     @classmethod
     def parse(cls, text: str) -> Facts:
@@ -106,6 +109,55 @@ class Facts:
         except (ValueError, TypeError, KeyError, AttributeError, Refused) as fault:
             raise _unreadable(fault, answer) from None
         return found
+
+    @classmethod
+    def of_files(cls, text: str) -> Facts | None:
+        """Read what `sh/running.sh` says of a server that runs and lets nobody in.
+
+        None where that does not tell what it is: it answers nobody at all, or has still to come to
+        a consistent state.
+
+        Raises:
+            Error: pg_controldata's lines are not what they have to be.
+        """
+        disk, told = Disk.parse(text), _marks(text)
+        serves = told.get("ready") == "0" or (told.get("ready"), told.get("hot_standby")) == (
+            "1", "off",
+        )  # fmt: skip
+        states = {"in production": False, "in archive recovery": True}
+        if not serves or disk.state not in states or disk.system_identifier is None:
+            return None
+        recovers, start = states[disk.state], told.get("start", "0/0")
+        last = re.search(r"^beyond=(\S+) ([0-9]{1,10}) ", text, re.MULTILINE)
+        return cls(
+            in_recovery=recovers,
+            system_identifier=disk.system_identifier,
+            version_num=int(disk.pg_version or "0") * 10000,
+            timeline=_number(told.get("timeline") or str(disk.timeline)),
+            lsn=start,
+            history=disk.history,
+            received=record_end(last[1], int(last[2])) if last else start,
+            replay_paused=False,
+            replayed_age=None,
+            apply_delay=_number(told.get("delay") or "0"),
+            marked=disk.standby_signal and not recovers,
+            settings=disk.settings or None,
+            restart_due=(),
+            conflicts=0,
+            sync_names=told.get("waits_for", ""),
+            primary_conninfo=told.get("conninfo", ""),
+            primary_slot=told.get("slot", ""),
+            receiver={"status": "streaming"} if "receives" in told else None,
+            senders=(),
+            slots=(),
+            sync_waiters=(),
+            clients=(),
+            tablespaces=(),
+            replicator=None,
+            hba_lets_replicator_in=False,
+            turn=told.get("turn", ""),
+            by_files=True,
+        )
 
     @property
     def position(self) -> tuple[int, int]:
@@ -146,6 +198,14 @@ class Facts:
 
 
 @dataclass(frozen=True)
+class NoAnswer:
+    """Why a server that runs says nothing of itself, and what its files say if that is enough."""
+
+    sentence: str
+    files: Facts | None = None
+
+
+@dataclass(frozen=True)
 class Disk:
     """What lies in the data directory of a server that is down: see `sh/examine.sh`."""
 
@@ -173,7 +233,7 @@ class Disk:
         Raises:
             Error: pg_controldata's lines are not what they have to be.
         """
-        marks = dict(re.findall(r"^([a-z_.]+)=(.*)$", text, re.MULTILINE))
+        marks = _marks(text)
         control = parse_controldata(text)
         return cls(
             pg_version=marks.get("pg_version"),
@@ -186,7 +246,7 @@ class Disk:
             ours="ours" in marks,
             system_identifier=control.get("Database system identifier"),
             state=control.get("Database cluster state"),
-            timeline=max(_timeline(control.get(key, "0")) for key in TIMELINES),
+            timeline=max(_number(control.get(key, "0")) for key in TIMELINES),
             checkpoint=control.get("Latest checkpoint location", "0/0"),
             settings=marks.get("settings", ""),
             history=marks.get("history", "").replace(";", "\n"),
@@ -216,9 +276,24 @@ class Disk:
         return self.state in {"shut down", "shut down in recovery"}
 
 
-def _timeline(text: str) -> int:
+def record_end(lsn: str, size: int) -> str:
+    """Return where the WAL record ends that begins there, and the next one may begin.
+
+    Each page of 8 kB that it goes on to begins with 24 bytes of its own.
+    """
+    begin = lsn_to_int(lsn)
+    end = begin + size + 24 * ((begin % 8192 + size - 1) // 8192)
+    end = (end + 7) & ~7
+    return f"{end >> 32:X}/{end & 0xFFFFFFFF:X}"
+
+
+def _marks(text: str) -> dict[str, str]:
+    return dict(re.findall(r"^([a-z_.]+)=(.*)$", text, re.MULTILINE))
+
+
+def _number(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,10}", text):
-        raise Error(f"pg_controldata tells no timeline, but {quoted(text)}.")
+        raise Error(f"pg_controldata or postgres tell no number, but {quoted(text)}.")
     return int(text)
 
 

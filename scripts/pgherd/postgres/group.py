@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 
 from pgherd import config
@@ -16,7 +16,7 @@ from pgherd.host.local import LocalHost
 from pgherd.host.open import open_host
 from pgherd.host.together import side_by_side
 from pgherd.passwords import Passwords
-from pgherd.postgres.facts import Facts
+from pgherd.postgres.facts import Facts, NoAnswer
 from pgherd.postgres.headless import no_primary
 from pgherd.postgres.instance import Instance
 from pgherd.postgres.observation import Observation, Seen
@@ -145,6 +145,7 @@ class Group:
         engines |= {site.name: those for site, (_, those) in zip(sites, found, strict=True)}
         for name, instance in self.instances.items():
             seen.setdefault(name, Seen(None, None, self.away.get(instance.node.host, "")))
+        self.work_where(node.facts for node in seen.values())
         return Observation({name: seen[name] for name in self.instances}, engines)
 
     def _look(self, site: Site, tolerant: bool) -> tuple[dict[str, Seen], dict[str, Container]]:
@@ -174,14 +175,24 @@ class Group:
                 nodes = ", ".join(self.sites[host].instances)
                 self.trace.note(f"{sentence}\n{nodes}: left out, since {host} cannot be reached")
 
-    def _seen(self, container: Container | None, answer: Facts | str | None, host: str) -> Seen:
+    def work_where(self, found: Iterable[Facts | None]) -> None:
+        """Work in the database where servers have answered: all nodes have the same ones."""
+        databases = [facts.database for facts in found if facts]
+        for instance in self.instances.values():
+            instance.database = instance.database or next(iter(databases), "")
+
+    def _seen(
+        self, container: Container | None, answer: Facts | NoAnswer | None, host: str
+    ) -> Seen:
         """Put together what was found of a node; only the group's own server has a say in it."""
         runs = container is not None and container.running and not container.planned
         if container is None or not runs or not self.owns(container, host):
             return Seen(container, None)
         if isinstance(answer, Facts):
             return Seen(container, answer)
-        return Seen(container, None, answer or f"{container.name} gave no answer.")
+        if answer is None or not answer.sentence:
+            return Seen(container, None, f"{container.name} gave no answer.")
+        return Seen(container, None, answer.sentence, answer.files)
 
     def owns(self, container: Container, host: str) -> bool:
         """Tell whether a container of that host is this group's, and not another checkout's."""

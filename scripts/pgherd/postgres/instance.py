@@ -57,6 +57,8 @@ class Instance:
         self.engine = engine
         self._find_places = places
         self.encryption = Encryption()  # as the topology asks
+        self.further_deadlines: dict[str, str] = {}  # of sessions, that not every major knows
+        self.database = ""  # where sessions of ours are, once that is known or asked for
 
     @cached_property
     def places(self) -> Places:
@@ -161,7 +163,13 @@ class Instance:
 
     def inside(self, *words: str) -> BaseCommand:
         """Return the command that runs words in the server's container, as its user."""
-        return docker["exec", "--interactive", "--user", "postgres", self.name, list(words)]
+        where = self._where()
+        return docker["exec", "--interactive", "--user", "postgres", *where, self.name, list(words)]
+
+    def _where(self) -> list[str]:
+        """Return the option of docker that tells a script the database; unsaid, it finds one."""
+        known = self.database not in {"", "postgres"}
+        return ["--env", f"PGHERD_DATABASE={self.database}"] if known else []
 
     def offline(
         self,
@@ -183,7 +191,7 @@ class Instance:
         """
         chosen = self.mounts(readonly) if mounts is None else mounts
         words = ["--network", self.places.network if network else "none"]
-        words += ["--env", f"PGDATA={PGDATA}", *label_options(self.labels())]
+        words += ["--env", f"PGDATA={PGDATA}", *self._where(), *label_options(self.labels())]
         words += [word for mount in chosen for word in ("--mount", mount.option())]
         if any(mount.target == PGDATA and not mount.readonly for mount in chosen):
             script = Script((scripts.fragment("hold"),)) + script
@@ -223,13 +231,7 @@ class Instance:
 
     def psql(self, text: str, timeout: float = 60.0, *, reads: bool = False) -> str:
         """Run SQL from stdin, as superuser on the socket; stop at the first error."""
-        command = docker[
-            "exec", "--interactive", "--user", "postgres",
-            "--env", "PGOPTIONS=-c synchronous_commit=local", self.name,
-            "psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d", "postgres",
-        ]  # fmt: skip
-        result = self.engine.run(command, stdin=Script((text,)), timeout=timeout, reads=reads)
-        return self._checked(result)
+        return self.execute(scripts.compose(scripts.statements(text)), timeout, reads=reads)
 
     def disk(self, image: Image, *, data: bool = True) -> Disk:
         """Look at the data directory of a server that is down, and at our marks beside it.

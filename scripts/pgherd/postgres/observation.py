@@ -17,6 +17,7 @@ class Seen:
     container: Container | None
     facts: Facts | None
     silence: str = ""  # why a running server did not answer
+    files: Facts | None = None  # what its files say then, if that is enough to go by
 
     @property
     def planned(self) -> bool:

@@ -11,6 +11,7 @@ from functools import cache
 from importlib import resources
 
 from pgherd.docker import LIST
+from pgherd.postgres import conf
 from pgherd.shell import Script, Secret, assignments, heredoc
 
 FUNCTIONS = (
@@ -26,6 +27,7 @@ FUNCTIONS = (
     "passline",
     "in_passfile",
     "logs_in",
+    "other_database",
 )  # each before those that call it
 CHANGED = "changed "  # what a fragment says of something that was not so before
 
@@ -62,8 +64,27 @@ def compose(*pieces: str | Script, **values: str | int) -> Script:
         named = isinstance(piece, str) and "\n" not in piece
         body += fragment(piece) if named and isinstance(piece, str) else piece
     called = "".join(part for part in body.parts if isinstance(part, str))
-    head = fragment("head") + _functions(called) + assignments(**values)
+    head = fragment("head").replace("$session\n", session(), 1)
+    head += _functions(called) + assignments(**values)
     return _joined(Script(("{\n" + head,)) + body + "exit 0\n}\n")
+
+
+def session() -> str:
+    """Return the lines that set what a session of ours begins with, as PGOPTIONS has it.
+
+    $session_options is for any role, $superuser_options what a superuser's has besides. Both know
+    the major version by $major, which is empty where nobody knows.
+    """
+    options = conf.session_options(conf.SESSION)
+    superuser = conf.session_options(conf.SUPERUSER_SESSION)
+    return (
+        assignments(session_options=options, superuser_options=superuser)
+        + "case $major in\n"
+        + "  1[7-9] | [2-9][0-9])\n"
+        + '    session_options="$session_options -c transaction_timeout=0"\n'
+        + '    superuser_options="$superuser_options -c event_triggers=off" ;;\n'
+        + "esac\n"
+    )
 
 
 def _functions(text: str) -> str:
@@ -107,13 +128,24 @@ def auto_conf(names: tuple[str, ...], text: str) -> str:
 
 
 def query(name: str) -> str:
-    """Return a fragment that prints the answer to the query `sql/<name>.sql`."""
-    return f"as_postgres psql -XAtq -v ON_ERROR_STOP=1 <<'END-OF-SQL'\n{sql(name)}END-OF-SQL\n"
+    """Return a fragment that prints the answer to the query `sql/<name>.sql`.
+
+    It sees the settings as they are that are ours only where we write.
+    """
+    return f'PGOPTIONS="$session_options $superuser_options"\n{statements(sql(name))}'
 
 
-def look(group: str, home: str) -> Script:
+def statements(text: str) -> str:
+    """Return a fragment that runs SQL, with psql's own commands in it, to the first error."""
+    return f"as_postgres psql -XAtqw -v ON_ERROR_STOP=1 {heredoc(text, 'END-OF-SQL')}\n"
+
+
+def look(group: str, home: str, database: str = "") -> Script:
     """Return the script that looks at a host: its containers, and what the group's servers say."""
-    text = fragment("look").replace("$facts\n", sql("facts"))
+    answer = fragment("answer").replace("$facts\n", sql("facts"), 1)
+    question = compose(answer, "examine", "running", "beyond", 'exit "$code"\n').text()
+    asked = assignments(PGHERD_DATABASE=database) if database else ""
+    text = fragment("look").replace("$question\n", asked + question, 1)
     return Script((assignments(group=group, home=home) + LIST + text,))
 
 

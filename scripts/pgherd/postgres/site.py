@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 
 from pgherd.docker import Container, Engine, Image
@@ -12,7 +12,8 @@ from pgherd.errors import DeadlinePassed, Error
 from pgherd.host import Host
 from pgherd.host.together import side_by_side
 from pgherd.postgres import scripts
-from pgherd.postgres.facts import Facts
+from pgherd.postgres.facts import Facts, NoAnswer
+from pgherd.postgres.failed import no_login
 from pgherd.postgres.instance import Instance
 from pgherd.postgres.places import Places
 from pgherd.shell import Tool
@@ -39,6 +40,7 @@ class Site:
         }
         for instance in self.instances.values():
             instance.encryption = topology.encryption
+            instance.database = topology.group.database
         self._places: dict[str, Places] = {}
         self._asking = threading.Lock()
 
@@ -76,13 +78,14 @@ class Site:
             for node in self.nodes
         }
 
-    def look(self) -> tuple[dict[str, Container], dict[str, Facts | str]]:
+    def look(self) -> tuple[dict[str, Container], dict[str, Facts | NoAnswer]]:
         """Return every container of the engine, and what the group's running servers say.
 
-        It is one round trip, however many there are. Where a server does not answer, there is a
-        sentence in place of its facts.
+        It is one round trip, however many there are. Where a server does not answer, there is why
+        in place of its facts.
         """
-        script = scripts.look(self.topology.group.name, self.host.home)
+        group = self.topology.group
+        script = scripts.look(group.name, self.host.home, group.database)
         try:
             result = self.engine.run(
                 Tool("sh")["-s"], stdin=script, timeout=LOOK_SECONDS, reads=True
@@ -95,7 +98,7 @@ class Site:
         records, _, answered = result.out.partition("== ANSWERS\n")
         if not result.ok and not records.strip():
             raise Error(f"A docker command failed: {result.complaint()}")
-        return self.engine.counted(records), read_answers(answered)
+        return self.engine.counted(records), read_answers(answered, group.database)
 
     def find_image(self, names: list[str], used: Iterable[Container] = ()) -> Image | None:
         """Return the image that these containers have, else the first of `names` that is here."""
@@ -112,27 +115,35 @@ def _elsewhere(topology: Topology, here: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(address for address in others if address))
 
 
-def _asked(instance: Instance, container: Container) -> Facts | str:
+def _asked(instance: Instance, container: Container) -> Facts | NoAnswer:
     if container.silent:
-        return f"`docker inspect {container.name}` does not answer."
+        return NoAnswer(f"`docker inspect {container.name}` does not answer.")
     try:
         return instance.facts()
     except Error as fault:
-        return fault.sentence
+        return NoAnswer(fault.sentence)
 
 
-def read_answers(text: str) -> dict[str, Facts | str]:
-    """Read what `sh/look.sh` prints of each server: name and exit status, then psql's words."""
+def read_answers(text: str, database: str = "") -> dict[str, Facts | NoAnswer]:
+    """Read what `sh/look.sh` prints of each server: name and exit status, then its words."""
     parts = _ANSWER.split(text)
     records = list(zip(parts[1::3], parts[2::3], parts[3::3], strict=True))
     also = {name: said.strip() for name, code, said in records if code == "stderr"}
-    found: dict[str, Facts | str] = {}
+    found: dict[str, Facts | NoAnswer] = {}
     for name, code, said in records:
         if code == "stderr":
             continue
         try:  # a warning beside an answer is no fault
-            failed = f"On {name}: {also.get(name) or said.strip()}"
-            found[name] = Facts.parse(said) if code == "0" else failed
+            found[name] = Facts.parse(said) if code == "0" else _silent(name, also, said, database)
         except Error as fault:
-            found[name] = fault.sentence
+            found[name] = NoAnswer(fault.sentence)
     return found
+
+
+def _silent(name: str, also: Mapping[str, str], said: str, database: str) -> NoAnswer:
+    words = also.get(name) or said.strip()
+    sentence = no_login(name, words, said, database) or f"On {name}: {words}"
+    try:
+        return NoAnswer(sentence, Facts.of_files(said))
+    except Error:  # so little is known then
+        return NoAnswer(sentence)

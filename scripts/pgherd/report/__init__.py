@@ -124,7 +124,8 @@ def summary(
     """
     nodes = list(topology.nodes.values())
     standby = topology.standbys[0].name if topology.standbys else nodes[0].name
-    *single, both = uris.lines(topology, uris.Wanted(trusted=trusted))
+    database = topology.group.database or "postgres"
+    *single, both = uris.lines(topology, uris.Wanted(database=database, trusted=trusted))
     rows = [
         (node.name, "primary" if node.upstream is None else f"standby of {node.upstream}", uri)
         for node, uri in zip(nodes, single, strict=True)

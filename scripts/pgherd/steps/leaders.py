@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 
 from pgherd.docker import Image
@@ -26,6 +27,33 @@ def foremost(facts: Mapping[str, Facts], asked: str) -> str | None:
         return its.system_identifier in systems, its.timeline, len(its.senders), name == asked
 
     return max((n for n, its in facts.items() if not its.in_recovery), key=rank, default=None)
+
+
+def writes_refused(name: str, place: str) -> tuple[str, str]:
+    """Say that a primary takes no writes from applications, by what is said there; and the cure.
+
+    `place` is as in `Facts.read_only`.
+    """
+    setting = "default_transaction_read_only"
+    text = f"{name} takes no writes from applications: {setting} is on, by "
+    file, _, line = place.rpartition(":")
+    if file.endswith("/postgresql.auto.conf"):
+        sql = f"ALTER SYSTEM RESET {setting}"
+        reload = f'`invoke psql --node {name} --command "SELECT pg_reload_conf()"`'
+        cure = f'`invoke psql --node {name} --command "{sql}"`, then {reload}'
+        return f"{text}ALTER SYSTEM", cure
+    if file.startswith("/"):
+        where = "in the topology's settings or conf/postgresql.conf, then `invoke setup-master`"
+        ours = file.endswith("/pgherd.conf")
+        return (
+            f"{text}{file}, line {line}",
+            f"change it {where if ours else f'there, then `docker kill --signal HUP {name}`'}",
+        )
+    change = f"BEGIN READ WRITE; ALTER {place} RESET {setting}; COMMIT"
+    return (
+        f"{text}ALTER {place}",
+        f"`invoke psql --node {name} --command {shlex.quote(change)}`",
+    )
 
 
 def alive(node: Seen) -> bool:

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pgherd.docker import docker
 from pgherd.errors import Refused, quoted
 from pgherd.host.together import WORKERS, side_by_side
+from pgherd.postgres import conf
+from pgherd.postgres.facts import Facts
 from pgherd.postgres.group import Group
 from pgherd.postgres.instance import Instance
 from pgherd.shell import Script, Tool, assignments
@@ -79,7 +81,9 @@ def psql(group: Group, name: str, command: str, *, terminal: bool) -> int:
     """
     if name:
         instance = group.instance(name)
-        container = instance.container()
+        containers, answers = group.site(instance).look()
+        container, answer = containers.get(name), answers.get(name)
+        group.work_where([answer if isinstance(answer, Facts) else None])
     else:
         seen = group.observe(tolerant=True)
         instance = group.primary(seen)
@@ -88,7 +92,10 @@ def psql(group: Group, name: str, command: str, *, terminal: bool) -> int:
         raise Refused(f"{instance.name} does not run: `invoke start`.")
     chosen = ["-P", "pager=off", "--command", command] if command else []
     tty = ["--tty"] if terminal else []
+    database = instance.database or "postgres"
+    if not database.isidentifier():  # psql takes a name with = for more than a name
+        database = conf.conninfo(dbname=database)
     words = ["exec", "--interactive", *tty, "--user", "postgres", instance.name]
     return instance.host.interactive(
-        docker[(*words, "psql", "-X", "-U", "postgres", "-d", "postgres", *chosen)]
+        docker[(*words, "psql", "-X", "-U", "postgres", "-d", database, *chosen)]
     )

@@ -15,6 +15,7 @@ from pgherd.postgres.headless import no_primary, paused
 from pgherd.steps import guards
 from pgherd.steps.change.fence import NEVER, is_fenced
 from pgherd.steps.diff.containers import made_first, restarted
+from pgherd.steps.leaders import writes_refused
 from pgherd.steps.standing import (
     ABSENT,
     DOWN,
@@ -123,6 +124,9 @@ def of_primaries(picture: Picture) -> Iterator[Warning_]:
     for name in others:
         if _older(picture.facts[name], led):
             yield Warning_("old-primary", name, _old_primary(picture, name))
+    if led.read_only:
+        told, cure = writes_refused(leader, led.read_only)
+        yield Warning_("read-only", leader, f"{told}. {cure}")
     for name in picture.seen.primaries:
         if picture.facts[name].marked:
             yield Warning_(

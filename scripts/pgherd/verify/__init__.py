@@ -16,6 +16,7 @@ from pgherd.docker import docker
 from pgherd.errors import DeadlinePassed, Error, Refused
 from pgherd.host.together import side_by_side
 from pgherd.postgres import scripts
+from pgherd.postgres.conf import SESSION, SUPERUSER_SESSION, session_options
 from pgherd.postgres.group import Group
 from pgherd.postgres.instance import Instance
 from pgherd.shell import assignments, command_line
@@ -119,8 +120,10 @@ def _delayed(group: Group, name: str) -> str:
 
 def _way(name: str, instance: Instance) -> str:
     """Return a shell function that hands its stdin to psql in a node's container."""
-    words = ["docker", "exec", "-i", "--user", "postgres", instance.name, "psql", "-XAtq"]
-    words += ["-v", "ON_ERROR_STOP=1", "-v", "VERBOSITY=sqlstate"]
+    options = session_options({**SESSION, **SUPERUSER_SESSION})
+    words = ["docker", "exec", "-i", "--user", "postgres", "--env", f"PGOPTIONS={options}"]
+    words += ["--env", f"PGDATABASE={instance.database or 'postgres'}"]
+    words += [instance.name, "psql", "-XAtqw", "-v", "ON_ERROR_STOP=1", "-v", "VERBOSITY=sqlstate"]
     return f"{name}() {{ {command_line(words, instance.host.over)}; }}\n"
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import psycopg
 
@@ -19,6 +20,7 @@ from pgherd.postgres.facts import Facts
 from pgherd.postgres.group import Group
 from pgherd.postgres.instance import Instance
 
+NAME = "pgherd verify"
 STARTING_SECONDS = 5.0
 UNTRUSTED = "certificate verify failed"  # of libpq, by OpenSSL's words
 SHOW_CERTIFICATES = "`invoke tls` shows what it has, `invoke diff` what mends it"
@@ -34,12 +36,14 @@ class Client:
         connection: None where it does not answer.
         fault: why not.
         away: not even its host can be reached.
+        further: makes another connection, that begins as any application's does.
     """
 
     instance: Instance
     connection: Connection | None
     fault: str = ""
     away: bool = False
+    further: Callable[[], Connection] | None = None
 
     def ask(self, query: str, *values: object) -> object:
         """Return the first column of the first row; None if there is no row."""
@@ -56,6 +60,16 @@ class Client:
         if self.connection is None:
             raise Unreachable(self.fault)
         return self.connection
+
+    def connect_application(self) -> Connection:
+        """Make another connection, which begins with the settings that any application gets.
+
+        Raises:
+            psycopg.OperationalError: it gets none.
+        """
+        if self.further is None:
+            raise Unreachable(self.fault)
+        return self.further()
 
     def facts(self) -> Facts:
         """Return what the server says of itself."""
@@ -84,13 +98,21 @@ def connected(group: Group) -> Iterator[dict[str, Client]]:
         live = [client.connection for client in made if client.connection]
         for connection in live:
             stack.callback(connection.close)
+
+        def further(instance: Instance) -> Connection:
+            connection = connect(group, instance, NAME, as_application=True)
+            live.append(connection)
+            stack.callback(connection.close)
+            return connection
+
+        clients = {c.instance.name: replace(c, further=partial(further, c.instance)) for c in made}
         late = threading.Event()
         watch = threading.Timer(WATCH_SECONDS, _cut, [live, late])
         watch.daemon = True
         watch.start()
         stack.callback(watch.cancel)
         try:
-            yield {client.instance.name: client for client in made}
+            yield clients
         except psycopg.Error as fault:
             if late.is_set():
                 raise DeadlinePassed(
@@ -111,7 +133,7 @@ def _attempt(group: Group, instance: Instance) -> Client:
     end = time.monotonic() + STARTING_SECONDS
     while True:
         try:
-            return Client(instance, connect(group, instance, "pgherd verify"))
+            return Client(instance, connect(group, instance, NAME))
         except psycopg.OperationalError as fault:
             # Servers say "the database system is starting up", "… not yet accepting connections".
             if "the database system is" not in str(fault) or time.monotonic() > end:

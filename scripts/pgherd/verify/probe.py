@@ -11,6 +11,7 @@ import psycopg
 from psycopg import sql
 
 from pgherd.postgres.facts import Facts
+from pgherd.steps.leaders import writes_refused
 from pgherd.verify.arrival import arrives, delay
 from pgherd.verify.checks import CheckResult, View, not_tried
 from pgherd.verify.client import Client
@@ -18,12 +19,17 @@ from pgherd.verify.examine import reseed_cure
 
 ROWS = 3
 READ_ONLY = "25006"  # read_only_sql_transaction
-# A probe of a run that was killed: its name has the backend that made it, and that is gone.
+# A probe of a run that was killed: its name has the backend that made it, and that is gone. Earlier
+# versions made a table by that name, in whatever schema was first.
 LEFT_BEHIND = """
-SELECT relname FROM pg_class
-WHERE relkind = 'r' AND relname ~ '^pgherd_probe_[0-9]+_[0-9]+$' AND NOT EXISTS (
+SELECT statement FROM (
+  SELECT nspname, format('DROP SCHEMA %I CASCADE', nspname) FROM pg_namespace
+  UNION ALL
+  SELECT relname, format('DROP TABLE %s', pg_class.oid::regclass) FROM pg_class WHERE relkind = 'r'
+) AS probe (name, statement)
+WHERE name ~ '^pgherd_probe_[0-9]+_[0-9]+$' AND NOT EXISTS (
   SELECT FROM pg_stat_activity
-  WHERE relname = format('pgherd_probe_%s_%s', pid, extract(epoch FROM backend_start)::bigint))
+  WHERE name = format('pgherd_probe_%s_%s', pid, extract(epoch FROM backend_start)::bigint))
 """
 OWN_NAME = """
 SELECT format('pgherd_probe_%s_%s', pid, extract(epoch FROM backend_start)::bigint)
@@ -39,12 +45,14 @@ def probe(clients: dict[str, Client], view: View, timeout: float) -> list[CheckR
     checks: list[CheckResult] = []
     dropped = ""
     try:
+        _make(primary, name)
         written = _write(primary, name, timeout)
         for standby in standbys:
             facts = view.facts[standby.instance.name]
             checks += _on_standby(standby, facts, name, written, timeout)
     except psycopg.Error as fault:
-        checks = [_failed("row-seen", standby, fault) for standby in standbys]
+        leader = view.facts[view.primary or ""]
+        checks = [_not_written(primary, leader, standby, fault) for standby in standbys]
         checks += [
             not_tried("write-refused", standby.instance.name, "row-seen failed")
             for standby in standbys
@@ -67,27 +75,49 @@ def _on_standby(
     return [seen, _write_refused(standby, name, with_table=not facts.apply_delay)]
 
 
-def _failed(check: str, standby: Client, fault: psycopg.Error) -> CheckResult:
-    evidence = f"a query failed (SQLSTATE {fault.sqlstate}): {fault}"
-    return CheckResult(check, standby.instance.name, ok=False, evidence=evidence)
+def _not_written(
+    primary: Client, facts: Facts, standby: Client, fault: psycopg.Error
+) -> CheckResult:
+    evidence, cure = f"a query failed (SQLSTATE {fault.sqlstate}): {fault}", ""
+    if fault.sqlstate == READ_ONLY and facts.read_only:
+        evidence, cure = writes_refused(primary.instance.name, facts.read_only)
+    return CheckResult("row-seen", standby.instance.name, False, evidence, cure)
+
+
+def _make(primary: Client, name: str) -> None:
+    """Make a schema of its own with a table in it; it waits for no standby.
+
+    Whoever an application's session becomes may write there (ALTER ROLE … SET role).
+    """
+    schema, connection = sql.Identifier(name), primary.live
+    connection.execute("SET synchronous_commit = local")
+    for (statement,) in connection.execute(LEFT_BEHIND).fetchall():
+        connection.execute(str(statement).encode())
+    connection.execute(
+        sql.SQL(
+            "CREATE SCHEMA {0} CREATE TABLE rows (id int PRIMARY KEY, words text) "
+            "GRANT INSERT ON rows TO PUBLIC"
+        ).format(schema)
+    )
+    connection.execute(sql.SQL("GRANT USAGE ON SCHEMA {} TO PUBLIC").format(schema))
 
 
 def _write(primary: Client, name: str, timeout: float) -> tuple[str, float, str]:
-    """Make the table and commit rows; return the WAL position, the time, and what hung, if any.
+    """Commit rows; return the WAL position, the time, and what hung, if any.
 
-    Housekeeping commits without waiting for a standby. The rows wait as an application's would,
-    under a watch that at its deadline cancels this wait and no other.
+    It is done with an application's settings and waits as an application's commit would, under a
+    watch that at its deadline cancels this wait and no other.
     """
-    table = sql.Identifier(name)
-    connection = primary.live
-    connection.execute("SET synchronous_commit = local")
-    for (left,) in connection.execute(LEFT_BEHIND).fetchall():
-        connection.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(str(left))))
-    connection.execute(sql.SQL("CREATE TABLE {} (id int PRIMARY KEY, words text)").format(table))
-    connection.execute("RESET synchronous_commit")
-    insert = sql.SQL("INSERT INTO {} SELECT n, 'row ' || n FROM generate_series(1, %s) n")
-    hung = _watched(connection, timeout, lambda: connection.execute(insert.format(table), [ROWS]))
+    connection = primary.connect_application()
+    insert = sql.SQL("INSERT INTO {} VALUES {}").format(
+        _rows(name), sql.SQL(", ").join(sql.SQL(f"({n}, 'row {n}')") for n in range(1, ROWS + 1))
+    )
+    hung = _watched(connection, timeout, lambda: connection.execute(insert))
     return str(primary.ask("SELECT pg_current_wal_insert_lsn()")), time.monotonic(), hung
+
+
+def _rows(name: str) -> sql.Identifier:
+    return sql.Identifier(name, "rows")
 
 
 def _watched(
@@ -135,9 +165,9 @@ def _row_seen(
         )
         return CheckResult("row-seen", node, True, evidence)
     try:
-        query = sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(name))
+        query = sql.SQL("SELECT count(*) FROM {}").format(_rows(name))
         row = standby.live.execute(query).fetchone()
-    except psycopg.errors.UndefinedTable:
+    except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
         row = None
     if row == (ROWS,):
         evidence = f"{ROWS} rows written at {position}, read here {later:.0f} ms after the commit"
@@ -150,7 +180,7 @@ def _row_seen(
 
 def _write_refused(standby: Client, name: str, *, with_table: bool) -> CheckResult:
     """Try to write; where the probe's table has not come yet, only what needs none."""
-    table, other = sql.Identifier(name), sql.Identifier(f"{name}_no")
+    table, other = _rows(name), sql.Identifier(name, "no")
     create = sql.SQL("CREATE TABLE {} (id int)").format(other)
     if with_table:
         tries = {
@@ -160,7 +190,7 @@ def _write_refused(standby: Client, name: str, *, with_table: bool) -> CheckResu
             "DROP TABLE": sql.SQL("DROP TABLE {}").format(table),
         }
     else:
-        schema = sql.SQL("CREATE SCHEMA {}").format(other)
+        schema = sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(f"{name}_no"))
         tries = {"CREATE TABLE": create, "CREATE SCHEMA": schema}
     answers = {verb: _answer(standby, statement) for verb, statement in tries.items()}
     ok = set(answers.values()) == {READ_ONLY}
@@ -182,9 +212,9 @@ def _answer(standby: Client, statement: sql.Composed) -> str:
 
 
 def _drop(primary: Client, name: str) -> str:
-    """Drop the table without waiting for a standby; return the position of that in the WAL."""
+    """Drop the probe without waiting for a standby; return the position of that in the WAL."""
     primary.live.execute("SET synchronous_commit = local")
-    primary.live.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier(name)))
+    primary.live.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(name)))
     return str(primary.ask("SELECT pg_current_wal_insert_lsn()"))
 
 
@@ -194,7 +224,7 @@ def _clean(standby: Client, facts: Facts, name: str, dropped: str, timeout: floa
     if facts.apply_delay:
         evidence = f"that the table was dropped, at {dropped}, is {'' if came else 'not '}received"
         return CheckResult("clean", node, came, evidence, "" if came else reseed_cure(node))
-    gone = came and standby.ask("SELECT to_regclass(%s)", name) is None
+    gone = came and standby.ask("SELECT to_regnamespace(%s)", name) is None
     evidence = (
         f"the table is gone here as well, at {dropped}" if gone else "the table is still here"
     )

@@ -1,3 +1,3 @@
 # The options are words of ours: shellcheck disable=SC2086
-gosu postgres pg_basebackup --pgdata="$PGDATA" --dbname="$conninfo" --no-password \
+PGOPTIONS=$session_options gosu postgres pg_basebackup --pgdata="$PGDATA" --dbname="$conninfo" --no-password \
   --wal-method=stream --progress $options </dev/null

@@ -12,9 +12,9 @@ beyond() {
     match($0, /lsn: [0-9A-F]+\/[0-9A-F]+/) {
       last = substr($0, RSTART + 5, RLENGTH - 5)
       match($0, /\/ *[0-9]+, tx/); size = substr($0, RSTART + 1, RLENGTH - 5) + 0
-      begin = number(last)
+      at = number(last)
       # each page of 8 kB that it goes on to begins with 24 bytes of its own
-      if (begin + size + 24 * int((begin % 8192 + size - 1) / 8192) <= limit) next
+      if (at + size + 24 * int((at % 8192 + size - 1) / 8192) <= limit) next
       found = last; length_of = size
       if ($0 ~ /^rmgr: Transaction/ && $0 ~ /desc: COMMIT/) commits++
     }

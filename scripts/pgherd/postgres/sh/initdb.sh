@@ -4,6 +4,8 @@
 begin initdb.pending
 printf '%s\n' "$superuser_password" >/run/superuser.password
 export POSTGRES_PASSWORD_FILE=/run/superuser.password
+unset PGOPTIONS  # of our sessions; the user's scripts have theirs
+[ -z "${PGHERD_DATABASE:-}" ] || export POSTGRES_DB="$PGHERD_DATABASE"
 export POSTGRES_INITDB_ARGS='--data-checksums --auth-host=scram-sha-256 --auth-local=trust'
 if command -v docker-ensure-initdb.sh >/dev/null; then
   docker-ensure-initdb.sh postgres

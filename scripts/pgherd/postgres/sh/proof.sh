@@ -4,8 +4,8 @@
 echo 'SELECT application_name, state, sync_state FROM pg_stat_replication;' | on_primary
 [ "$(echo 'SELECT pg_is_in_recovery();' | on_standby)" = t ]
 on_primary <<'SQL'
-CREATE TABLE pgherd_probe (id int PRIMARY KEY);
-INSERT INTO pgherd_probe SELECT generate_series(1, 3);
+CREATE SCHEMA pgherd_probe CREATE TABLE rows (id int PRIMARY KEY);
+INSERT INTO pgherd_probe.rows VALUES (1), (2), (3);
 SQL
 lsn=$(echo 'SELECT pg_current_wal_insert_lsn();' | on_primary)
 tries=0
@@ -16,11 +16,11 @@ until [ "$(echo "SELECT $came >= '$lsn';" | on_standby)" = t ]; do
   [ $tries -lt 150 ] || { echo "$standby does not get to $lsn" >&2; exit 4; }
   sleep 0.1
 done
-[ -n "$delayed" ] || [ "$(echo 'SELECT count(*) FROM pgherd_probe;' | on_standby)" = 3 ]
-for statement in 'CREATE TABLE pgherd_no (id int)' 'INSERT INTO pgherd_probe VALUES (0)' 'DROP TABLE pgherd_probe'; do
+[ -n "$delayed" ] || [ "$(echo 'SELECT count(*) FROM pgherd_probe.rows;' | on_standby)" = 3 ]
+for statement in 'CREATE SCHEMA pgherd_no' 'INSERT INTO pgherd_probe.rows VALUES (0)' 'DROP TABLE pgherd_probe.rows'; do
   case $delayed$statement in yes*pgherd_probe*) continue ;; esac
   refusal=$(echo "$statement;" | on_standby 2>&1) || :
   case $refusal in *25006*) ;; *) echo "$standby did not refuse: $statement" >&2; exit 1 ;; esac
 done
-echo 'DROP TABLE pgherd_probe;' | on_primary
+echo 'DROP SCHEMA pgherd_probe CASCADE;' | on_primary
 echo "verify: a row of $primary was ${delayed:+received, not yet }read on $standby, which refused to write"

@@ -7,7 +7,8 @@ chown postgres /run/rewind.passfile
 # pg_rewind wants a clean stop; one that crashed is recovered first, alone and without a network.
 case $(LC_ALL=C pg_controldata "$PGDATA" | sed -n 's/^Database cluster state: *//p') in
   'shut down' | 'shut down in recovery') ;;
-  *) gosu postgres postgres --single -F -D "$PGDATA" -c archive_mode=off template1 </dev/null >/dev/null ;;
+  *) gosu postgres postgres --single -F -D "$PGDATA" -c archive_mode=off -c session_preload_libraries= -c local_preload_libraries= \
+    template1 </dev/null >/dev/null ;;
 esac
 gosu postgres pg_rewind --target-pgdata="$PGDATA" --source-server="$source" --dry-run </dev/null
 gosu postgres pg_rewind --target-pgdata="$PGDATA" --source-server="$source" --progress </dev/null

@@ -15,6 +15,6 @@ settled() {  # it gets in by the password; or it may have the one of a change th
 }
 if [ -z "$role" ] || ! settled; then
   printf '\\password replicator\n%s\n%s\n' "$password" "$password" |
-    as_postgres psql -XAtq -v ON_ERROR_STOP=1 2>/dev/null
+    as_postgres psql -XAtqw -v ON_ERROR_STOP=1 2>/dev/null
   [ -z "$role" ] || echo 'changed password of replicator'
 fi

@@ -5,10 +5,14 @@ if [ "$1" = root ]; then
   in_files file /root/.[!.]*
   exit 0
 fi
-export PGUSER=postgres PGDATABASE=postgres PGCONNECT_TIMEOUT=5 PGOPTIONS='-c statement_timeout=10s -c client_min_messages=error'
+{ read -r major <"${PGDATA:-}/PG_VERSION"; } 2>/dev/null || major=${PG_MAJOR:-}
+$session
+export PGUSER=postgres PGDATABASE="${PGHERD_DATABASE:-postgres}" PGCONNECT_TIMEOUT=5
+export PGOPTIONS="$session_options $superuser_options -c statement_timeout=10s -c client_min_messages=error"
 ask() { psql -XAtqw -v ON_ERROR_STOP=1 2>&1; }
 
 if [ -n "$serving" ]; then
+  psql -Xqwc '' >/dev/null 2>&1 </dev/null || other_database || :
   if said=$(ask <<'END-OF-SQL'
 $facts
 END-OF-SQL

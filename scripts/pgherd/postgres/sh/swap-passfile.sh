@@ -5,7 +5,7 @@ keep() {
   passline replicator "$2" >"$1"
   chown postgres "$1"
 }
-lets_in() { as_postgres psql -XAtqw "$1" -c IDENTIFY_SYSTEM >/dev/null 2>&1 </dev/null; }
+lets_in() { as_postgres env PGOPTIONS="$session_options" psql -XAtqw "$1" -c IDENTIFY_SYSTEM >/dev/null 2>&1 </dev/null; }
 keep /run/former.passfile "$former"
 keep /run/new.passfile "$password"
 [ -z "$former" ] || lets_in "$by_former" || lets_in "$by_new" ||

@@ -38,6 +38,24 @@ SELECT json_build_object(
   'written', ( -- in that file
     SELECT coalesce(json_object_agg(name, setting ORDER BY seqno), '{}')
     FROM pg_file_settings WHERE sourcefile LIKE '%/pgherd.conf' AND name IS NOT NULL),
+  'database', current_database(),
+  -- where it is said that transactions of ours would be read-only, were it not for our options, which hide it from
+  -- pg_settings: of the role's and the database's settings the more special one counts, then the last line of the files
+  'read_only', (
+    SELECT CASE WHEN value::bool THEN place END FROM (
+      SELECT CASE WHEN setrole = 0 THEN 0 ELSE 2 END + CASE WHEN setdatabase = 0 THEN 0 ELSE 1 END, 0,
+        concat_ws(' IN ', CASE WHEN setrole <> 0 THEN 'ROLE ' || quote_ident(session_user)
+                               WHEN setdatabase = 0 THEN 'ROLE ALL' END,
+                          CASE WHEN setdatabase <> 0 THEN 'DATABASE ' || quote_ident(current_database()) END),
+        substr(option, strpos(option, '=') + 1)
+      FROM pg_db_role_setting, unnest(setconfig) AS option
+      WHERE lower(option) LIKE 'default\_transaction\_read\_only=%'
+        AND setrole IN (0, (SELECT oid FROM pg_roles WHERE rolname = session_user))
+        AND setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
+      UNION ALL
+      SELECT -1, seqno, sourcefile || ':' || sourceline, setting FROM pg_file_settings
+      WHERE lower(name) = 'default_transaction_read_only' AND applied) AS said (rank, line, place, value)
+    ORDER BY rank DESC, line DESC LIMIT 1),
   'restart_due', (
     SELECT coalesce(json_agg(name ORDER BY name), '[]') FROM pg_settings WHERE pending_restart),
   'conflicts', (SELECT coalesce(sum(conflicts), 0) FROM pg_stat_database),

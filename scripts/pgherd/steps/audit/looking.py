@@ -111,7 +111,8 @@ def _run(
         private="\n".join(private),
         data="\n".join(data),
     )
-    script = _opened(sought) + values + scripts.fragment("search-host") + "exit 0\n}\n"
+    database = site.topology.group.database if site else ""
+    script = _opened(sought, database) + values + scripts.fragment("search-host") + "exit 0\n}\n"
     run = site.engine.run if site else host.run
     try:
         result = run(Tool("sh")["-s"], stdin=script, timeout=SECONDS, reads=True)
@@ -129,11 +130,13 @@ def _run(
     return look
 
 
-def _opened(sought: list[Sought]) -> Script:
+def _opened(sought: list[Sought], database: str = "") -> Script:
     """Return the beginning of a script: its secrets, what searches, and what a node is to run."""
     node = scripts.fragment("search-node").replace("$facts\n", scripts.sql("audit"), 1)
+    node = node.replace("$session\n", scripts.session(), 1)
     search = scripts.fragment("search")
-    inner = f"{search}{scripts.function('gateways')}{node}"
+    functions = "".join(scripts.function(name) for name in ("gateways", "other_database"))
+    inner = f"{assignments(PGHERD_DATABASE=database)}{search}{functions}{node}"
     outer = f"node_script() {{ cat <<'END-OF-NODE'\n{inner}END-OF-NODE\n}}\n"
     return Script(("{\n",)) + assigned(sought) + search + outer
 

@@ -46,7 +46,7 @@ def rewind(
         primary,
         "pgherd-rewind",
         user="postgres",
-        dbname="postgres",
+        dbname=primary.database or "postgres",
         passfile=PASSFILE,
     )
     script = scripts.compose(*pieces, source=source, **hba_values(instance))

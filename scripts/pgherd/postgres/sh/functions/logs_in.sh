@@ -5,6 +5,6 @@ logs_in() {
     known=$(mktemp)
     trap 'rm "$known"' EXIT
     passline "$1" "$2" >"$known"
-    PGPASSFILE=$known psql -XAtqw -h "$(hostname)" -U "$1" -c '' 2>&1 </dev/null
+    PGPASSFILE=$known PGOPTIONS=$session_options psql -XAtqw -h "$(hostname)" -U "$1" -c '' 2>&1 </dev/null
   )
 }
