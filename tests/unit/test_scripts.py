@@ -84,7 +84,6 @@ def test_functions_come_along_where_they_are_called(name: str) -> None:
         "passfile": ["lay", "passline", "in_passfile"],
         "passfile-current": ["passline", "in_passfile"],
         "released": ["until_true"],
-        "promote": ["until_true"],
         "promote-at-end": ["until_true", "wal_records"],
         "reload": ["until_true", "lay"],
         "replayed": ["until_true"],

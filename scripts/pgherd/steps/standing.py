@@ -154,12 +154,13 @@ class Picture:
 
     def _other(self, name: str, node: Seen) -> NodeStatus:
         facts, container = node.facts, node.container
+        told = facts or node.files
         slot = None if facts else self.slot(name)
         return NodeStatus(
             name=name,
             host=self._host(name),
             role=self.role(name),
-            timeline=facts.timeline if facts else None,
+            timeline=told.timeline if told else None,
             state=container.status if container and not facts else None,
             slot=str(slot["name"]) if slot else None,
             retained_bytes=retained(slot) if slot else None,

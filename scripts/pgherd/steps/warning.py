@@ -138,8 +138,9 @@ def of_primaries(picture: Picture) -> Iterator[Warning_]:
 
 
 def _no_primary(picture: Picture) -> Iterator[Warning_]:
-    if any(node.planned for node in picture.seen.nodes.values()):
-        return
+    nodes = picture.seen.nodes.values()
+    if any(node.planned or (node.files and not node.files.in_recovery) for node in nodes):
+        return  # a primary that lets nobody in is told as that
     if silent := [name for name in picture.seen.nodes if picture.role(name) == SILENT]:
         lost = ". If it is lost: `invoke failover`" if picture.facts else ""
         text = f"no node that answers is primary; {' or '.join(silent)} may be, and does not{lost}"

@@ -17,7 +17,7 @@ import time
 from dataclasses import dataclass
 
 from pgherd.docker import Image
-from pgherd.errors import Refused
+from pgherd.errors import Error, Refused
 from pgherd.host.together import side_by_side
 from pgherd.postgres.facts import Disk, Facts
 from pgherd.postgres.group import Group
@@ -69,6 +69,7 @@ def failover(
             return None
         former = lost_primary(group, seen, image)
         with kept_off(group, former, name, seen, image, unfenced) as kept:
+            _tell_by_files(kept.successor, kept.seen)
             loss = weigh(group, former, kept.successor, kept.seen, kept.fenced)
             loss.refuse_above(max_loss, former, kept.successor)
             group.trace.note(f"{former.name if former else group.name}: {loss.sentence}")
@@ -79,8 +80,33 @@ def failover(
         interrupted.promote(successor)
         took = time.monotonic() - begun
         group.trace.note(f"{successor.name}: is primary now")
-        _others_follow(group, successor, kept.seen)
+        _set_up(group, successor, kept.seen)
         return FailedOver(successor.name, former.name if former else None, loss, took)
+
+
+def _tell_by_files(successor: Instance, seen: Observation) -> None:
+    node = seen.nodes[successor.name]
+    if node.files and not node.facts:
+        note = f"{successor.name}: nobody can log in, so its files are gone by. {node.silence}"
+        successor.host.trace.note(note)
+
+
+def _set_up(group: Group, successor: Instance, seen: Observation) -> None:
+    """Do what follows the promotion; leave it where nobody can log in, before as after it.
+
+    Who is primary is settled by then, and applications may get in where we do not.
+    """
+    try:
+        _others_follow(group, successor, seen)
+    except Error as fault:
+        node = seen.nodes[successor.name]
+        if node.facts or not node.files:
+            raise
+        why = fault.sentence.splitlines()[0]
+        group.trace.note(
+            f"{successor.name}: nobody can log in to make it ready for standbys: `invoke failover` "
+            f"does that once somebody can. {why}"
+        )
 
 
 def _already(group: Group, name: str, seen: Observation, image: Image) -> None:
@@ -148,7 +174,7 @@ def _others_follow(group: Group, primary: Instance, seen: Observation) -> None:
     wanted = group.topology.sync_for(primary.node)
     plan = succession.upstreams(group, primary, seen)
     succession.prepare(group, primary, wanted, plan, promoted=True)
-    answering = standbys_that_answer(seen)
+    answering = [n for n, facts in standbys_that_answer(seen).items() if not facts.by_files]
     running = {i: plan[i] for i in succession.downwards(plan) if i.name in answering}
     theirs = None if group.trace.dry else primary.facts()
     for instance, upstream in list(running.items()):

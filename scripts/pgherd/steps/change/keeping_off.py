@@ -122,10 +122,21 @@ def _take_turn(group: Group, successor: Instance, seen: Observation) -> None:
     """Take the turn there; with `strict` its commits wait for standbys from the first one on."""
     wanted = group.topology.sync_for(successor.node)
     names = wanted.render() if wanted and group.topology.group.strict else ""
-    facts = seen.nodes[successor.name].facts
+    facts = standbys_that_answer(seen).get(successor.name)
     first = [] if facts and facts.sync_names == names else ["first-names", "reload"]
+    if first and facts and facts.by_files:
+        first = [_set_without_login(names)]
     script = scripts.compose("take-turn", *first, names=conf.sql_literal(names), turn=turn.OURS)
     successor.execute(script, turn.WAIT_SECONDS)
+
+
+def _set_without_login(names: str) -> str:
+    """Return the fragment that does by the file, and a signal, what ALTER SYSTEM would do."""
+    setting = "synchronous_standby_names"
+    line = f"{setting} = {conf.quote_value(names)}\n"
+    return (
+        scripts.auto_conf((setting,), line) + 'kill -HUP "$(head -n 1 "$PGDATA/postmaster.pid")"\n'
+    )
 
 
 # --- what it risks ---
@@ -134,9 +145,9 @@ def _take_turn(group: Group, successor: Instance, seen: Observation) -> None:
 def _refuse_serving(group: Group, former: Instance, seen: Observation) -> None:
     """Refuse to fence a primary that gives us no answer, and seems to serve others all the same.
 
-    Its server has answered, though with a fault (too many clients, say), or a standby still
-    receives from it, and not from another standby. One that is paused, or whose standbys have lost
-    it, is lost.
+    Its server has answered, though with a fault, or takes connections, though none of ours (too
+    many clients, say), or a standby still receives from it, and not from another standby. One that
+    is paused, or whose standbys have lost it, is lost.
     """
     node = seen.nodes[former.name]
     if node.container is None or node.container.status != "running":
@@ -148,7 +159,8 @@ def _refuse_serving(group: Group, former: Instance, seen: Observation) -> None:
         and facts.receiver["status"] == "streaming"
         and not _cascades(group, group.instance(name), facts, former)
     ]
-    if "FATAL" in node.silence or receives:
+    serves = node.files is not None and not node.files.in_recovery
+    if serves or "FATAL" in node.silence or receives:
         also = f", and {receives[0]} streams from it" if receives else ""
         raise Refused(
             f"{former.name} runs{also}: it may serve others, though not us: {node.silence}\nIf it "

@@ -96,14 +96,16 @@ def read_limit(text: str) -> float | None:
 
 
 def standbys_that_answer(seen: Observation) -> dict[str, Facts]:
-    """Return what each standby says that runs."""
-    return {n: s.facts for n, s in seen.nodes.items() if s.facts and s.facts.in_recovery}
+    """Return what each standby says that runs; its files, where nobody can log in."""
+    told = {n: s.facts or s.files for n, s in seen.nodes.items()}
+    return {n: facts for n, facts in told.items() if facts and facts.in_recovery}
 
 
 def chosen(group: Group, name: str, seen: Observation) -> Instance:
     """Return the standby that is to be primary: the one named, else the one that has most.
 
-    Of two that have the same the one that is not delayed is better, then the topology's first.
+    Of two that have the same the one that is not delayed is better, then the one that lets us log
+    in, then the topology's first.
 
     Raises:
         Refused: it does not run as a standby, or none does; or who has most is not known yet.
@@ -111,6 +113,9 @@ def chosen(group: Group, name: str, seen: Observation) -> Instance:
     """
     running = standbys_that_answer(seen)
     if not running:
+        for other, node in seen.nodes.items():
+            if node.files:
+                raise Refused(f"{other} is primary, as its files say. {node.silence}")
         raise Refused(
             f"No standby of {group.name} answers, so none can be primary: `invoke start` brings "
             "back what can be."
@@ -130,8 +135,8 @@ def chosen(group: Group, name: str, seen: Observation) -> Instance:
     return group.instance(max(running, key=lambda n: _merit(running[n])))
 
 
-def _merit(facts: Facts) -> tuple[int, int, bool]:
-    return facts.timeline, lsn_to_int(facts.end), facts.apply_delay == 0
+def _merit(facts: Facts) -> tuple[int, int, bool, bool]:
+    return facts.timeline, lsn_to_int(facts.end), facts.apply_delay == 0, not facts.by_files
 
 
 def weigh(

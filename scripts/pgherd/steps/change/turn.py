@@ -52,7 +52,7 @@ def settled(group: Group, seen: Observation) -> Observation:
     waiting = [
         group.instance(name)
         for name, node in seen.nodes.items()
-        if node.facts and node.facts.in_recovery and node.facts.turn
+        if (facts := node.facts or node.files) and facts.in_recovery and facts.turn
     ]
     if not waiting or group.trace.dry:
         return seen
