@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -17,8 +16,19 @@ sys.path.insert(0, str(Path(__file__).parent / "scripts"))  # whatever Python in
 import care
 import chores
 from numbered import step
-from pgherd.tasking import NODE, NamesOrAll, agreed, given, known, listed, placed, told
-from printing import came, looked
+from pgherd.tasking import (
+    NODE,
+    NamesOrAll,
+    agreed,
+    answered,
+    given,
+    known,
+    listed,
+    placed,
+    told,
+    until_ctrl_c,
+)
+from printing import came, looked, streamed
 
 # --- where ---
 
@@ -199,6 +209,10 @@ def sync(c: Context, mode: str | None = None, off: bool = False, yes: bool = Fal
 @told
 def verify(c: Context, json_: bool = False, tap: bool = False) -> None:
     """Prove it as a client: a row is seen on the standby, a write is refused (steps 11 and 12)."""
+    _prove(c, json_=json_, tap=tap)
+
+
+def _prove(c: Context, *, json_: bool = False, tap: bool = False, acted: bool = False) -> None:
     from pgherd import report
     from pgherd.verify import as_script
     from pgherd.verify import verify as run
@@ -208,7 +222,7 @@ def verify(c: Context, json_: bool = False, tap: bool = False) -> None:
         group.trace.shell(as_script(group))
         return
     verdict = run(group)
-    looked(c, placed(shown(verdict), c), ok=verdict.ok)
+    looked(c, placed(shown(verdict), c), ok=verdict.ok, acted=acted)
 
 
 @task
@@ -217,12 +231,12 @@ def demo(c: Context) -> None:
     """Do the three in one run and show what there is then."""
     setup_master(c)
     seed_standby(c)
-    verify(c)
+    _prove(c, acted=True)
     from pgherd import report
 
     group = given(c)
-    password = group.passwords.path("postgres")
-    looked(c, report.summary(group.topology, password, group.certificates.for_clients, group.over))
+    password, trusted = group.passwords.path("postgres"), group.certificates.for_clients
+    looked(c, report.summary(group.topology, password, trusted, group.over), acted=True)
 
 
 # --- looking ---
@@ -248,9 +262,9 @@ def status(c: Context, watch: bool = False, json_: bool = False, interval: str =
         looked(c, placed(shown(found), c), ok=found.ok)
         return
     redraws = sys.stdout.isatty() and not json_
-    with suppress(KeyboardInterrupt):
+    with until_ctrl_c():
         for found in step.watched(group, pause):
-            print(report.redrawn(placed(shown(found), c), clear=redraws), flush=True)
+            streamed(report.redrawn(placed(shown(found), c), clear=redraws))
 
 
 @task(default=True)
@@ -288,7 +302,7 @@ def logs(c: Context, node: str = "", follow: bool = False, tail: str = "50") -> 
     """Show the last lines of the servers' logs."""
     from pgherd.steps import looking
 
-    looking.logs(given(c), node, tail=looking.lines(tail), follow=follow, show=print)
+    looking.logs(given(c), node, tail=looking.lines(tail), follow=follow, show=streamed)
 
 
 @task(help={"node": "which node (default: the primary)", "command": "SQL to run instead"})
@@ -367,8 +381,7 @@ def down(c: Context, purge: bool = False, confirm: str = "", delete_data: bool =
     group = given(c)
     if not purge:
         return teardown.down(group, delete=delete_data)
-    if not confirm and sys.stdin.isatty():
-        confirm = input(f"This takes {group.name} away. Type its name to go on: ").strip()
+    confirm = confirm or answered(f"This takes {group.name} away. Type its name to go on: ")
     return teardown.purge(group, confirm=confirm, delete=delete_data)
 
 

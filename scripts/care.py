@@ -31,7 +31,7 @@ def doctor(c: Context, json_: bool = False, fix: bool = False, delete_parts: boo
     group = given(c)
     found = (mend(group, delete_parts=delete_parts) if fix else examine(group)).checkup
     text = report.as_json(found) if json_ else report.text(found)
-    looked(c, placed(text, c), ok=found.ok, away=bool(found.away))
+    looked(c, placed(text, c), ok=found.ok, away=bool(found.away), acted=fix)
 
 
 @task(

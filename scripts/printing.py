@@ -4,18 +4,26 @@ from __future__ import annotations
 
 from invoke.context import Context
 
-from pgherd.tasking import given, placed
+from pgherd.tasking import given, gone, placed, untold
 
 
 def came(c: Context, text: str) -> None:
-    """Print what came of an act. Not with --dry: nothing did, and it would be a line of shell."""
+    """Print what came of an act. Not with --dry: nothing did, and it would be a line of shell.
+
+    Where it cannot be printed, the act is done all the same.
+    """
     if not given(c).trace.dry:
-        print(placed(text, c))
+        print(placed(text, c), flush=True)
+        if said := untold():
+            given(c).trace.note(said)
 
 
-def looked(c: Context, text: str, *, ok: bool = True, away: bool = False) -> None:
+def looked(
+    c: Context, text: str, *, ok: bool = True, away: bool = False, acted: bool = False
+) -> None:
     """Print what a look has found; end with 3 where a host is away, with 1 where not all is well.
 
+    Or where it could not be told; not so where it belongs to an act, which is done all the same.
     With --dry it is a comment of the script, and no failure: by then there is what the script made.
     """
     from pgherd.errors import Error, Unreachable
@@ -24,8 +32,22 @@ def looked(c: Context, text: str, *, ok: bool = True, away: bool = False) -> Non
     if trace.dry:
         trace.note(text)
         return
-    print(text)
+    print(text, flush=True)
+    said = untold()
     if away:
-        raise Unreachable("")
-    if not ok:
-        raise Error("")
+        raise Unreachable(said)
+    if not ok or (said and not acted):
+        raise Error(said)
+    if said:
+        trace.note(said)
+
+
+def streamed(text: str) -> None:
+    """Print a piece of what goes on and on; end it where nobody is told of it any more.
+
+    Raises:
+        OSError: so it is.
+    """
+    print(text, flush=True)
+    if fault := gone():
+        raise fault

@@ -62,6 +62,19 @@ class DeadlinePassed(Error):
     status = 4
 
 
+class CutShort(Error):
+    """A signal has ended the run (exit status 128 and its number); what it had begun is undone."""
+
+    def __init__(self, message: str, number: int) -> None:
+        self.status = 128 + number
+        super().__init__(message)
+
+
+def in_words(fault: BaseException) -> str:
+    """Return what any fault says, for a sentence of another one."""
+    return fault.sentence if isinstance(fault, Error) else f"{type(fault).__name__}: {fault}"
+
+
 def room_wanted(host: str, said: str, data: str = "") -> str:
     """Return a line with what to do where these words tell of a full disk; else nothing.
 

@@ -14,9 +14,10 @@ import shlex
 import sys
 import threading
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from string import ascii_letters
-from typing import ClassVar
+from typing import ClassVar, TextIO
 
 from plumbum.commands.base import BaseCommand, ConcreteCommand
 
@@ -125,6 +126,12 @@ class Trace:
 
     With `--dry`, commands that only read still run and are not printed, and stdout becomes a
     shell script; see `note` for its comments.
+
+    None of this ever raises. What is said is no part of what is done: a line that cannot be
+    written is dropped, and the act goes on.
+
+    Attributes:
+        acted: a command was run that changes something.
     """
 
     def __init__(self, *, echo: bool = False, dry: bool = False, on: str = "") -> None:
@@ -132,6 +139,7 @@ class Trace:
         self.echo = echo
         self.on = on
         self.dry = dry
+        self.acted = False
         self._begun = False
         self._lock = threading.Lock()
 
@@ -157,6 +165,7 @@ class Trace:
         if self.echo:
             shown = render(argv, stdin, over).replace("\n", "\n  ")
             self._print(f"+ {printable(shown)}", sys.stderr)
+        self.acted = self.acted or not reads
         return True
 
     def note(self, text: str) -> None:
@@ -171,12 +180,15 @@ class Trace:
         """Print shell text that stands for an act that is no command (only with `--dry`)."""
         self._print(text, sys.stdout)
 
-    def _print(self, text: str, stream: object) -> None:
-        with self._lock:
+    def _print(self, text: str, stream: TextIO | None) -> None:
+        # ValueError: it is closed, or has no such characters.
+        with self._lock, suppress(OSError, ValueError):
+            if stream is None:  # it was closed; print() would take another one
+                return
             if self.dry and not self._begun:
                 self._begun = True
-                print(SCRIPT_HEAD, flush=True)
-            print(text, file=stream, flush=True)  # type: ignore[call-overload]
+                print(SCRIPT_HEAD, file=stream, flush=True)
+            print(text, file=stream, flush=True)
 
 
 def render(

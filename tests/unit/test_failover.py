@@ -28,7 +28,7 @@ from pgherd.postgres.instance import Instance
 from pgherd.postgres.observation import Observation, Seen
 from pgherd.shell import Secret
 from pgherd.steps import connect, guards
-from pgherd.steps.change import failover, fence
+from pgherd.steps.change import failover, fence, turn
 from pgherd.steps.change.fence import Fenced
 from pgherd.steps.change.ways import Beyond
 from pgherd.topology import Topology
@@ -141,7 +141,7 @@ def test_it_is_fenced_before_the_other_is_promoted(monkeypatch: pytest.MonkeyPat
     assert "pg_ctl promote" in promoted
     (fenced,) = lost.scripts("pa", "run")
     assert "start=0/3000000\nfrom=0/3000000\n" in fenced
-    order = ("pg_controldata", 'beyond "$start"', 'lay "$PGDATA/standby.signal" </dev/null')
+    order = ("pg_controldata", 'beyond "$start"', f'{turn.OURS} | lay "$PGDATA/standby.signal"')
     assert [fenced.index(text) for text in order] == sorted(fenced.index(text) for text in order)
     assert "docker update --restart no pa" in lost.host.ran
     assert "docker stop -t 30 pa" in lost.host.ran

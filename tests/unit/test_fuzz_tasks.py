@@ -110,6 +110,7 @@ def _tasks() -> Collection:
     module = importlib.util.module_from_spec(spec)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "excepthook", sys.excepthook)
+        patch.setattr("signal.signal", lambda *_: None)
         spec.loader.exec_module(module)
     return Collection.from_module(module)
 

@@ -123,7 +123,9 @@ OBVIOUS = {"tail"}
 
 
 @pytest.fixture
-def tasks_module() -> ModuleType:
+def tasks_module(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # pytest has its own handlers
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     spec = importlib.util.spec_from_file_location("tasks_of_this_project", ROOT / "tasks.py")
     assert spec
     assert spec.loader
@@ -165,14 +167,13 @@ def test_there_are_the_tasks_that_the_users_know(tasks: Collection) -> None:
     ],
 )
 def test_a_fault_of_the_system_is_told(
-    tasks_module: ModuleType, fault: OSError, sentence: str, monkeypatch: pytest.MonkeyPatch
+    tasks_module: ModuleType, fault: OSError, sentence: str
 ) -> None:
     """As a failure: something may have been changed before, which Refused denies."""
 
     def body() -> None:
         raise fault
 
-    monkeypatch.setattr(signal, "signal", lambda *_: None)
     with pytest.raises(Error) as caught:
         tasks_module.told(body)()
     assert (caught.value.sentence, isinstance(caught.value, Refused)) == (sentence, False)

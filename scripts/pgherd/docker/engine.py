@@ -308,7 +308,7 @@ class Engine:
             result = self.run(command, stdin=script, **run_options)
         except BaseException:
             # With the connection gone the next run clears it away.
-            with cleaning_up(), suppress(Error):
+            with cleaning_up(), suppress(Exception):
                 self.host.run(docker["rm", "--force", "--volumes", name])
             raise
         if result.code < 0:  # a signal ended the CLI, and not the container

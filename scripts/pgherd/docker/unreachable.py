@@ -25,6 +25,13 @@ def raise_if_unreachable(result: Result) -> None:
             f"The user has no permission on Docker's socket (host {result.host}).\n"
             "Join the group docker (sudo usermod -aG docker $USER, then log in again)."
         )
+    if re.search(r"unable to (resolve docker endpoint|parse docker host)|current context ", said):
+        there = "" if result.host == LOCAL else f" on {result.host}"
+        raise Unreachable(
+            f"The docker command{there} cannot tell which engine is meant: {said.strip()}\n"
+            "Correct DOCKER_CONTEXT or DOCKER_HOST, or leave them out (`docker context ls` tells "
+            "which contexts there are)."
+        )
     if re.search(
         r"cannot connect to the docker daemon|failed to connect to the docker API|"
         r"error during connect|docker\.sock",

@@ -71,11 +71,12 @@ class LocalHost:
         if not self.trace.wants(argv, NOTHING, reads=False):
             return 0
         process = start_program(argv, stdin=None, stdout=None, stderr=None)
-        while True:
-            try:
-                return int(process.wait())
-            except KeyboardInterrupt:  # it belongs to psql, which has the terminal too
-                continue
+        # Ctrl-C belongs to psql, which has the terminal too.
+        before = signal.signal(signal.SIGINT, lambda *_: None)
+        try:
+            return int(process.wait())
+        finally:
+            signal.signal(signal.SIGINT, before)
 
     def paths(self, *data: str) -> list[str]:
         """Return absolute paths with links resolved: how Docker names a mount's source."""

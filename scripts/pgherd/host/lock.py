@@ -10,7 +10,7 @@ import re
 import socket
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
@@ -83,7 +83,7 @@ def held(path: Path, what: str) -> Iterator[None]:
         except BlockingIOError:
             file.seek(0)
             raise refusal(file.read(MOST), what) from None
-        file.truncate(0)
-        file.write(f"{holder()}\n")
-        file.flush()
+        with suppress(OSError):  # a full disk: the lock is held all the same, though by nobody
+            os.ftruncate(file.fileno(), 0)
+            os.write(file.fileno(), f"{holder()}\n".encode())
         yield

@@ -6,8 +6,10 @@ a command belong to the scope of who started it.
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -92,9 +94,36 @@ def dismiss(one: Runs) -> None:
 
 @contextmanager
 def cleaning_up() -> Iterator[None]:
-    """Let the block run to its end, also where the scope of this thread was given up."""
-    with _entered(None):
-        yield
+    """Let the block run to its end: for what undoes an act, and for what cannot be undone any more.
+
+    Also where the scope of this thread was given up. A signal that would end the run waits until no
+    thread is in such a block: see `holds`.
+    """
+    with _lock:
+        _cleaning.append(None)
+    try:
+        with _entered(None):
+            yield
+    finally:
+        with _lock:
+            _cleaning.pop()
+            due = list(_waiting) if not _cleaning else []
+            if due:
+                _waiting.clear()
+        if due:
+            os.kill(os.getpid(), due[0])  # the main thread is the one that is told of it
+
+
+def holds(number: int) -> bool:
+    """Tell whether a signal that has come has to wait; it is sent again then, when it may act.
+
+    For a signal's handler: it takes no lock, which this very thread may have.
+    """
+    _waiting.append(number)  # before the look: who leaves the last block meanwhile sends it
+    if _cleaning:
+        return True
+    _waiting.clear()
+    return False
 
 
 @contextmanager
@@ -109,3 +138,5 @@ def _entered(scope: Scope | None) -> Iterator[None]:
 _current: ContextVar[Scope | None] = ContextVar("scope", default=None)
 _running: weakref.WeakKeyDictionary[Runs, Scope] = weakref.WeakKeyDictionary()
 _lock = threading.Lock()
+_cleaning: list[None] = []  # an entry for each block of `cleaning_up` that a thread is in
+_waiting: deque[int] = deque()  # signals that came meanwhile

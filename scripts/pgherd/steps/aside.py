@@ -67,9 +67,12 @@ def journal(host: Host) -> str:
 
 
 def entry(host: Host, path: str, why: str) -> str:
-    """Return shell text that adds a line to the journal; where that cannot be, nothing is said."""
+    """Return shell text that adds a line to the journal; where that cannot be, nothing is said.
+
+    In a shell of its own: a file's limit of size (`ulimit -f`) ends that, and not what goes on.
+    """
     values = assignments(journal=journal(host), entry=f"{_now()}\t{path}\t{why}")
-    return f'{values}{{ printf \'%s\\n\' "$entry" >>"$journal"; }} 2>/dev/null || :\n'
+    return f'{values}( printf \'%s\\n\' "$entry" >>"$journal" ) 2>/dev/null || :\n'
 
 
 def move_aside(host: Host, source: str, target: str, why: str) -> int:

@@ -138,10 +138,10 @@ def run_following(
 
 def as_before_again(group: Group, instance: Instance, before: Facts) -> None:
     """Have a standby that runs follow whom it followed, just as it did."""
-    group.trace.note(f"{instance.name}: following whom it followed before")
     values = {"conninfo": before.primary_conninfo, "slot": before.primary_slot}
     quoted = {name: conf.sql_literal(value) for name, value in values.items()}
     instance.execute(scripts.compose("follow", **quoted))
+    group.trace.note(f"{instance.name}: follows whom it followed before")
 
 
 def following_values(instance: Instance, upstream: Instance) -> dict[str, str]:

@@ -38,10 +38,12 @@ def script_of(host: Host, copy: str, there: str, target: str, *, who: str, why: 
     left = aside.entry(host, target, f"{who}: {why}")
     back = aside.entry(host, copy, f"{who}: {PUT_BACK}")
     # An empty directory gives way; `mv` alone would move the copy into one that is there.
-    # Nothing is said before the end: where nobody hears it any more, a word ends a script.
+    # Nothing is said before the end: where nobody hears it any more, a word ends a script. Nor does
+    # a signal end it between the two renamings.
     return (
         assignments(copy=copy, there=there, target=target)
         + f"""\
+trap '' HUP INT TERM
 moved=
 if [ -e "$there" ] && ! rmdir -- "$there" 2>/dev/null; then
   [ ! -e "$target" ]

@@ -14,10 +14,12 @@ What was lost comes back by `invoke rejoin`.
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from pgherd.docker import Image
 from pgherd.errors import Error, Refused
+from pgherd.host.scope import cleaning_up
 from pgherd.host.together import side_by_side
 from pgherd.postgres.facts import Disk, Facts
 from pgherd.postgres.group import Group
@@ -68,20 +70,22 @@ def failover(
             _already(group, name, seen, image)
             return None
         former = lost_primary(group, seen, image)
-        with kept_off(group, former, name, seen, image, unfenced) as kept:
-            _tell_by_files(kept.successor, kept.seen)
-            loss = weigh(group, former, kept.successor, kept.seen, kept.fenced)
-            loss.refuse_above(max_loss, former, kept.successor)
-            group.trace.note(f"{former.name if former else group.name}: {loss.sentence}")
-            if former and former.node.host in group.away:
-                tell_unfenced(group, former, loss)
-        successor = kept.successor
-        group.trace.note(f"{successor.name}: promoting it")
-        interrupted.promote(successor)
-        took = time.monotonic() - begun
-        group.trace.note(f"{successor.name}: is primary now")
-        _set_up(group, successor, kept.seen)
-        return FailedOver(successor.name, former.name if former else None, loss, took)
+        with ExitStack() as to_the_end:
+            with kept_off(group, former, name, seen, image, unfenced) as kept:
+                _tell_by_files(kept.successor, kept.seen)
+                loss = weigh(group, former, kept.successor, kept.seen, kept.fenced)
+                loss.refuse_above(max_loss, former, kept.successor)
+                group.trace.note(f"{former.name if former else group.name}: {loss.sentence}")
+                if former and former.node.host in group.away:
+                    tell_unfenced(group, former, loss)
+                to_the_end.enter_context(cleaning_up())  # from here on nothing can be undone
+            successor = kept.successor
+            group.trace.note(f"{successor.name}: promoting it")
+            interrupted.promote(successor)
+            took = time.monotonic() - begun
+            group.trace.note(f"{successor.name}: is primary now")
+            _set_up(group, successor, kept.seen)
+            return FailedOver(successor.name, former.name if former else None, loss, took)
 
 
 def _tell_by_files(successor: Instance, seen: Observation) -> None:

@@ -14,6 +14,7 @@ from pgherd.postgres.group import Group
 from pgherd.postgres.instance import Instance
 from pgherd.shell import assignments
 from pgherd.steps import guards
+from pgherd.steps.change import turn
 from pgherd.steps.change.ways import Beyond, beyond, known_beyond
 
 FENCE_SECONDS = 30  # for a clean stop; one that hangs is killed then
@@ -28,11 +29,15 @@ class Fenced:
         disk: what its data says.
         beyond: what it has in its WAL that the other has not; None if nothing.
         ran: its container ran until then.
+        stopping: it may still be on its way down.
+        marking: it may have been marked, and nothing tells.
     """
 
     disk: Disk
     beyond: Beyond | None
     ran: bool = False
+    stopping: bool = False
+    marking: bool = False
 
 
 def is_fenced(container: Container | None) -> bool:
@@ -69,9 +74,10 @@ def mark(
         # On the timeline that it has come to itself, which `examine` left in $timeline.
         assignments(**{"start": against.lsn or against.end, "from": against.end}),
         "beyond",
-        # Last, so that what fails before leaves no mark, of which a fence that is lifted knows not.
+        # PostgreSQL asks only whether it is there. By what it holds, a fence that is lifted knows
+        # its own, also where nobody heard any more that it was laid.
         '[ ! -e "$PGDATA/PG_VERSION" ] || [ -e "$PGDATA/standby.signal" ] || '
-        'lay "$PGDATA/standby.signal" </dev/null\n',
+        f'echo {turn.OURS} | lay "$PGDATA/standby.signal"\n',
     )
     said = instance.offline(image, script, timeout=600.0)
     if group.trace.dry:  # nothing was said: what there is by now can be seen all the same
@@ -84,13 +90,17 @@ def mark(
 
 def lift(group: Group, instance: Instance, image: Image, fenced: Fenced) -> None:
     """Undo a fence where nobody took the node's place: it is as it was before."""
-    group.trace.note(f"{instance.name}: its fence is lifted again")
-    if fenced.disk.pg_version and not fenced.disk.standby_signal:
-        instance.offline(image, scripts.compose("unmark"))
-    if container := instance.container():
+    container = instance.container()
+    if container and container.alive and fenced.stopping:
+        instance.engine.stop(container, FENCE_SECONDS)
+    if fenced.marking or (fenced.disk.pg_version and not fenced.disk.standby_signal):
+        only_ours = f'grep -sqx {turn.OURS} "$PGDATA/standby.signal" || exit 0\n'
+        instance.offline(image, scripts.compose(only_ours, "unmark"))
+    if container:
         instance.engine.set_restart(container, ALWAYS)
         if fenced.ran:
             instance.engine.start(container)
+    group.trace.note(f"{instance.name}: its fence is lifted again")
 
 
 def lift_restart(instance: Instance) -> None:

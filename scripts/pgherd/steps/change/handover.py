@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from pgherd.docker import Container, Image
-from pgherd.errors import DeadlinePassed, Error
+from pgherd.errors import DeadlinePassed, Error, in_words
 from pgherd.host.scope import cleaning_up
 from pgherd.host.together import side_by_side
 from pgherd.postgres import conf, scripts
@@ -133,7 +133,7 @@ class Handover:
             self.former.engine.stop(self.container, STOP_SECONDS)
         if not dry and not self._promoted.wait(END_SECONDS):
             words = f"{self.successor.name} did not get the last of what {name} wrote."
-            with suppress(Error):  # its log tells why the stream broke
+            with suppress(Exception):  # its log tells why the stream broke
                 words += f"\n{self.successor.log_tail(LAST_LINES)}"
             raise Error(words)
 
@@ -148,9 +148,9 @@ class Handover:
         former, name = self.former, self.successor.name
         try:
             promoted, stopped = self._was_promoted()
-        except Error as silence:
+        except Exception as silence:  # noqa: BLE001 (whatever it is, nobody knows then)
             raise Error(
-                f"Whether {name} was promoted cannot be told: {silence.sentence}\n"
+                f"Whether {name} was promoted cannot be told: {in_words(silence)}\n"
                 f"{former.name} is marked as a standby, so that it is no second primary. "
                 f"`invoke switchover --to {name}` goes on once {name} answers."
             ) from fault
@@ -165,8 +165,8 @@ class Handover:
             serves = "serves again" if self._stopping else "goes on as the primary"
             self.group.trace.note(f"{former.name}: {serves}; {name} was not promoted")
         if stopped and (container := self.successor.container()):
-            self.group.trace.note(f"{name}: starting it again")
             self.successor.engine.start(container)
+            self.group.trace.note(f"{name}: started again")
             if promoted:  # else it may have its reasons not to come up, and nobody waits for it
                 self.successor.wait_ready()
         return not promoted
@@ -180,13 +180,13 @@ class Handover:
         try:
             turn.call_off(self.successor)
             return not self.successor.facts().in_recovery, False
-        except Error as silence:
+        except Exception as silence:
             container = self.successor.container()
             if container is None:
                 raise
             if container.alive:
-                self.group.trace.note(f"{name}: does not answer, so it is stopped to see its data")
                 self.successor.engine.stop(container, SILENT_SECONDS)
+                self.group.trace.note(f"{name}: did not answer, so it was stopped to see its data")
             disk = self.successor.disk(self.image)
             if disk.pg_version is None:
                 raise silence from None

@@ -41,12 +41,12 @@ def unmark(former: Instance) -> None:
 
 def serve_again(group: Group, former: Instance, image: Image) -> None:
     """Start a primary that is down and marked, as the primary that it was."""
-    group.trace.note(f"{former.name}: starting it again, as the primary that it was")
     former.offline(image, scripts.compose("unmark", connect.as_before()))
     fence.lift_restart(former)
     container = former.container()
     if container:
         former.engine.start(container)
+    group.trace.note(f"{former.name}: started again, as the primary that it was")
     former.wait_ready()
 
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from pgherd.docker import Image
-from pgherd.errors import Error, Refused
+from pgherd.errors import Refused, in_words
 from pgherd.host.scope import cleaning_up
 from pgherd.host.together import side_by_side
 from pgherd.postgres import conf, scripts
@@ -64,9 +64,12 @@ def kept_off(
             yield Kept(successor, then)
     else:
         _refuse_serving(group, former, seen)
-        ran = fence.stop(group, former, seen.nodes[former.name].container)
-        found = [Fenced(Disk(), None, ran)]
+        there = seen.nodes[former.name].container
+        ran = bool(there and there.alive)
+        found = [Fenced(Disk(), None, ran, stopping=True)]
         with _undone(group, former, image, found):
+            fence.stop(group, former, there)
+            found.append(Fenced(Disk(), None, ran))
             kept = _fenced(group, former, name, seen if not ran else group.observe(), image, found)
             _refuse_taken_over(group, former, kept.successor, found[-1], unfenced)
             yield kept
@@ -78,7 +81,7 @@ def _undone(
 ) -> Iterator[None]:
     try:
         yield
-    except Error:
+    except BaseException:
         with cleaning_up():
             _undo(group, former, image, found)
         raise
@@ -90,9 +93,9 @@ def _undo(group: Group, former: Instance | None, image: Image, found: list[Fence
         turn.settled(group, group.observe())
         if former:
             fence.lift(group, former, image, found[-1])
-    except Error as fault:
+    except Exception as fault:  # noqa: BLE001 (the first fault is on its way already)
         name = former.name if former else group.name
-        group.trace.note(f"{name}: stays as it is now, fenced if it was: {fault.sentence}")
+        group.trace.note(f"{name}: stays as it is now, fenced if it was: {in_words(fault)}")
 
 
 def _fenced(
@@ -111,7 +114,9 @@ def _fenced(
     mine = standbys_that_answer(seen)[successor.name]
 
     def mark() -> None:
-        found.append(fence.mark(group, former, image, mine, ran=found[-1].ran))
+        ran = found[-1].ran
+        found.append(Fenced(Disk(), None, ran, marking=True))
+        found.append(fence.mark(group, former, image, mine, ran=ran))
 
     acts: list[Callable[[], None]] = [mark, lambda: _take_turn(group, successor, seen)]
     side_by_side(lambda act: act(), acts)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 
-from pgherd.errors import DeadlinePassed, Error
+from pgherd.errors import DeadlinePassed
 from pgherd.host.scope import cleaning_up
 from pgherd.host.together import side_by_side
 from pgherd.postgres import scripts
@@ -56,7 +56,7 @@ def parted(
     except BaseException:
         with cleaning_up():
             for instance, before in others.items():
-                with suppress(Error):
+                with suppress(Exception):
                     connect.as_before_again(group, instance, before)
         raise
 

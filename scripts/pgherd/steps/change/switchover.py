@@ -9,7 +9,8 @@
 7. have commits wait for standbys again
 
 From step 3 on the old primary cannot come back as a primary, so two never take writes. What fails
-before the promotion is undone, and the old primary serves again. Where a run was cut short, the
+before the promotion is undone, and the old primary serves again; after it, all is brought to its
+end, whatever signal comes. Where a run was cut short, the
 next one first takes its turn, so that nothing of it goes on (`turn`), and goes on from what it
 finds (`interrupted`).
 """
@@ -22,6 +23,7 @@ from dataclasses import dataclass
 
 from pgherd.docker import Image
 from pgherd.errors import Refused
+from pgherd.host.scope import cleaning_up
 from pgherd.host.together import side_by_side
 from pgherd.postgres.conf import sql_literal
 from pgherd.postgres.facts import Disk
@@ -116,7 +118,8 @@ def _planned(
     side_by_side(lambda act: act(), preparing)
     with Outage(group, former, successor) as outage:
         handover.take_place()
-        return _followed(group, handover, plan, seen, wanted, outage)
+        with cleaning_up():  # from here on nothing can be undone
+            return _followed(group, handover, plan, seen, wanted, outage)
 
 
 def _resumed(group: Group, successor: Instance, seen: Observation, image: Image) -> Switched | None:
@@ -154,8 +157,9 @@ def _completed(
         raise Refused(f"{former.name} was started meanwhile: this again.")
     handover = Handover(group, former, successor, upstream, image, start, timeline, container)
     succession.prepare(group, successor, wanted, plan)
-    handover.promote()
-    return _followed(group, handover, plan, seen, wanted, None)
+    with cleaning_up():
+        handover.promote()
+        return _followed(group, handover, plan, seen, wanted, None)
 
 
 def _elected(group: Group, successor: Instance, seen: Observation, image: Image) -> Switched:
@@ -165,8 +169,10 @@ def _elected(group: Group, successor: Instance, seen: Observation, image: Image)
     wanted = group.topology.sync_for(successor.node)
     succession.prepare(group, successor, wanted, plan)
     group.trace.note(f"{successor.name}: all are standbys, and it has what they have: promoting it")
-    interrupted.promote(successor)
-    _gather(group, successor, group.observe(), image)
+    with cleaning_up():
+        interrupted.promote(successor)
+        group.trace.note(f"{successor.name}: is primary now")
+        _gather(group, successor, group.observe(), image)
     return Switched(successor.name, None, None, None, None)
 
 

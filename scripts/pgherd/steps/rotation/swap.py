@@ -147,7 +147,7 @@ def _swap(run: Rotation, name: str) -> None:
     try:
         seconds = SWAP_SECONDS + ARM_SECONDS
         _offline(run, instance, script, network=True, on_line=listen, timeout=seconds)
-    except Error:
+    except BaseException:
         run.unarmed = True  # of no account any more once all were armed
         run.armed.release()
         raise

@@ -9,11 +9,12 @@ from typing import Any
 
 from pgherd.docker import Image, Mount
 from pgherd.errors import Refused
+from pgherd.host.scope import cleaning_up
 from pgherd.postgres import hold, scripts
 from pgherd.postgres.facts import Facts
 from pgherd.postgres.failed import ScriptFailed
 from pgherd.postgres.group import Group
-from pgherd.postgres.instance import Instance
+from pgherd.postgres.instance import STOP_SECONDS, Instance
 from pgherd.postgres.observation import Observation
 from pgherd.postgres.occupancy import COPIED
 from pgherd.shell import Script, Trace
@@ -173,32 +174,38 @@ def copy_from_running(
 ) -> None:
     """Stop the upstream, copy, and start it again, whatever came of the copy."""
     container = upstream.container()
-    runs = bool(container and container.alive)
+    runs, stopping = bool(container and container.alive), False
     try:
         if runs:
             connect.ensure_slot(instance, upstream)
+            stopping = True
             lifecycle.stop_instances(group, [upstream])
+            stopping = False
         copy_data(group, instance, upstream, image, rest)
     finally:
-        _start_again(group, upstream)
+        with cleaning_up():
+            _start_again(group, upstream, stopping=stopping)
     if not runs:
         connect.ensure_slot(instance, upstream)
 
 
-def _start_again(group: Group, upstream: Instance) -> None:
+def _start_again(group: Group, upstream: Instance, *, stopping: bool) -> None:
     """Start the upstream unless it runs.
 
     One that somebody started meanwhile was kept off its data: the engine tries that again and
-    again, each time later.
+    again, each time later. One that was cut short while `stopping` is still on its way down.
     """
     there = upstream.container()
+    if there and there.alive and stopping:
+        upstream.engine.stop(there, STOP_SECONDS)
+        there = upstream.container()
     kept_off = there and there.alive and hold.SENTENCE in upstream.log_tail(3)
     if there is None or (there.running and not kept_off):
         return
-    group.trace.note(f"{upstream.name}: starting it again")
     if kept_off:
         with suppress(Refused):  # its try failed as well, so that it was stopped
             upstream.wait_ready()
             return
     upstream.engine.start(there)
+    group.trace.note(f"{upstream.name}: started again")
     upstream.wait_ready()
