@@ -212,3 +212,51 @@ TASKS = {
     "seed-standby by basebackup": Change(_of("seed-standby"), begin=_alone),
     "setup-master": Change(_of("setup-master"), _goes_on, loaded=False, begin=_nothing),
 }
+
+
+# --- those that torture.py leaves out: there is little in them to be cut short ---
+
+
+def _renewed(_trial: Trial) -> tuple[str, ...]:
+    return "tls", "--renew"
+
+
+def _leaves(trial: Trial) -> tuple[str, ...]:
+    return "remove-standby", trial.herd.container("standby")
+
+
+def _seeded(trial: Trial) -> None:
+    trial.herd.invoke("seed-standby")
+
+
+def _started(trial: Trial) -> None:
+    trial.herd.invoke("start")
+
+
+def _stopped(trial: Trial) -> tuple[str, ...]:
+    trial.herd.invoke("stop")
+    return ("start",)
+
+
+def _required(trial: Trial) -> None:
+    trial.herd.invoke("step.require-sync")
+
+
+def _open_password(trial: Trial) -> tuple[str, ...]:
+    (trial.herd.secrets() / "postgres.password").chmod(0o644)
+    return "doctor", "--fix"
+
+
+def _closed(trial: Trial) -> None:
+    mode = (trial.herd.secrets() / "postgres.password").stat().st_mode
+    assert mode & 0o777 == 0o600, oct(mode)
+
+
+OTHERS = {
+    "remove-standby": Change(_leaves, _seeded, loaded=False),
+    "stop": Change(_of("stop"), _started, loaded=False),
+    "start": Change(_stopped, loaded=False, lasting=False),
+    "sync --off": Change(_of("sync", "--off"), _required, loaded=False),
+    "tls --renew": Change(_renewed, tls=True, loaded=False),
+    "doctor --fix": Change(_open_password, _closed, loaded=False, lasting=False),
+}
