@@ -5,6 +5,7 @@ It is an engine that the test itself started.
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -57,6 +58,25 @@ def test_a_restart_of_the_engine(pair_there: Herd, own_engine: Engine) -> None:
     until(lambda: passes(pair_there), "verify passes")
     for task in ("setup-master", "seed-standby"):
         assert "already" in pair_there.invoke(task).stderr
+
+
+@pytest.mark.long
+def test_an_engine_that_takes_questions_and_answers_none(
+    pair_there: Herd, own_engine: Engine
+) -> None:
+    """It is told once, in a sentence: no dump of a script, and no sentence for each node."""
+    (process,) = own_engine.processes("dockerd")
+    os.kill(process, signal.SIGSTOP)
+    try:
+        for task in ("status", "setup-master", "start", "doctor", "diff", "hosts", "audit"):
+            done = pair_there.invoke(task, code=3)
+            said = done.stdout + done.stderr
+            assert said.count("The Docker Engine does not answer (host local)") == 1, said
+            assert "docker ps --" not in said, said
+            assert "inspect" not in said, said
+    finally:
+        os.kill(process, signal.SIGCONT)
+    until(lambda: passes(pair_there), "verify passes")
 
 
 @pytest.mark.long

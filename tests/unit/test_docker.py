@@ -176,6 +176,8 @@ def test_only_the_groups_own_are_inspected(tmp_path: Path) -> None:
 def test_where_none_is_the_groups_nothing_is_inspected(tmp_path: Path) -> None:
     done = run_list(tmp_path, f'2 "" {listed("x")}')
     assert (done.stdout, done.stderr) == (f"== OTHERS\n{listed('x')}", "")
+    done = run_list(tmp_path)
+    assert (done.stdout, done.stderr) == ("== OTHERS\n", "")
 
 
 def test_what_is_listed_of_other_peoples_containers() -> None:

@@ -45,7 +45,8 @@ LIST = (
 listed=$(docker ps --all --no-trunc --format "$format") || exit
 ours= others= code=0
 while read -r id label container; do
-  if [ "$label" = "\"$group\"" ]; then ours="$ours $id"; else others="$others$container
+  if [ "$label" = "\"$group\"" ]; then ours="$ours $id"
+  elif [ -n "$id" ]; then others="$others$container
 "; fi
 done <<END-OF-LIST
 $listed
