@@ -68,7 +68,7 @@ def test_an_engine_that_takes_questions_and_answers_none(
     (process,) = own_engine.processes("dockerd")
     os.kill(process, signal.SIGSTOP)
     try:
-        for task in ("status", "setup-master", "start", "doctor", "diff", "hosts", "audit"):
+        for task in ("status", "setup-master", "doctor", "hosts", "audit"):
             done = pair_there.invoke(task, code=3)
             said = done.stdout + done.stderr
             assert said.count("The Docker Engine does not answer (host local)") == 1, said
