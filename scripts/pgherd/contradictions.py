@@ -8,11 +8,11 @@ from __future__ import annotations
 import ipaddress
 import posixpath
 from collections.abc import Callable, Collection, Iterator, Mapping
-from itertools import combinations
+from itertools import combinations, product
 from typing import NamedTuple
 
 from pgherd.node import Group, HostSettings, Node
-from pgherd.rules import LOCAL, Fault, meant
+from pgherd.rules import LOCAL, Fault, meant, volume_of
 from pgherd.spanning import faults_between_hosts, host_faults, tls_faults
 from pgherd.sync import WILDCARD, same_name
 
@@ -24,6 +24,7 @@ SAME_EVERYWHERE = (
     "max_prepared_transactions",
     "max_locks_per_transaction",
 )
+PLACES = {"data", "tablespaces"}  # the keys that say where data lies
 MOST_NODES = 100  # a primary has 40 slots, and each node may follow any
 SAME = "must be the same on every node: a standby with less than its primary does not start"
 
@@ -53,13 +54,17 @@ def contradictions(parts: Parts, locate: Callable[[str], object]) -> Iterator[Fa
         return
     for one, other in combinations(parts.nodes.values(), 2):
         for fault in _pair_faults(one, other, parts.hosts, locate):
-            key = fault.where[-1]
-            if not {(one.name, key), (other.name, key)} & set(parts.doubts):
+            keys = PLACES if PLACES & set(fault.where) else {fault.where[-1]}
+            if not set(product((one.name, other.name), keys)) & set(parts.doubts):
                 yield fault
+    for node in parts.nodes.values():
+        if not set(product([node.name], PLACES)) & set(parts.doubts):
+            yield from _data_faults(node, node, parts.hosts, locate)
     if parts.group:
         yield from _sync_faults(parts, parts.group)
         yield from tls_faults(parts.group, parts.nodes, complete=parts.complete)
     yield from _settings_faults(parts)
+    yield from _tablespace_faults(parts)
     yield from host_faults(parts.nodes, parts.hosts, complete=parts.complete)
 
 
@@ -128,18 +133,37 @@ def _port_faults(one: Node, other: Node) -> Iterator[Fault]:
 def _data_faults(
     one: Node, other: Node, hosts: Mapping[str, HostSettings], locate: Callable[[str], object]
 ) -> Iterator[Fault]:
-    where = ("nodes", other.name, "data")
-    if one.volume or other.volume:
-        if one.volume == other.volume:
-            yield Fault(where, f"is the volume of {one.name} too")
-        return
-    mine, theirs = (_place(node, hosts, locate) for node in (other, one))
+    """Compare the places of two nodes' data, or those of one with each other."""
+    same = one is other
+    pairs = combinations(_places(one), 2) if same else product(_places(one), _places(other))
+    for (theirs, its), (mine, own) in pairs:
+        if fault := _place_fault((one, theirs), (other, mine), hosts, locate):
+            whose = one.name if its == ("data",) else f"{one.name} ({its[-1]})"
+            yield Fault(("nodes", other.name, *own), fault.format(whose))
+
+
+def _places(node: Node) -> list[tuple[str, tuple[str, ...]]]:
+    """Return the places of a node's data, each with its key in the file."""
+    inside = [(place, ("tablespaces", path)) for path, place in node.tablespaces.items()]
+    return [(node.data, ("data",)), *inside]
+
+
+def _place_fault(
+    one: tuple[Node, str],
+    other: tuple[Node, str],
+    hosts: Mapping[str, HostSettings],
+    locate: Callable[[str], object],
+) -> str:
+    """Say how one place is in the way of another, `{}` for whose that is; empty if it is not."""
+    volumes = volume_of(one[1]), volume_of(other[1])
+    if any(volumes):
+        return "is the volume of {} too" if volumes[0] == volumes[1] else ""
+    mine, theirs = (_place(*place, hosts, locate) for place in (other, one))
     if mine == theirs:
-        yield Fault(where, f"is the directory of {one.name} too")
-    elif mine.startswith(theirs + "/"):
-        yield Fault(where, f"lies within the directory of {one.name}")
-    elif theirs.startswith(mine + "/"):
-        yield Fault(where, f"holds the directory of {one.name} within it")
+        return "is the directory of {} too"
+    if mine.startswith(theirs + "/"):
+        return "lies within the directory of {}"
+    return "holds the directory of {} within it" if theirs.startswith(mine + "/") else ""
 
 
 def _overlap(one: str, other: str) -> bool:
@@ -148,13 +172,15 @@ def _overlap(one: str, other: str) -> bool:
     return len(pair) == 1 or any(address.is_unspecified for address in pair)
 
 
-def _place(node: Node, hosts: Mapping[str, HostSettings], locate: Callable[[str], object]) -> str:
+def _place(
+    node: Node, path: str, hosts: Mapping[str, HostSettings], locate: Callable[[str], object]
+) -> str:
     """Write a data path in the form in which two of one host can be compared."""
     if node.host == LOCAL:
-        return str(locate(node.data))
+        return str(locate(path))
     root = hosts.get(node.host, HostSettings()).root
-    home = node.data.startswith("~/")
-    return posixpath.normpath(node.data if home else posixpath.join(root, node.data))
+    home = path.startswith("~/")
+    return posixpath.normpath(path if home else posixpath.join(root, path))
 
 
 def _sync_faults(parts: Parts, group: Group) -> Iterator[Fault]:
@@ -204,3 +230,17 @@ def _settings_faults(parts: Parts) -> Iterator[Fault]:
             for node, value in said.items():
                 if value is not None:
                     yield Fault(("nodes", node, "settings", name), SAME, value)
+
+
+def _tablespace_faults(parts: Parts) -> Iterator[Fault]:
+    """Find nodes that lack a place which others have: a tablespace has one path on all of them."""
+    sound = [n for n in parts.nodes.values() if (n.name, "tablespaces") not in parts.doubts]
+    inside = list(dict.fromkeys(path for node in sound for path in node.tablespaces))
+    for node in sound:
+        if lacking := [path for path in inside if path not in node.tablespaces]:
+            having = next(n.name for n in sound if lacking[0] in n.tablespaces)
+            sentence = (
+                f"lacks {', '.join(lacking)}, which {having} has: a tablespace has the same path "
+                "on every node"
+            )
+            yield Fault(("nodes", node.name, "tablespaces"), sentence)

@@ -92,6 +92,9 @@ class Group(Asked):
 class Node(Asked):
     """One server: where it runs, where it is reached, where its data lies, whom it follows.
 
+    `tablespaces` tells, for each path in its container at which tablespaces may lie, the place on
+    its host: a path, or a volume, as `data`.
+
     Who is primary *now* is not said here: PostgreSQL is asked for that.
     """
 
@@ -108,6 +111,11 @@ class Node(Asked):
     settings: Annotated[
         Mapping[str, Setting],
         PlainValidator(rules.settings),
+        PlainSerializer(dict, return_type=dict),
+    ] = Field(default_factory=lambda: MappingProxyType({}))
+    tablespaces: Annotated[
+        Mapping[str, str],
+        PlainValidator(rules.tablespaces),
         PlainSerializer(dict, return_type=dict),
     ] = Field(default_factory=lambda: MappingProxyType({}))
 
@@ -136,7 +144,12 @@ class Node(Asked):
     @property
     def volume(self) -> str | None:
         """The name of the Docker volume with the data; None where `data` is a path."""
-        return self.data.removeprefix(rules.VOLUME) if self.data.startswith(rules.VOLUME) else None
+        return rules.volume_of(self.data)
+
+    @property
+    def places(self) -> dict[str, str]:
+        """Where all of its data lies: for each path in its container, PGDATA first, the place."""
+        return {rules.PGDATA: self.data, **self.tablespaces}
 
     @property
     def slot(self) -> str:

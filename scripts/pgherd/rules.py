@@ -28,6 +28,13 @@ SETTING_LIMIT = 8000  # of name and value: ALTER SYSTEM and postgres -C have the
 PATH_LIMIT = 4000  # PATH_MAX of Linux is 4096, and we make names beside it
 NAME_LIMIT = 63  # a DNS label, and PostgreSQL's NAMEDATALEN - 1
 
+# What every node's container has, whatever its topology says.
+PGDATA = "/var/lib/postgresql/data"  # of every major: 18's own default is another
+PRIVATE = "/etc/pgherd"  # of the passfile and the keys, outside PGDATA: base backups copy that
+# Where no tablespace can lie: the two above, and where one-shot containers have something.
+_TAKEN = (PGDATA, PRIVATE, "/docker-entrypoint-initdb.d", "/aside", "/copy", "/from", "/up")
+MOST_TABLESPACES = 5  # mounts of a node: a shell holds each by a file descriptor of one digit
+
 
 class Fault(NamedTuple):
     """One sentence about the place `where` in the file; `given` is the value found there."""
@@ -201,6 +208,57 @@ def data(text: str) -> str:
     if text.startswith("/") and (reason := no_place(posixpath.normpath(text))):
         raise ValueError(f"must be a directory of the node's own: {text} {reason}")
     return text
+
+
+def volume_of(place: str) -> str | None:
+    """Return the name of the Docker volume that a place is; None where it is a path."""
+    return place.removeprefix(VOLUME) if place.startswith(VOLUME) else None
+
+
+def within(path: str, directory: str) -> bool:
+    """Tell whether a path is a directory, or lies in it, as far as their text tells."""
+    return f"{path}/".startswith(f"{directory.rstrip('/')}/")
+
+
+def tablespaces(value: object) -> Mapping[str, str]:
+    """Check where tablespaces lie: a path inside of the container, and its place on the host.
+
+    Raises one fault for each bad one.
+    """
+    if not isinstance(value, Mapping):
+        raise ValueError("must be a table")  # noqa: TRY004 (pydantic collects no TypeError)
+    inside = [str(path) for path in value]
+    found = [Fault((path,), f) for path in inside if (f := _no_place_inside(path, inside))]
+    for path, place in value.items():
+        try:
+            fault = "" if isinstance(place, str) and data(place) else "must be text in quotes"
+        except ValueError as error:
+            fault = str(error)
+        found += [Fault((str(path),), fault, place)] if fault else []
+    if len(inside) > MOST_TABLESPACES:
+        more = "several tablespaces may lie in one of them"
+        found.append(Fault((), f"are {len(inside)}, and may be {MOST_TABLESPACES}: {more}"))
+    if found:
+        raise collected(found)
+    return MappingProxyType(dict(value))
+
+
+def _no_place_inside(path: str, others: Iterable[str]) -> str:
+    """Say why tablespaces cannot lie at this path of a container, or nothing."""
+    if not re.fullmatch(r"(/[A-Za-z0-9_.-]+)+", path) or posixpath.normpath(path) != path:
+        return (
+            'is no path inside of a container, like "/srv/fast": absolute, of letters, digits, '
+            "_ . and -"
+        )
+    for taken in _TAKEN:
+        if within(path, taken) or within(taken, path) or path.startswith(f"{taken}."):
+            return f"cannot be {path} inside of the container: there is {taken}"
+    if (reason := no_place(path)) and "system" in reason:
+        return f"cannot be {path} inside of the container: it {reason}"
+    for other in others:
+        if other != path and within(path, other):
+            return f"lies within {other}, which is a place of its own"
+    return ""
 
 
 def port(value: object) -> int:

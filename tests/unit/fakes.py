@@ -138,7 +138,7 @@ def image(ref: str = "postgres:17", *volumes: str, major: str = "17") -> Image:
 
 
 def container(name: str, **changes: Any) -> Container:
-    """A running container of the group `g` without mounts and ports."""
+    """A running container of the group `g` with its data, without ports."""
     given: dict[str, Any] = {
         "id": f"id-{name}",
         "name": name,
@@ -147,7 +147,7 @@ def container(name: str, **changes: Any) -> Container:
         "image_ref": "postgres:17",
         "image_id": "sha256:17",
         "labels": OURS,
-        "mounts": (),
+        "mounts": (bind(f"/d/{name}"),),
         "ports": (),
         "started_at": "2026-01-01T00:00:00Z",
         "restart": "unless-stopped",

@@ -165,7 +165,7 @@ def test_a_copy_is_made_in_place_of_our_own_only(tmp_path: Path, left: str, take
     fake = FakeHost({"sh": Said()})
     s1 = group(topology("s1", s1={"data": f"{tmp_path}/s1"}), fake).instance("s1")
     part = f"{tmp_path}/s1_bk_new.part"
-    aside._make_part(s1, part)
+    aside._make_part(s1, f"{tmp_path}/s1", part)
     assert shell(fake.calls[-1].stdin).returncode == 0
     assert ((tmp_path / left).exists(), Path(part).is_dir()) == (not taken, True)
 

@@ -15,6 +15,7 @@ from pgherd.steps.doctor import engine, machine, networks, places, space
 from pgherd.steps.doctor.case import HostCase, NodeCase
 from pgherd.steps.doctor.examine import ENGINE_CHECKS, GROUP_CHECKS, HOST_CHECKS, NODE_CHECKS
 from pgherd.steps.doctor.finding import NOTE, PROBLEM, WARNING, Checkup
+from pgherd.steps.doctor.places import PLACE_CHECKS
 from pgherd.steps.doctor.sheet import HostSheet, Mounted
 
 MB = 10**6
@@ -30,6 +31,7 @@ def of_host(case: HostCase) -> Checkup:
 def of_node(case: NodeCase) -> Checkup:
     found = Checkup("g")
     found.check(case, NODE_CHECKS)
+    found.check(case, PLACE_CHECKS)
     return found
 
 
@@ -39,11 +41,13 @@ def test_what_is_well_is_no_finding() -> None:
     for checks, subject in (((*HOST_CHECKS, *ENGINE_CHECKS), well), (NODE_CHECKS, node())):
         found.check(subject, checks)  # type: ignore[arg-type]
     found.check(absent("s1"), NODE_CHECKS)
+    for case in (node(), absent("s1")):
+        found.check(case, PLACE_CHECKS)
     found.check(group(node(), absent("s1")), GROUP_CHECKS)
     assert found.findings == []
-    assert found.checks == len(HOST_CHECKS + ENGINE_CHECKS) + 2 * len(NODE_CHECKS) + len(
-        GROUP_CHECKS
-    )
+    assert found.checks == len(HOST_CHECKS + ENGINE_CHECKS) + 2 * len(
+        NODE_CHECKS + PLACE_CHECKS
+    ) + len(GROUP_CHECKS)
     assert found.ok
 
 

@@ -251,7 +251,7 @@ files=20000
 {"bytes" : { "work_mem" : 4194304 }, "settings" : { "fsync" : "on" }, "retry_by" : null, \
 "databases" : 23018705, "wal" : 50331648, "unread" : ["pg_hba.conf"], "bad_lines" : [], \
 "bad_rules" : [], "archive_fails" : null, "collations" : [], "libc" : "2.36", "broken_pages" : 0, \
-"oldest" : 15, "clients" : 1, "senders" : 1, "tablespaces" : [], "of_tomorrow": 1}
+"oldest" : 15, "clients" : 1, "senders" : 1, "tablespaces" : {}, "of_tomorrow": 1}
 """
 
 

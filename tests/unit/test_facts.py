@@ -10,6 +10,8 @@ from fakes import ANSWER, SYSTEM, facts, sender
 from pgherd.errors import Error, Refused
 from pgherd.postgres.facts import Disk, Facts, ahead
 
+FAST = {"name": "fast", "path": "/srv/fast", "lies": "mount", "databases": []}
+
 CONTROL = f"""\
 pg_control version number:            1700
 Database system identifier:           {SYSTEM}
@@ -27,8 +29,8 @@ def test_facts_are_read() -> None:
         "application_name": "s1", "state": "streaming", "sync_state": "sync",
         "sent": "0/3", "flush": "0/3", "replay": None, "backend_start": "2026-01-01",
     }  # fmt: skip
-    found = Facts.parse(json.dumps(ANSWER | {"senders": [row], "tablespaces": ["fast"]}))
-    assert found == facts(sender("s1", sent="0/3", flush="0/3", replay=None), tablespaces=("fast",))
+    found = Facts.parse(json.dumps(ANSWER | {"senders": [row], "tablespaces": [FAST]}))
+    assert found == facts(sender("s1", sent="0/3", flush="0/3", replay=None), tablespaces=(FAST,))
     assert found.position == (1, 0x3000000)
 
 

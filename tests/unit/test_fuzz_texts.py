@@ -127,10 +127,14 @@ SLOT = {
     "name": "s1", "active": True, "restart": "0/2000000", "wal_status": "reserved",
     "retained": 5, "left": None,
 }  # fmt: skip
+TABLESPACE = {
+    "name": "t", "path": "/t", "lies": "mount", "databases": [{"name": "d", "default": False}],
+}  # fmt: skip
 WAITER = {"pid": 1, "since": "2026", "seconds": 9.5, "query": "INSERT"}
 PRIMARY = ANSWER | {
     "senders": [SENDER], "slots": [SLOT], "sync_waiters": [WAITER], "sync_names": "FIRST 1 (s1)",
-    "restart_due": ["work_mem"], "tablespaces": ["t"], "written": {"work_mem": "4MB", "x": None},
+    "restart_due": ["work_mem"], "tablespaces": [TABLESPACE],
+    "written": {"work_mem": "4MB", "x": None},
     "clients": [{"pid": 2, "user": "u", "application_name": "a", "state": "idle"}],
     "replicator": {"replication": True, "login": True, "superuser": False},
 }  # fmt: skip

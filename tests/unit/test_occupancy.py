@@ -223,7 +223,7 @@ def test_what_writes_holds_it_and_what_looks_does_not() -> None:
     master.offline(image(), scripts.compose("mark-standby"))
     master.disk(image())
     wrote, _, looked = host.calls
-    assert "flock -n 9" in wrote.stdin
+    assert "flock -n $fd" in wrote.stdin
     assert "flock" not in looked.stdin
 
 

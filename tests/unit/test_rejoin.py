@@ -292,7 +292,9 @@ def test_a_directory_is_copied_under_a_name_that_says_so_until_it_is_whole() -> 
 def test_a_volume_is_copied_to_another_one() -> None:
     made, host = beside(data="volume:v1")
     host.plan["docker", "volume", "inspect"] = Said(code=1)
-    target = aside.copy_aside(made, made.instance("s1"), image(), then=aside.EMPTY)
+    s1 = made.instance("s1")
+    what = ("", aside.EMPTY)
+    target = aside._copy(made, s1, image(), s1.data_mounts(), aside.now_stamp(), what)
     assert target.startswith("v1_bk_")
     _, create, copied = host.calls
     assert create.argv[:3] == ("docker", "volume", "create")

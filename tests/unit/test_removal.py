@@ -97,7 +97,8 @@ def refused(made: Group, seen: Observation, *names: str, found: Facts | None = N
 
 def test_who_cannot_be_removed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guards, "check_data_unused", lambda *_: None)
-    made = group(topology("s1", "s2", s2={"upstream": "s1"}))
+    host = FakeHost({"sh -s": Said("absent")})
+    made = group(topology("s1", "s2", s2={"upstream": "s1"}), host)
     seen = observation(pa=facts(S1), s1=standby_facts(), s2=None)
     with pytest.raises(Refused, match="pa is primary now"):
         refused(made, seen, "pa")
@@ -112,7 +113,7 @@ def test_who_cannot_be_removed(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_former_primary_can(monkeypatch: pytest.MonkeyPatch) -> None:
     """All that have it as upstream follow the one that is primary now."""
     monkeypatch.setattr(guards, "check_data_unused", lambda *_: None)
-    made = group(topology("s1", "s2"))
+    made = group(topology("s1", "s2"), FakeHost({"sh -s": Said("absent")}))
     seen = observation(pa=standby_facts(), s1=facts(), s2=standby_facts())
     removal._refuse(made, going(made, "pa"), made.instance("s1"), seen)
 

@@ -66,44 +66,49 @@ LISTED = {
     ("postgres/sh/copy.sh", 'find "$PGDATA/$emptied" -mindepth 1 -delete'):
         "in a copy that begin() has found empty",
     ("postgres/sh/copy.sh",
-     ("find \"$PGDATA\" \\( -name pg_internal.init -o -name 'pgsql_tmp*' \\) -prune "
-      "-exec rm -rf {} +")): "in a copy that begin() has found empty",
-    ("postgres/sh/functions/begin.sh", 'find "$PGDATA" -mindepth 1 -delete'):
+     ("find \"$PGDATA\" ${tablespaces-} \\( -name pg_internal.init -o -name 'pgsql_tmp*' \\) "
+      "-prune -exec rm -rf {} +")): "in a copy that begin() has found empty",
+    ("postgres/sh/functions/begin.sh", 'find "$PGDATA" ${tablespaces-} -mindepth 1 -delete'):
         "what a run of ours had begun to fill, in this very directory, before any server ran",
-    ("steps/aside.py", ("EMPTY = f'rm -f \"{PGDATA}/PG_VERSION\"\\nfind \"{PGDATA}\" "
+    ("steps/aside.py", ("EMPTY_DATA = f'rm -f \"{PGDATA}/PG_VERSION\"\\nfind \"{PGDATA}\" "
       "-mindepth 1 -delete\\n'")):
-        "a volume, once all of it is copied to another; in clear_directory what drop_copy made, or "
+        "a volume, once all of it is copied to another; in clear_copies what drop_copy made, or "
         "a copy that was told twice, that no node and no container has, and that is held meanwhile",
-    ("steps/aside.py", '+ \'[ ! -e "$target" ]\\nmv -- "$source" "$target"\\n\''):
+    ("steps/aside.py",
+     ("EMPTY_TABLESPACES = 'for place in ${tablespaces-}; do find \"$place\" -mindepth 1 -delete; "
+      "done\\n'")): "the same",
+    ("steps/aside.py", "find \"$place\" -mindepth 1 -path '*/PG_[0-9]*' -delete"):
+        "down --purge --delete-data --confirm NAME: what PostgreSQL has made there",
+    ("steps/aside.py",
+     'find "$place" -mindepth 1 -depth -type d -exec rmdir {} \\\\; 2>/dev/null || :'):
+        "empty directories",
+    ("steps/aside.py", 'move = \'mv -- "$source" "$target"\\n\''):
         "renames, and never into or over anything",
     ("steps/aside.py",
      '+ \'  [ ! -d "$left" ] || { mv -- "$left" "$part"; exit; }\\ndone\\nmkdir -- "$part"\\n\''):
         "a copy that was cut short, of which a new one is made",
-    ("steps/aside.py", 'f"find {ASIDE} -mindepth 1 -delete\\n: >{ASIDE}/{UNFINISHED}\\n"'):
+    ("steps/aside.py",
+     'f"find {to.target} -mindepth 1 -delete\\n: >{to.target}/{UNFINISHED}\\n" for _, to in ways'):
         "in a new directory or volume, or in that copy",
-    ("steps/aside.py", 'f"rm {ASIDE}/{UNFINISHED}\\n"'): OWN_FILE,
-    ("steps/aside.py", 'instance.engine.must(docker["volume", "rm", target])'):
-        "drop_copy: what copy_aside has made in the same run",
-    ("steps/aside.py", 'gone = instance.host.run(Tool("rmdir")["--", target])'): "the same, empty",
+    ("steps/aside.py",
+     'lines += "sync\\n" + "".join(f"rm {to.target}/{UNFINISHED}\\n" for _, to in reversed(ways))'):
+        OWN_FILE,
+    ("steps/aside.py", 'instance.engine.must(docker["volume", "rm", copy.source])'):
+        "clear_copies: see above",
+    ("steps/aside.py", 'gone = instance.host.run(Tool("rmdir")["--", copy.source])'):
+        "the same, empty",
     ("steps/backups/deleting.py", 'gone = group.here.run(Tool("rm")["-r", "--", copy.path])'):
         "passwords that were set aside, told twice",
-    ("steps/backups/deleting.py", 'instance.engine.must(docker["volume", "rm", copy.path])'):
-        "a volume that was set aside, told twice, that no node and no container has",
     ("steps/backups/swap.py", 'if [ -e "$there" ] && ! rmdir -- "$there" 2>/dev/null; then'):
         "an empty directory",
     ("steps/backups/swap.py", 'mv -- "$there" "$target"'): "renames, where nothing is yet",
     ("steps/backups/swap.py", 'mv -- "$copy" "$there"'): "renames, where nothing is any more",
-    ("steps/removal.py", 'instance.engine.must(docker["volume", "rm", volume])'):
-        "the node's own volume, whose contents were set aside",
     ("steps/removal.py",
      """script = f'{assignments(private=private)}rmdir -- "$private"\\n{told}'"""):
         "an empty directory",
-    ("steps/teardown.py",
-     'lines = f"rm -f {PGDATA}/PG_VERSION\\nfind {PGDATA} -mindepth 1 -delete\\n"'):
-        "down --purge --delete-data --confirm NAME, and what is this group's",
-    ("steps/teardown.py", 'instance.engine.must(docker["volume", "rm", volume])'):
+    ("steps/teardown.py", 'instance.engine.must(docker["volume", "rm", place.source])'):
         "the node's own volume, whose contents were set aside, or deleted as told",
-    ("steps/teardown.py", 'instance.host.run(Tool("rmdir")["--", instance.places.data])'):
+    ("steps/teardown.py", 'instance.host.run(Tool("rmdir")["--", place.source])'):
         "an empty directory",
     ("steps/teardown.py",
      'lines = f"find {PRIVATE} -mindepth 1 -delete\\nchmod 0777 {PRIVATE}\\n"'):
@@ -145,8 +150,8 @@ def test_every_removal_is_listed_with_its_guard() -> None:
 
 # Who may call what deletes data: a further caller is a further way to lose it.
 CALLERS = {
-    "drop_copy": {"steps/change/rejoin.py", "steps/doctor/fixes.py"},
-    "clear_directory": {"steps/aside.py", "steps/backups/deleting.py"},
+    "drop_copy": {"steps/change/rejoin.py"},
+    "clear_copies": {"steps/aside.py", "steps/backups/deleting.py", "steps/doctor/fixes.py"},
     "_clear": {"steps/teardown.py"},
     "_clear_secrets": {"steps/teardown.py"},
     "purge": {"tasks.py"},
@@ -210,7 +215,7 @@ def test_a_removed_standbys_volume_goes_only_if_it_is_its_own(
     monkeypatch.setattr(Instance, "disk", lambda *_, **__: disk)
     monkeypatch.setattr(removal, "set_aside", lambda *_, **__: "v_bk_x")
     monkeypatch.setattr(removal, "clear_private", lambda *_: None)
-    host = FakeHost({"docker volume": Said(), "sh": Said("full")})
+    host = FakeHost({"docker volume": Said(), "sh": Said("full"), "sh -s -- volume": Said("yes")})
     made = group(topology("s1", s1={"data": "volume:vol"}), host)
     node = Leaving(made.instance("s1"), None, None, "s1", "s1", asked=True)
     assert removal._take(made, node, image())

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 from fakes import FakeHost, Said, group, image, topology
 
+from pgherd.docker import Mount
 from pgherd.errors import Refused
 from pgherd.postgres.group import Group
+from pgherd.postgres.instance import PGDATA
 from pgherd.steps import aside
 from pgherd.steps.backups import copies, deleting, restoring
 
@@ -125,17 +127,17 @@ def test_a_stopped_container_that_has_more_than_that_is_not_in_the_way(source: s
 def test_what_is_deleted_is_held_meanwhile() -> None:
     """The kernel's lock decides, whatever was seen before."""
     asked, host = made()
-    aside.clear_directory(asked.master, image(), COPY)
+    aside.clear_copies(asked.master, image(), [Mount(COPY, PGDATA)])
     (run,) = [call for call in host.calls if call.argv[0] == "docker"]
     assert f"type=bind,source={COPY},target=/var/lib/postgresql/data" in run.argv
-    assert run.stdin.index("flock -n 9") < run.stdin.index("-delete")
+    assert run.stdin.index("flock -n $fd") < run.stdin.index("-delete")
 
 
 def test_who_holds_it_is_told_by_the_copys_path() -> None:
     asked, host = made(containers=running("x", COPY))
     host.plan["docker", "run"] = Said("", "pgherd: another container has this data directory", 76)
     with pytest.raises(Refused, match=f"{COPY} is in use by the container x"):
-        aside.clear_directory(asked.master, image(), COPY)
+        aside.clear_copies(asked.master, image(), [Mount(COPY, PGDATA)])
 
 
 # --- a group that `on` has placed elsewhere ---

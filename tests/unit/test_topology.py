@@ -63,6 +63,29 @@ def faults(**changes: Any) -> list[str]:
         ({"pa__data": "s1/x"}, "nodes.s1.data: holds the directory of pa within it"),
         ({"s1__data": "volume:s2"}, "nodes.s2.data: is the volume of s1 too"),
         (
+            {"pa__tablespaces": {"/srv/fast": "x"}},
+            (
+                "nodes.s1.tablespaces: lacks /srv/fast, which pa has: a tablespace has the same"
+                " path on every node"
+            ),
+        ),
+        (
+            {"pa__tablespaces": {"/f": "x"}, "s1__tablespaces": {"/f": "pa/x"}},
+            "nodes.s1.tablespaces./f: lies within the directory of pa",
+        ),
+        (
+            {"pa__tablespaces": {"/f": "x"}, "s1__tablespaces": {"/f": "./x"}},
+            "nodes.s1.tablespaces./f: is the directory of pa (/f) too",
+        ),
+        (
+            {"pa__tablespaces": {"/f": "pa/x"}},
+            "nodes.pa.tablespaces./f: lies within the directory of pa",
+        ),
+        (
+            {"pa__tablespaces": {"/f": "volume:s2"}},
+            "nodes.s2.data: is the volume of pa (/f) too",
+        ),
+        (
             {"s1__application_name": "PA"},
             'nodes.s1.application_name: "PA" is the name of pa too (case is ignored)',
         ),

@@ -19,6 +19,7 @@ _ROWS = {
     "slots": ({"name", "active", "restart", "wal_status"}, {"retained", "left"}),
     "sync_waiters": ({"pid", "since", "query"}, {"seconds"}),
     "clients": ({"pid", "user", "application_name", "state"}, set()),
+    "tablespaces": ({"name", "path", "lies", "databases"}, set()),
 }
 
 
@@ -43,8 +44,13 @@ def _plain(answer: Mapping[str, Any]) -> Iterator[tuple[type, str, object]]:
     """Yield each value that has to be of a certain kind: that, its name, itself."""
     for kind, names in _KINDS.items():
         yield from ((kind, name, answer[name]) for name in names)
-    for name in ("tablespaces", "restart_due"):
-        yield from ((str, f"a word of {name}", word) for word in answer[name])
+    yield from ((str, "a word of restart_due", word) for word in answer["restart_due"])
+    for row in answer["tablespaces"]:
+        yield from (
+            (str, f"the {key} of a tablespace", row[key]) for key in ("name", "path", "lies")
+        )
+        yield from ((str, "a database", database["name"]) for database in row["databases"])
+        yield from ((bool, "a default", database["default"]) for database in row["databases"])
     for value in dict(answer.get("written") or {}).values():
         yield str, "the value of a setting", value or ""
     for name in ("database", "read_only"):

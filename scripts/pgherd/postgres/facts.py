@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import posixpath
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from pgherd.errors import Error, Refused, escaped, quoted
 from pgherd.postgres.answer import check
 from pgherd.postgres.conf import lsn_to_int, parse_controldata
 from pgherd.postgres.history import History
+from pgherd.rules import PGDATA, PRIVATE, within
 
 GONE = "gone"  # a file that the server reads, and that is no more there
 # In pg_controldata's output; a standby that was promoted has the second first.
@@ -21,6 +23,34 @@ TIMELINES = ("Latest checkpoint's TimeLineID", "Min recovery ending loc's timeli
 def _unreadable(fault: Exception, answer: object) -> Error:
     shown = quoted(str(answer)[:200])
     return Error(f"A server's answer cannot be read ({escaped(str(fault))[:200]}): {shown}")
+
+
+class Outside(NamedTuple):
+    """Something of a database that lies outside its data directory.
+
+    Attributes:
+        what: in words: `the tablespace fast`, `pg_wal`.
+        path: where it is, as its container has it.
+        lies: as the server says, in a `mount` of its container, in `memory` (tmpfs), or in the
+            `container` only; empty where no server was asked.
+        tablespace: the name as SQL has it, where it is a tablespace that a server told of.
+        databases: the databases that have something in it, and whether it is their default.
+    """
+
+    what: str
+    path: str
+    lies: str = ""
+    tablespace: str = ""
+    databases: tuple[tuple[str, bool], ...] = ()
+
+
+def read_links(text: str) -> Iterator[Outside]:
+    """Read the links of a data directory that lead out of it: lines `link`, name, target."""
+    for name, target in re.findall(r"^link\t([^\t\n]*)\t(.*)$", text, re.MULTILINE):
+        directory, base = posixpath.split(name)
+        path = posixpath.normpath(posixpath.join(PGDATA, directory, target))
+        if not (within(path, PGDATA) or within(path, PRIVATE)):
+            yield Outside(f"the tablespace {base}" if directory else name, path)
 
 
 @dataclass(frozen=True)
@@ -71,7 +101,7 @@ class Facts:
     slots: tuple[dict[str, Any], ...]
     sync_waiters: tuple[dict[str, Any], ...]
     clients: tuple[dict[str, Any], ...]
-    tablespaces: tuple[str, ...]
+    tablespaces: tuple[dict[str, Any], ...]
     replicator: dict[str, Any] | None
     hba_lets_replicator_in: bool
     turn: str = ""  # of which run: see `sh/in-turn.sh`
@@ -80,6 +110,7 @@ class Facts:
     database: str = "postgres"  # where the session was that said so
     read_only: str | None = None  # what makes a superuser's transactions so, if anything does
     by_files: bool = False  # nobody could log in, so that its files were read instead
+    links: tuple[Outside, ...] = ()  # out of the data directory: only a look at the host has them
 
     @classmethod
     def parse(cls, text: str) -> Facts:
@@ -156,6 +187,7 @@ class Facts:
             replicator=None,
             hba_lets_replicator_in=False,
             turn=told.get("turn", ""),
+            links=tuple(dict.fromkeys(read_links(text))),
             by_files=True,
         )
 
@@ -182,6 +214,21 @@ class Facts:
     def came_through(self) -> History:
         """The timelines that it has come through."""
         return History.parse(self.timeline, self.history)
+
+    @property
+    def outside(self) -> tuple[Outside, ...]:
+        """What it has outside its data directory: tablespaces, and what is a link."""
+        told = (
+            Outside(
+                f"the tablespace {row['name']}",
+                row["path"],
+                row["lies"],
+                row["name"],
+                tuple((d["name"], bool(d["default"])) for d in row["databases"]),
+            )
+            for row in self.tablespaces
+        )
+        return (*told, *self.links)
 
     def sender(self, application_name: str) -> Sender | None:
         """Return the standby of that name; one that streams is preferred to one that does not.
@@ -225,6 +272,9 @@ class Disk:
     history: str = ""  # the history file of its timeline
     sync_names: str = ""  # whom its commits waited for, by postgresql.auto.conf
     rewindable: bool = False  # checksums or wal_log_hints: without them pg_rewind refuses
+    outside: tuple[Outside, ...] = ()  # where its links lead
+    gone: tuple[str, ...] = ()  # those of them where nothing is, though there is a place for it
+    unready: bool = False  # a place for tablespaces is not there, or not the server's own
 
     @classmethod
     def parse(cls, text: str) -> Disk:
@@ -253,6 +303,9 @@ class Disk:
             sync_names=re.sub(r"(['\\])\1", r"\1", marks.get("sync_names", "")),
             rewindable=control.get("Data page checksum version", "0") != "0"
             or control.get("wal_log_hints setting") == "on",
+            outside=tuple(read_links(text)),
+            gone=tuple(re.findall(r"^gone\t(.*)$", text, re.MULTILINE)),
+            unready="unready" in marks,
         )
 
     @property

@@ -33,7 +33,7 @@ class Server:
     oldest: int = 0
     clients: int = 0
     senders: int = 0
-    tablespaces: tuple[str, ...] = ()
+    tablespaces: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def parse(cls, text: str) -> Server:

@@ -6,13 +6,15 @@ the same moment, or the engine starts two containers by itself.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from pgherd.docker import HELPER_LABEL, Container, Image, Mount
 from pgherd.errors import Refused
 from pgherd.postgres import scripts
 from pgherd.postgres.occupancy import holders
+from pgherd.rules import PGDATA
+from pgherd.shell import assignments
 
 if TYPE_CHECKING:
     from pgherd.postgres.instance import Instance
@@ -23,13 +25,14 @@ KILLED = 137  # of `docker exec` whose container stops
 _STOP_SECONDS = 10
 
 
-def server_words(image: Image) -> list[str]:
+def server_words(image: Image, tablespaces: Iterable[str] = ()) -> list[str]:
     """Return what follows the image's name in `docker run`: hold the data, run the image's own.
 
-    `--entrypoint sh` comes before it.
+    `--entrypoint sh` comes before it. `tablespaces` are the paths where these may lie.
     """
-    lines = scripts.fragment("hold").splitlines()
-    text = "\n".join([*(line for line in lines if not line.startswith("#")), 'exec "$@"'])
+    lines = [line for line in scripts.fragment("hold").splitlines() if not line.startswith("#")]
+    places = assignments(tablespaces=" ".join(tablespaces)).splitlines() if tablespaces else []
+    text = "\n".join([*places, *lines, 'exec "$@"'])
     return ["-c", text, "sh", *(image.entrypoint or ("docker-entrypoint.sh",)), "postgres"]
 
 
@@ -58,14 +61,17 @@ def held(instance: Instance, mounts: Sequence[Mount] = (), *, own: bool = True) 
 
     Args:
         instance: whose container did not get it.
-        mounts: of that container, the directory first, where it is not the node's own.
+        mounts: of that container, where its data is not the node's own.
         own: the node's own server may be who has it.
     """
-    data = mounts[0] if mounts else instance.mounts()[0]
+    inside = (PGDATA, *instance.node.tablespaces)
+    data = [m for m in mounts if m.target in inside] or instance.data_mounts()
     mine = {instance.helper} | ({instance.name} if not own else set())
     others = [c for n, c in instance.engine.containers().items() if n not in mine and c.alive]
-    found = holders(instance.engine, data.source, others, volume=data.volume)
-    return in_use(instance.name, data.source, *(found[0] if found else (None, None)))
+    for mount in data:
+        for found in holders(instance.engine, mount.source, others, volume=mount.volume):
+            return in_use(instance.name, mount.source, *found)
+    return in_use(instance.name, data[0].source, None, None)
 
 
 def in_use(name: str, source: str, by: Container | None, mount: Mount | None) -> Refused:

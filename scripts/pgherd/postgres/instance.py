@@ -15,6 +15,7 @@ from typing import Any
 
 from plumbum.commands.base import BaseCommand
 
+from pgherd import rules
 from pgherd.docker import (
     GROUP_LABEL,
     HOME_LABEL,
@@ -28,22 +29,30 @@ from pgherd.docker import (
     label_options,
     no_volumes,
 )
-from pgherd.errors import DeadlinePassed, Error, stopped_meanwhile
+from pgherd.errors import DeadlinePassed, Error, Refused, stopped_meanwhile
 from pgherd.host import Host
 from pgherd.postgres import hold, scripts
 from pgherd.postgres.facts import Disk, Facts
 from pgherd.postgres.failed import ScriptFailed
 from pgherd.postgres.places import Places
-from pgherd.shell import Result, Script, Tool
+from pgherd.rules import volume_of, within
+from pgherd.shell import Result, Script, Tool, assignments
 from pgherd.topology import Encryption, Node
 
-PGDATA = "/var/lib/postgresql/data"  # of every major: 18's own default is another
-PRIVATE = "/etc/pgherd"  # of the passfile and the keys, outside PGDATA: base backups copy that
+PGDATA, PRIVATE = rules.PGDATA, rules.PRIVATE
 STOP_SECONDS = 600  # a fast shutdown waits for the standbys to receive everything
 READY_SECONDS = 300  # crash recovery may have much to do
 LOG_TAIL = 15
 TIMED_OUT = 75  # EX_TEMPFAIL, what our scripts exit with at a deadline
 NAME_TAKEN = "is already in use by container"  # what Docker says where another has the name
+# Which directories and volumes are there: for each two words a line, yes or no.
+_THERE = """\\
+while [ $# -gt 0 ]; do
+  case $1 in volume) docker volume inspect "$2" >/dev/null 2>&1 ;; *) [ -d "$2" ] ;; esac &&
+    echo yes || echo no
+  shift 2
+done
+"""
 
 
 class Instance:
@@ -94,7 +103,7 @@ class Instance:
         """Return the options of `docker run` for the server, without name and image."""
         listen = f"[{self.node.listen}]" if ":" in self.node.listen else self.node.listen
         data, private = self.mounts()
-        mounts = [data, replace(private, readonly=True)]
+        mounts = [data, replace(private, readonly=True), *self.tablespace_mounts()]
         options = ["--hostname", self.name, "--network", self.places.network]
         options += ["--publish", f"{listen}:{self.node.port}:5432"]
         options += ["--restart", "unless-stopped", "--stop-timeout", str(STOP_SECONDS)]
@@ -122,7 +131,7 @@ class Instance:
         command = docker[
             "run", "--detach", "--name", self.name,
             *label_options(labels), *options, "--entrypoint", "sh", image.ref,
-            *hold.server_words(image),
+            *hold.server_words(image, self.node.tablespaces),
         ]  # fmt: skip
         result = self.engine.run(command)
         if not result.ok:
@@ -133,7 +142,7 @@ class Instance:
 
     def _as_planned(self, image: Image, labels: dict[str, str]) -> Container:
         return Container(
-            "", self.name, "running", 0, image.ref, image.id, labels, tuple(self.mounts()),
+            "", self.name, "running", 0, image.ref, image.id, labels, tuple(self.all_mounts()),
             ((self.node.listen, self.node.port),), "", planned=True,
         )  # fmt: skip
 
@@ -183,18 +192,26 @@ class Instance:
     ) -> str:
         """Run a script as root in a container of its own on this node's files; return its output.
 
-        Whoever calls has seen that no server runs on them. `mounts` stand in place of both of the
-        node's directories.
+        Whoever calls has seen that no server runs on them. `mounts` stand in place of all of the
+        node's directories, or of the two that a container has which only looks.
 
         Raises:
             ScriptFailed: with the script's exit code.
         """
+        if mounts is None and not readonly:
+            self.make_tablespaces()
+            mounts = self.all_mounts()
         chosen = self.mounts(readonly) if mounts is None else mounts
         words = ["--network", self.places.network if network else "none"]
         words += ["--env", f"PGDATA={PGDATA}", *self._where(), *label_options(self.labels())]
         words += [word for mount in chosen for word in ("--mount", mount.option())]
+        places = [mount for mount in chosen if mount.target in self.node.tablespaces]
         if any(mount.target == PGDATA and not mount.readonly for mount in chosen):
-            script = Script((scripts.fragment("hold"),)) + script
+            own = scripts.fragment("own") if places else ""
+            script = Script((scripts.fragment("hold") + own,)) + script
+        if places:
+            head = assignments(tablespaces=" ".join(mount.target for mount in places))
+            script = Script((head,)) + script
         # One that only looks may do so beside another run, and keeps nobody from working.
         name = f"{self.helper}-look-{token_hex(4)}" if readonly else self.helper
         result = self.engine.once(name, image, words, script, **options)
@@ -205,6 +222,47 @@ class Instance:
         volume = self.node.volume
         data = Mount(volume or self.places.data, PGDATA, volume is not None, readonly)
         return [data, Mount(self.places.private, PRIVATE, readonly=readonly)]
+
+    def tablespace_mounts(self, readonly: bool = False) -> list[Mount]:
+        """Return the places of the node's tablespaces, as a container has them."""
+        found = []
+        for inside, place in self.node.tablespaces.items():
+            volume = volume_of(place)
+            source = volume or self.places.tablespaces[inside]
+            found.append(Mount(source, inside, volume is not None, readonly))
+        return found
+
+    def data_mounts(self, readonly: bool = False) -> list[Mount]:
+        """Return all that is the node's data: its data directory first, then its tablespaces."""
+        return [self.mounts(readonly)[0], *self.tablespace_mounts(readonly)]
+
+    def all_mounts(self) -> list[Mount]:
+        """Return all of the node's directories, as a container has them that works on them."""
+        return [*self.mounts(), *self.tablespace_mounts()]
+
+    def make_tablespaces(self) -> None:
+        """Make the places of the node's tablespaces where they are not there yet.
+
+        Raises:
+            Refused: one cannot be made.
+        """
+        for mount in self.tablespace_mounts():
+            if mount.volume:  # it says nothing where it is there
+                label = f"{GROUP_LABEL}={self.group}"
+                self.engine.must(docker["volume", "create", "--label", label, mount.source])
+        directories = [mount.source for mount in self.tablespace_mounts() if not mount.volume]
+        if directories:
+            result = self.host.run(Tool("mkdir")["-p", "--", directories])
+            if not result.ok:
+                raise Refused(f"{self.name}: a directory cannot be made: {result.err.strip()}")
+
+    def there(self, mounts: Sequence[Mount]) -> list[Mount]:
+        """Return those of some mounts whose directory or volume is there."""
+        if not mounts:
+            return []
+        words = [word for m in mounts for word in ("volume" if m.volume else "path", m.source)]
+        said = self.engine.run(Tool("sh")["-s", "--", words], stdin=Script((_THERE,)), reads=True)
+        return [m for m, there in zip(mounts, said.out.split(), strict=False) if there == "yes"]
 
     def _checked(self, result: Result, mounts: Sequence[Mount] = ()) -> str:
         if result.code == TIMED_OUT:
@@ -243,8 +301,20 @@ class Instance:
         chosen = [mounts[0]] * data + [mounts[1]] * there
         if not chosen:
             return Disk()
-        said = self.offline(image, scripts.compose("examine"), mounts=chosen, reads=True)
-        return Disk.parse(said)
+        places = self.there(self.tablespace_mounts(readonly=True)) if data else []
+        said = self.offline(
+            image, scripts.compose("examine"), mounts=[*chosen, *places], reads=True
+        )
+        return self.with_tablespaces(Disk.parse(said), places)
+
+    def with_tablespaces(self, disk: Disk, there: Sequence[Mount]) -> Disk:
+        """Return what lies in the data directory, with what tablespaces lack whose place is gone.
+
+        `there` are the places that were there.
+        """
+        away = self.node.tablespaces.keys() - {mount.target for mount in there}
+        gone = [o.path for o in disk.outside if any(within(o.path, inside) for inside in away)]
+        return replace(disk, gone=(*disk.gone, *gone), unready=disk.unready or bool(away))
 
     def wait_ready(self, seconds: int = READY_SECONDS) -> None:
         """Wait until the server answers over TCP."""

@@ -9,7 +9,8 @@ from pgherd.docker import HELPER_LABEL, Container, Engine, Mount
 from pgherd.host import Host
 from pgherd.shell import Script, Tool
 
-COPIED = "/from"  # where a container of ours has the data that it copies: see `sh/copy.sh`
+# Where a container of ours has the data that it copies, and its tablespaces: see `sh/copy.sh`.
+COPIED, COPIED_TABLESPACES = "/from", "/from.tablespaces"
 
 # Device and inode tell a directory whatever path leads to it: a link, a bind mount. GNU's or BSD's.
 _IDENTITIES = """\
@@ -92,7 +93,7 @@ def overlap(one: str, other: str) -> bool:
 def _mounted(containers: Iterable[Container], *, volume: bool) -> Iterator[tuple[Container, Mount]]:
     for container in containers:
         for mount in container.mounts:
-            copies = mount.target == COPIED and HELPER_LABEL in container.labels
+            copies = mount.target.startswith(COPIED) and HELPER_LABEL in container.labels
             if mount.volume == volume and (copies or not mount.readonly):
                 yield container, mount
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,8 @@ class Places:
         initdb: the directory with the user's scripts for a new database.
         neighbours: whether other nodes of the group live on the same host.
         elsewhere: the addresses of the nodes that live on other hosts.
+        tablespaces: for each path in its container where tablespaces may lie, the directory,
+            absolute; empty where a named volume has them.
     """
 
     data: str
@@ -26,3 +29,4 @@ class Places:
     initdb: str | None = None
     neighbours: bool = True
     elsewhere: tuple[str, ...] = ()
+    tablespaces: Mapping[str, str] = field(default_factory=dict)

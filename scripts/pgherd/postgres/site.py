@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 
 from pgherd.docker import Container, Engine, Image
@@ -12,10 +13,11 @@ from pgherd.errors import DeadlinePassed, Error
 from pgherd.host import Host
 from pgherd.host.together import side_by_side
 from pgherd.postgres import scripts
-from pgherd.postgres.facts import Facts, NoAnswer
+from pgherd.postgres.facts import Facts, NoAnswer, read_links
 from pgherd.postgres.failed import no_login
 from pgherd.postgres.instance import Instance
 from pgherd.postgres.places import Places
+from pgherd.rules import PGDATA, volume_of
 from pgherd.shell import Tool
 from pgherd.topology import Topology
 
@@ -58,16 +60,23 @@ class Site:
 
     def _find_places(self) -> dict[str, Places]:
         group = self.topology.group
-        asked = [node.data for node in self.nodes if not node.volume]
+        named = [
+            (node.name, inside, place)
+            for node in self.nodes
+            for inside, place in node.places.items()
+            if not volume_of(place)
+        ]
+        asked = [place for _, _, place in named]
         asked += [f"{self.private}/{node.name}" for node in self.nodes]
         asked += [group.initdb] if group.initdb else []
         found = iter(self.host.paths(*asked))
-        data = {node.name: "" if node.volume else next(found) for node in self.nodes}
+        paths = {(name, inside): next(found) for name, inside, _ in named}
         private = {node.name: next(found) for node in self.nodes}
         initdb = next(found) if group.initdb else None
         return {
             node.name: Places(
-                data=data[node.name],
+                data=paths.get((node.name, PGDATA), ""),
+                tablespaces={at: paths.get((node.name, at), "") for at in node.tablespaces},
                 private=private[node.name],
                 network=f"pgherd-{group.name}",
                 home=self.host.home,
@@ -134,10 +143,16 @@ def read_answers(text: str, database: str = "") -> dict[str, Facts | NoAnswer]:
         if code == "stderr":
             continue
         try:  # a warning beside an answer is no fault
-            found[name] = Facts.parse(said) if code == "0" else _silent(name, also, said, database)
+            found[name] = _facts(said) if code == "0" else _silent(name, also, said, database)
         except Error as fault:
             found[name] = NoAnswer(fault.sentence)
     return found
+
+
+def _facts(said: str) -> Facts:
+    """Read a server's answer, with the links of its data directory before it."""
+    links, brace, answer = said.partition("{")
+    return replace(Facts.parse(brace + answer), links=tuple(read_links(links)))
 
 
 def _silent(name: str, also: Mapping[str, str], said: str, database: str) -> NoAnswer:

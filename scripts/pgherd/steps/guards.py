@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from pgherd import directories
-from pgherd.docker import GROUP_LABEL, HOME_LABEL, SPEC_LABEL, Container, Image
+from pgherd.docker import GROUP_LABEL, HOME_LABEL, SPEC_LABEL, Container, Image, Mount
 from pgherd.errors import Refused
 from pgherd.host import LOCAL, Host
 from pgherd.postgres import hold
 from pgherd.postgres.facts import Disk
 from pgherd.postgres.group import Group
-from pgherd.postgres.instance import Instance
+from pgherd.postgres.instance import PGDATA, Instance
 from pgherd.postgres.observation import Observation
-from pgherd.postgres.occupancy import holders
+from pgherd.postgres.occupancy import holders, holders_of_each
 from pgherd.postgres.site import Site
 from pgherd.rules import for_others
 from pgherd.shell import Script, Tool, assignments
@@ -154,10 +156,8 @@ def check_data_unused(instance: Instance, seen: Observation) -> None:
     PostgreSQL's own lock cannot see it: in every container the server is process 1. Refused is
     also one that is no place for data at all.
     """
-    source = instance.node.volume or instance.places.data
-    if not instance.node.volume:
-        check_place(instance)
-    check_unused(instance, source, seen, volume=instance.node.volume is not None)
+    check_place(instance)
+    check_unused(instance, instance.data_mounts(), seen)
 
 
 def check_still_unused(instance: Instance) -> None:
@@ -170,25 +170,35 @@ def check_still_unused(instance: Instance) -> None:
         check_data_unused(instance, Observation({}, engines))
 
 
-def check_unused(instance: Instance, source: str, seen: Observation, *, volume: bool) -> None:
-    """Refuse a directory or volume of a node's host that a running container can write to."""
+def check_unused(instance: Instance, places: Sequence[Mount], seen: Observation) -> None:
+    """Refuse directories and volumes of a node's host that a running container can write to."""
     others = [c for n, c in seen.beside(instance).items() if n != instance.name and c.alive]
-    for other, mount in holders(instance.engine, source, others, volume=volume):
-        raise hold.in_use(instance.name, source, other, mount)
+    paths = [place.source for place in places if not place.volume]
+    held = dict(zip(paths, holders_of_each(instance.engine, paths, others), strict=True))
+    for place in places:
+        found = held.get(place.source, [])
+        if place.volume:
+            found = holders(instance.engine, place.source, others, volume=True)
+        for other, mount in found:
+            raise hold.in_use(instance.name, place.source, other, mount)
 
 
 def check_place(instance: Instance) -> None:
     """Refuse a directory that is the system's, or that holds or lies in our own secrets."""
-    data, home = instance.places.data, instance.host.home
-    where = f"nodes.{instance.name}.data: {instance.node.data}"
-    if reason := directories.no_place(data):
-        raise Refused(f"{where} is {data}, which {reason}: give the node a directory of its own.")
-    own, secrets = PurePosixPath(data), PurePosixPath(home) / "secrets"
-    if own == secrets or secrets in own.parents or own in secrets.parents:
-        raise Refused(
-            f"{where} is {data}, and the passwords lie in {secrets}: give the node a directory "
-            "of its own."
-        )
+    asked, home = instance.node.places, instance.host.home
+    for mount in instance.data_mounts():
+        if mount.volume:
+            continue
+        key = "data" if mount.target == PGDATA else f"tablespaces.{json.dumps(mount.target)}"
+        where = f"nodes.{instance.name}.{key}: {asked[mount.target]} is {mount.source}"
+        if reason := directories.no_place(mount.source):
+            raise Refused(f"{where}, which {reason}: give the node a directory of its own.")
+        own, secrets = PurePosixPath(mount.source), PurePosixPath(home) / "secrets"
+        if own == secrets or secrets in own.parents or own in secrets.parents:
+            raise Refused(
+                f"{where}, and the passwords lie in {secrets}: give the node a directory of its "
+                "own."
+            )
 
 
 def check_port(instance: Instance, seen: Observation) -> None:

@@ -12,6 +12,7 @@ from pgherd.errors import Error
 from pgherd.host.together import side_by_side
 from pgherd.postgres.group import Group
 from pgherd.postgres.site import Site
+from pgherd.rules import volume_of
 from pgherd.shell import Script, Tool, assignments
 
 SKEW_SECONDS = 2.0  # by which two clocks may differ before it is told
@@ -87,13 +88,14 @@ def _report(group: Group, site: Site) -> HostReport:
 
 def _look(group: Group, site: Site) -> dict[str, list[str]]:
     """Return what the script printed, by the first word of each line."""
-    directories = [node.data for node in site.nodes if not node.volume]
+    places = [place for node in site.nodes for place in node.places.values()]
+    directories = [place for place in places if not volume_of(place)]
     data = site.host.paths(*directories) if directories else []
     values = assignments(
         images=" ".join(group.image_names),
         label=f"{GROUP_LABEL}={group.name}",
         home=HOME_LABEL,
-        volumes="yes" if len(directories) < len(site.nodes) else "",
+        volumes="yes" if len(directories) < len(places) else "",
     )
     script = Script((values + _LOOK,))
     command = Tool("sh")["-s", "--", data]

@@ -9,7 +9,7 @@ from pgherd.postgres.facts import Disk
 from pgherd.postgres.group import Group
 from pgherd.postgres.instance import STOP_SECONDS, Instance
 from pgherd.postgres.observation import Observation
-from pgherd.steps import guards, settling
+from pgherd.steps import guards, outside, settling
 from pgherd.steps.change import fence, interrupted, turn
 from pgherd.steps.image import ensure_image
 from pgherd.steps.leaders import alive, leads, refuse_two_primaries
@@ -18,14 +18,20 @@ from pgherd.steps.node import DataGone, bring_passfile, bring_up, data_on, wait_
 # --- step 3 ---
 
 
-def stop(group: Group, *, tolerant: bool = True) -> None:
+def stop(group: Group, *, tolerant: bool = True, removing: bool = False) -> None:
     """Step 3: stop every server in order, the primary first, and see that it was a clean stop.
 
     A standby stopped first would leave commits waiting for it. If `tolerant`, those that are on
-    hosts that cannot be reached are left out; else nothing is stopped then.
+    hosts that cannot be reached are left out; else nothing is stopped then. `removing` tells that
+    the containers are to be removed afterwards.
+
+    Raises:
+        Refused: data would be gone with them.
     """
     with group.locked(tolerant=tolerant):
         seen = group.observe()
+        refuse = outside.refuse_to_remove_all if removing else outside.refuse_to_stop
+        refuse(group, group.instances.values(), seen)
         running = [i for i in group.instances.values() if alive(seen.nodes[i.name])]
         if not running:
             group.trace.note(f"{group.name}: already stopped")

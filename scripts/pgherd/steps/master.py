@@ -133,7 +133,7 @@ def make_database(group: Group, instance: Instance, image: Image) -> None:
         settings_fragment(instance),
         CHECK,
     )
-    mounts = instance.mounts()
+    mounts = instance.all_mounts()
     mounts += [Mount(own, "/docker-entrypoint-initdb.d", readonly=True)] if own else []
     acts: list[Callable[[], object]] = [
         lambda: instance.offline(image, script, mounts=mounts, timeout=None),

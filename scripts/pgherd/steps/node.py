@@ -16,7 +16,7 @@ from pgherd.postgres.failed import ScriptFailed
 from pgherd.postgres.group import Group
 from pgherd.postgres.instance import PGDATA, READY_SECONDS, Instance
 from pgherd.shell import Script, Tool
-from pgherd.steps import belonging, guards
+from pgherd.steps import belonging, guards, outside
 from pgherd.steps.hba import hba_values
 from pgherd.steps.image import find_image
 from pgherd.steps.private import hear, lay_private, private_fragment, streaming_password
@@ -47,8 +47,8 @@ def data_on(group: Group, instance: Instance, image: Image, container: Container
     """Look at what a node that is down has for data.
 
     Raises:
-        Refused: it had a container or a database and its data is gone, or it is no database of
-            this major version.
+        Refused: it had a container or a database and its data is gone, or a part of it that lies
+            elsewhere; or it is no database of this major version.
     """
     state = guards.data_state(instance)
     if state in {guards.ABSENT, guards.EMPTY}:
@@ -62,6 +62,7 @@ def data_on(group: Group, instance: Instance, image: Image, container: Container
         return disk
     belonging.check_major(instance, disk, image)
     belonging.check_group_of_data(group, instance, disk)
+    outside.refuse_to_start(group, instance, disk, container, image)
     return disk
 
 
@@ -69,6 +70,7 @@ def make_directories(group: Group, instance: Instance) -> None:
     """Make the node's directories or its volume; the one for secrets is ours alone."""
     places = instance.places
     make_private(instance)
+    instance.make_tablespaces()
     if volume := instance.node.volume:
         if not instance.engine.volume_exists(volume):
             label = f"{GROUP_LABEL}={group.name}"
@@ -142,7 +144,7 @@ def bring_up(
 ) -> None:
     """Run a server on the data that it has, with the settings that are asked for now."""
     wanted = hashlib.sha256(settings(instance).encode()).hexdigest()
-    if disk.settings != wanted or not disk.ours:
+    if disk.settings != wanted or not disk.ours or disk.unready:
         adopt(group, instance, image)
     run_container(group, instance, image, container)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from pgherd.docker import Image, docker
+from pgherd.docker import Image
 from pgherd.errors import DeadlinePassed, Refused, Unreachable, quoted
 from pgherd.host.together import side_by_side
 from pgherd.postgres import conf, scripts
@@ -14,12 +14,12 @@ from pgherd.postgres.instance import Instance
 from pgherd.postgres.observation import Observation
 from pgherd.rules import DOCKER_NAME, NAME_RULE
 from pgherd.shell import Script, Tool, assignments
-from pgherd.steps import guards, lifecycle
+from pgherd.steps import guards, lifecycle, outside
 from pgherd.steps.aside import REMOVED, entry, reason, set_aside
 from pgherd.steps.image import ensure_image
 from pgherd.steps.strays import Leaving, leaving
 from pgherd.steps.sync import read_sync, set_names, shortened
-from pgherd.steps.teardown import clear_private
+from pgherd.steps.teardown import clear_private, remove_places
 from pgherd.sync import same_name
 
 DROP_SECONDS = 60.0
@@ -81,6 +81,8 @@ def _refuse(group: Group, nodes: list[Leaving], primary: Instance, seen: Observa
             )
         if node.instance.node.host not in group.away:
             guards.check_data_unused(node.instance, seen)
+    leave = [(node.instance, node.container, node.facts) for node in nodes]
+    outside.refuse_to_remove(group, leave, seen)
 
 
 def _followers(group: Group, node: Leaving, seen: Observation, nodes: list[Leaving]) -> set[str]:
@@ -199,9 +201,9 @@ def _take(group: Group, node: Leaving, image: Image) -> bool:
         group.trace.note(f"{node.name}: removing its container")
         instance.engine.remove(node.container)
         found = True
-    volume = instance.node.volume
-    if own and found and volume and instance.engine.volume_exists(volume):  # it is empty by now
-        instance.engine.must(docker["volume", "rm", volume])
+    if own and found:  # they are empty by now
+        volumes = [place for place in instance.data_mounts() if place.volume]
+        remove_places(instance, instance.there(volumes))
     return found
 
 
@@ -220,10 +222,14 @@ def _owns_data(group: Group, node: Leaving, image: Image) -> bool:
     if guards.data_state(instance) != guards.FULL:
         return False
     for other in group.instances.values():
-        same = other.node.host == instance.node.host and other.mounts()[0] == instance.mounts()[0]
-        if other.name != node.name and same:
-            group.trace.note(f"{node.name}: {instance.node.data} is {other.name}'s; left alone")
-            return False
+        if other.name == node.name or other.node.host != instance.node.host:
+            continue
+        theirs = {(place.source, place.volume) for place in other.data_mounts()}
+        for mount in instance.data_mounts():
+            if (mount.source, mount.volume) in theirs:
+                place = instance.node.places[mount.target]
+                group.trace.note(f"{node.name}: {place} is {other.name}'s; left alone")
+                return False
     disk = instance.disk(image)
     if not (node.container or disk.ours or disk.unfinished or disk.empty):
         group.trace.note(f"{node.name}: {instance.node.data} is not this group's; left alone")

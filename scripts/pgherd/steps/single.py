@@ -6,7 +6,7 @@ from pgherd.docker import Image
 from pgherd.errors import Refused
 from pgherd.postgres.group import Group
 from pgherd.postgres.instance import Instance
-from pgherd.steps import aside, connect, guards, leaders, lifecycle, master, sync
+from pgherd.steps import aside, connect, guards, leaders, lifecycle, master, outside, sync
 from pgherd.steps.image import ensure_image
 from pgherd.steps.node import bring_up, data_on, run_container, wait_serving
 from pgherd.steps.seed import seeding
@@ -47,6 +47,7 @@ def set_aside(group: Group, name: str) -> None:
     """Step 4."""
     with group.locked():
         instance, image = _down(group, name)
+        outside.refuse_to_remove_all(group, [instance], group.observe())
         if aside.set_aside(group, instance, image, why="step.set-aside") is None:
             group.trace.note(f"{name}: nothing to set aside")
 
@@ -59,6 +60,7 @@ def copy_data(group: Group, name: str) -> None:
         container = upstream.container()
         if container and container.alive:
             raise Refused(f"{upstream.name} runs: its files cannot be copied. `invoke step.stop`.")
+        seeding.refuse_links(upstream, guards.data_of(upstream, image))
         seeding.copy_data(group, instance, upstream, image)
 
 
@@ -68,6 +70,7 @@ def base_backup(group: Group, name: str) -> None:
         instance, image = _down(group, name)
         seen = group.observe()
         upstream = group.upstream_of(instance, seen.primaries, seen)
+        outside.refuse_to_copy(group, upstream, seen)
         options = seeding.slot_options(instance, upstream, seen.nodes[upstream.name].facts)
         seeding.base_backup(group, instance, upstream, image, [*options, "--checkpoint=fast"])
 

@@ -83,5 +83,6 @@ def judged(
         *standby_warnings.of_standbys(picture),
         *tls_warnings.of_encryption(picture),
         *warning.of_slots(picture),
+        *warning.of_data(picture),
     )
     return Status(group.name, tuple(picture.standing()), warnings)

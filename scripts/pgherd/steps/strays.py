@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
 
-from pgherd.docker import NODE_LABEL, Container, Image
+from pgherd.docker import NODE_LABEL, Container, Image, Mount
 from pgherd.errors import Error, Refused, quoted
 from pgherd.node import Node
 from pgherd.postgres import scripts
@@ -116,19 +116,22 @@ def _stray(container: Container, site: Site, group: Group, image: Image) -> Leav
     data, private = mounts.get(PGDATA), mounts.get(PRIVATE)
     if data is None or private is None:
         raise Refused(f"The container {container.name} has not the mounts of a node of pgherd.")
+    others = [mount for mount in container.mounts if mount.target not in {PGDATA, PRIVATE}]
     address, port = next(iter(container.ports), ("127.0.0.1", 1))
     node = Node(
         name=container.name,
         host=site.name,
         port=port,
         listen=address,
-        data=f"{VOLUME}{data.source}" if data.volume else data.source,
+        data=_place(data),
+        tablespaces={mount.target: _place(mount) for mount in others},
     )
     places = Places(
         data="" if data.volume else data.source,
         private=private.source,
         network=group.network,
         home=site.host.home,
+        tablespaces={m.target: "" if m.volume else m.source for m in others},
     )
     instance = Instance(group.name, node, site.engine, lambda: places)
     facts = _answer(instance) if container.running else None
@@ -137,6 +140,11 @@ def _stray(container: Container, site: Site, group: Group, image: Image) -> Leav
     else:
         slot, info = _on_disk(instance, image)
     return Leaving(instance, container, facts, slot, _application(info), asked=False)
+
+
+def _place(mount: Mount) -> str:
+    """Return what a mount has, as a topology writes it."""
+    return f"{VOLUME}{mount.source}" if mount.volume else mount.source
 
 
 def _answer(instance: Instance) -> Facts | None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from pgherd.docker import GROUP_LABEL, Image, docker
+from collections.abc import Sequence
+
+from pgherd.docker import GROUP_LABEL, Image, Mount, docker
 from pgherd.errors import Error, Refused, Unreachable
 from pgherd.host import LOCAL, Host
 from pgherd.host.together import side_by_side
 from pgherd.postgres import scripts
 from pgherd.postgres.group import Group
-from pgherd.postgres.instance import PGDATA, PRIVATE, Instance
+from pgherd.postgres.instance import PRIVATE, Instance
 from pgherd.postgres.site import Site
 from pgherd.shell import Tool
 from pgherd.steps import guards
-from pgherd.steps.aside import move_aside, name_aside, set_aside
+from pgherd.steps.aside import DELETE_TABLESPACES, EMPTY_DATA, move_aside, name_aside, set_aside
 from pgherd.steps.image import ensure_image
 from pgherd.steps.lifecycle import stop
 
@@ -33,7 +35,7 @@ def down(group: Group, *, delete: bool = False) -> None:
 def stop_all(group: Group) -> None:
     """Stop what runs; a server that cannot come down in order is said, and taken down."""
     try:
-        stop(group, tolerant=False)
+        stop(group, tolerant=False, removing=True)
     except Error as fault:
         if isinstance(fault, Refused | Unreachable):
             raise
@@ -93,20 +95,28 @@ def _clear(group: Group, instance: Instance, image: Image, *, delete: bool) -> N
     if state == guards.FULL and not (disk.empty or disk.unfinished or disk.ours):
         group.trace.note(f"{instance.name}: {instance.node.data} is not this group's; left alone")
         return
-    if state == guards.FULL and not delete:
+    if not delete:
         set_aside(group, instance, image, unfinished=True, why="down --purge")
-    elif state != guards.ABSENT and delete:
-        group.trace.note(f"{instance.name}: deleting {instance.node.data}")
-        data = [mount for mount in instance.mounts() if mount.target == PGDATA]
-        # First what makes it a database: cut short, it is none that a server would run on.
-        lines = f"rm -f {PGDATA}/PG_VERSION\nfind {PGDATA} -mindepth 1 -delete\n"
-        instance.offline(image, scripts.compose(lines), mounts=data, timeout=None)
-    if (volume := instance.node.volume) and state != guards.ABSENT:
-        instance.engine.must(docker["volume", "rm", volume])
-    elif delete and state != guards.ABSENT:
-        instance.host.run(Tool("rmdir")["--", instance.places.data])
+    places = instance.there(instance.tablespace_mounts())
+    if state != guards.ABSENT:
+        places = [instance.data_mounts()[0], *places]
+    if places and delete:
+        names = ", ".join(instance.node.places[place.target] for place in places)
+        group.trace.note(f"{instance.name}: deleting {names}")
+        empty = DELETE_TABLESPACES if state == guards.ABSENT else EMPTY_DATA + DELETE_TABLESPACES
+        instance.offline(image, scripts.compose(empty), mounts=places, timeout=None)
+    remove_places(instance, places if delete else [place for place in places if place.volume])
     if delete:
         clear_private(instance, image)
+
+
+def remove_places(instance: Instance, places: Sequence[Mount]) -> None:
+    """Remove volumes and directories of a node that are empty by now; no directory that is not."""
+    for place in places:
+        if place.volume:
+            instance.engine.must(docker["volume", "rm", place.source])
+        else:
+            instance.host.run(Tool("rmdir")["--", place.source])
 
 
 def clear_private(instance: Instance, image: Image) -> None:
@@ -139,4 +149,4 @@ def _clear_secrets(group: Group, host: Host, directory: str, *, delete: bool) ->
         return
     aside = name_aside(directory)
     group.trace.note(f"{group.name}: setting its passwords{where} aside as {aside}")
-    move_aside(host, directory, aside, f"passwords of {group.name}: down --purge")
+    move_aside(host, [(directory, aside)], f"passwords of {group.name}: down --purge")

@@ -12,7 +12,7 @@ from typing import Any
 from pgherd.docker import Container
 from pgherd.postgres.facts import Facts
 from pgherd.postgres.headless import no_primary, paused
-from pgherd.steps import guards
+from pgherd.steps import guards, outside
 from pgherd.steps.change.fence import NEVER, is_fenced
 from pgherd.steps.diff.containers import made_first, restarted
 from pgherd.steps.leaders import writes_refused
@@ -235,3 +235,11 @@ def _slot(holder: str, slot: dict[str, Any], owner: str | None) -> Warning_ | No
         text = f"the slot {name} of {holder} keeps {kept_wal} ({status}{left}): {cure}, {drop}"
         return Warning_("slot-retains", owner or holder, text)
     return None
+
+
+def of_data(picture: Picture) -> Iterator[Warning_]:
+    """Yield what a node keeps where it is gone with its container, and no copy gets it."""
+    for name, node in picture.seen.nodes.items():
+        if found := outside.of_server(picture.group.instance(name), node):
+            text = outside.problem(picture.group, name, found, picture.facts, picture.leader)
+            yield Warning_(outside.CODE, name, text)

@@ -21,7 +21,7 @@ from pgherd.postgres.group import Group
 from pgherd.postgres.instance import Instance
 from pgherd.shell import assignments, command_line
 from pgherd.steps.node import delayed
-from pgherd.verify.checks import EXAMINED, PROBED, CheckResult, View, not_tried
+from pgherd.verify.checks import EXAMINED, KEPT, PROBED, CheckResult, View, not_tried
 from pgherd.verify.client import SHOW_CERTIFICATES, UNTRUSTED, Client, connected
 from pgherd.verify.examine import examine, standbys_of
 from pgherd.verify.probe import probe
@@ -87,7 +87,7 @@ def _checked(
     group: Group, clients: dict[str, Client], timeout: float
 ) -> tuple[View, list[CheckResult]]:
     view = examine(group, clients, timeout)
-    if view.primary and all(check.ok for check in view.checks):
+    if view.primary and all(check.ok for check in view.checks if check.name != KEPT):
         return view, view.checks + probe(clients, view, timeout)
     rest = [
         not_tried(name, node, "an examination failed, so nothing was written")

@@ -6,7 +6,10 @@ from dataclasses import dataclass, field
 
 from pgherd.postgres.facts import Facts
 
-EXAMINED = ("standby-up", "in-recovery", "same-system", "streaming", "encrypted", "sync", "replay")
+KEPT = "tablespaces"  # made only where there are some, and nothing else depends on it
+EXAMINED = (
+    "standby-up", "in-recovery", "same-system", "streaming", "encrypted", "sync", "replay", KEPT,
+)  # fmt: skip
 PROBED = ("row-seen", "write-refused", "clean")
 
 

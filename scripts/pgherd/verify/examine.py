@@ -11,10 +11,11 @@ import psycopg
 from pgherd.postgres.facts import Facts, ahead
 from pgherd.postgres.group import Group
 from pgherd.steps.leaders import foremost
+from pgherd.steps.outside import astray
 from pgherd.steps.sync import HUNG_SECONDS, hung_long, read_sync
 from pgherd.steps.tls.laid import as_asked, told
 from pgherd.verify.arrival import RECEIVED_TO, REPLAYED_TO, arrives, delay, replays
-from pgherd.verify.checks import EXAMINED, CheckResult, Outcome, View, not_tried
+from pgherd.verify.checks import EXAMINED, KEPT, CheckResult, Outcome, View, not_tried
 from pgherd.verify.client import SHOW_CERTIFICATES, UNTRUSTED, Client
 from pgherd.verify.synchronous import hanging as hung
 from pgherd.verify.synchronous import sync_check
@@ -44,7 +45,7 @@ def examine(group: Group, clients: dict[str, Client], timeout: float) -> View:
 
 def _settling(group: Group, view: View) -> bool:
     """Tell whether what failed may pass by itself in a moment: only a standby that connects."""
-    failed = {check.name for check in view.checks if not check.ok and check.cure}
+    failed = {check.name for check in view.checks if not check.ok and check.cure} - {KEPT}
     if not failed or failed - {"streaming", "sync"} or view.primary is None:
         return False
     facts = view.facts[view.primary]
@@ -85,10 +86,13 @@ def _examine_one(
         "encrypted": lambda: _encrypted(group, view, name),
         "sync": lambda: sync_check(group, view, name),
         "replay": lambda: _replay(clients, view, name, timeout),
+        KEPT: lambda: _tablespaces(group, view, name),
     }
     failed = ""
     for check in EXAMINED:
         if check == "encrypted" and not group.topology.encryption.on:
+            continue
+        if check == KEPT and not any(view.facts[n].outside for n in _both(view, name)):
             continue
         if check == "sync" and failed and (hanging := hung(view)):
             yield CheckResult(check, name, *hanging)  # told even where the standby is down
@@ -242,6 +246,22 @@ def _replay(clients: dict[str, Client], view: View, name: str, timeout: float) -
             f"it is at {replayed} now; {extent}"
         )
     return same, evidence if same else f"diverged: {extent}", reseed
+
+
+def _both(view: View, name: str) -> list[str]:
+    """Return the primary and a standby, as far as they answer."""
+    return [n for n in (view.primary, name) if n and n in view.facts]
+
+
+def _tablespaces(group: Group, view: View, name: str) -> Outcome:
+    """Return whether all tablespaces lie where the topology declares a place, on both sides."""
+    told = [(n, one) for n in _both(view, name) for one in view.facts[n].outside]
+    for node, one in told:
+        if astray(group.instance(node).node, [one]):
+            evidence = f"on {node} {one.what} is at {one.path}, in no place that is declared for it"
+            return False, evidence, "`invoke status` tells the way out"
+    paths = ", ".join(dict.fromkeys(one.path for _, one in told))
+    return True, f"what lies outside the data directory is in places of its own: {paths}", ""
 
 
 def reseed_cure(name: str) -> str:

@@ -9,6 +9,8 @@ answer() {
 $facts
 END-OF-SQL
 }
+# The links in its data directory come first, each a line: SQL cannot tell of them.
+for at in "$PGDATA"/*; do [ ! -L "$at" ] || printf 'link\t%s\t%s\n' "${at##*/}" "$(readlink "$at")"; done
 exec 3>&1
 code=0
 fault=$(answer 2>&1 >&3) || code=$?

@@ -57,5 +57,8 @@ for copy in /aside/*; do
     [ ! -e "$copy/$file" ] || echo "$file=1"
   done
   [ ! -e "$copy/global/pg_control" ] || pg_controldata "$copy" 2>&1
+  for at in "$copy"/* "$copy"/pg_tblspc/*; do
+    [ ! -L "$at" ] || printf 'link\t%s\t%s\n' "${at#"$copy"/}" "$(readlink "$at")"
+  done
 done
 END-OF-LOOK

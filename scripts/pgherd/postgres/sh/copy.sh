@@ -15,22 +15,36 @@ before=$(cksum </from/global/pg_control) || fail 70 'it has no control data'
 as_before() { [ "$(cksum <"$1")" = "$before" ] || fail 74 'a server ran on the data while it was copied'; }
 state=$(LC_ALL=C pg_controldata /from | sed -n 's/^Database cluster state: *//p')
 [ "$state" = 'shut down' ] || fail 70 "its control data says '$state', not 'shut down'"
-[ ! -L /from/pg_wal ] && [ -z "$(ls -A /from/pg_tblspc)" ] ||
-  fail 71 "it keeps files outside its data directory (pg_wal or a tablespace is a link)"
+# What is a link is copied only where it leads into a place for tablespaces, which is copied as a whole.
+comes_along() {
+  for place in "$PGDATA" ${tablespaces-}; do
+    case $1/ in "$place"/*) return 0 ;; /*) ;; *) return 0 ;; esac
+  done
+  return 1
+}
+for link in /from/* /from/pg_tblspc/*; do
+  [ ! -L "$link" ] || comes_along "$(readlink "$link")" ||
+    fail 71 "it keeps files outside its data directory (${link#/from/} is a link to $(readlink "$link"))"
+done
 # The exit code is that of the tar that writes; the one that reads has to say that it came to its end. GNU's 1 is no more
 # than that a file changed, as some file systems say of one that did not: pg_control tells whether a server ran.
 read_all() { [ "$1" -eq 0 ] || { [ "$1" -eq 1 ] && tar --version 2>/dev/null | grep -q 'GNU tar'; }; }
-all=$({
-  (cd /from && code=0 && { tar -cf - --exclude=./postmaster.pid --exclude=./postmaster.opts --exclude=./global/pg_control \
-    --exclude=./standby.signal --exclude=./recovery.signal --exclude=./backup_label.old . || code=$?; } &&
-    read_all "$code" && echo all >&3) |
-    tar -xpf - -C "$PGDATA"
-} 3>&1)
-[ "$all" = all ] || fail 74 'not all of the data could be read'
+# copied FROM TO OPTION...
+copied() {
+  from=$1 to=$2
+  shift 2
+  all=$({
+    (cd "$from" && code=0 && { tar -cf - "$@" . || code=$?; } && read_all "$code" && echo all >&3) | tar -xpf - -C "$to"
+  } 3>&1)
+  [ "$all" = all ] || fail 74 'not all of the data could be read'
+}
+copied /from "$PGDATA" --exclude=./postmaster.pid --exclude=./postmaster.opts --exclude=./global/pg_control \
+  --exclude=./standby.signal --exclude=./recovery.signal --exclude=./backup_label.old
+for place in ${tablespaces-}; do copied "/from.tablespaces$place" "$place"; done
 for emptied in pg_replslot pg_dynshmem pg_notify pg_serial pg_snapshots pg_stat_tmp pg_subtrans; do
   find "$PGDATA/$emptied" -mindepth 1 -delete
 done
-find "$PGDATA" \( -name pg_internal.init -o -name 'pgsql_tmp*' \) -prune -exec rm -rf {} +
+find "$PGDATA" ${tablespaces-} \( -name pg_internal.init -o -name 'pgsql_tmp*' \) -prune -exec rm -rf {} +
 as_before /from/global/pg_control
 cp -p /from/global/pg_control "$PGDATA/global/pg_control"
 as_before "$PGDATA/global/pg_control"

@@ -86,9 +86,21 @@ SELECT json_build_object(
     SELECT coalesce(json_agg(json_build_object(
       'pid', pid, 'user', usename, 'application_name', application_name, 'state', state)), '[]')
     FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()),
+  -- those outside the data directory: in a mount of the container, in memory (tmpfs), or in the container only; and in
+  -- which databases something would have to be moved out of it
   'tablespaces', (
-    SELECT coalesce(json_agg(spcname), '[]') FROM pg_tablespace
-    WHERE spcname NOT IN ('pg_default', 'pg_global')),
+    SELECT coalesce(json_agg(json_build_object(
+      'name', quote_ident(spcname), 'path', path, 'lies', coalesce(lies, 'container'), 'databases', (
+        SELECT coalesce(json_agg(json_build_object('name', datname, 'default', dattablespace = t.oid) ORDER BY datname), '[]')
+        FROM pg_tablespace_databases(t.oid) AS has JOIN pg_database ON pg_database.oid = has)) ORDER BY spcname), '[]')
+    FROM (SELECT oid, spcname, pg_tablespace_location(oid) AS path FROM pg_tablespace
+          WHERE oid::text IN (SELECT pg_ls_dir('pg_tblspc'))) AS t
+    LEFT JOIN LATERAL (
+      SELECT CASE WHEN split_part(line, ' - ', 2) ~ '^tmpfs ' THEN 'memory' ELSE 'mount' END AS lies
+      FROM unnest(string_to_array(pg_read_file('/proc/self/mountinfo', 0, 1000000, true), E'\n')) AS line
+      WHERE split_part(line, ' ', 5) LIKE '/_%' AND starts_with(path || '/', split_part(line, ' ', 5) || '/')
+      ORDER BY length(split_part(line, ' ', 5)) DESC LIMIT 1) AS mount ON true
+    WHERE path ~ '^/' AND NOT starts_with(path, current_setting('data_directory') || '/')),
   'replicator', (
     SELECT json_build_object('replication', rolreplication, 'login', rolcanlogin, 'superuser', rolsuper)
     FROM pg_roles WHERE rolname = 'replicator'),

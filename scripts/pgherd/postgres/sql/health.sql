@@ -51,7 +51,10 @@ SELECT json_build_object(
   'oldest', (SELECT max(age(datfrozenxid)) FROM pg_database),
   'clients', (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'),
   'senders', (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'walsender'),
+  -- bytes of each tablespace outside the data directory, by where it is
   'tablespaces', (
-    SELECT coalesce(json_agg(spcname || ' at ' || pg_tablespace_location(oid)), '[]') FROM pg_tablespace
-    WHERE spcname NOT IN ('pg_default', 'pg_global'))
+    SELECT coalesce(json_object_agg(path, bytes), '{}')
+    FROM (SELECT pg_tablespace_location(oid) AS path, pg_tablespace_size(oid) AS bytes FROM pg_tablespace
+          WHERE oid::text IN (SELECT pg_ls_dir('pg_tblspc'))) AS t
+    WHERE path ~ '^/')
 );

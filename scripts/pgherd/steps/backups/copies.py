@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from pgherd.errors import Error, Refused, Unreachable
@@ -12,11 +13,14 @@ from pgherd.host.together import each_by_itself
 from pgherd.postgres import scripts
 from pgherd.postgres.facts import Disk
 from pgherd.postgres.group import Group
+from pgherd.postgres.instance import Instance
 from pgherd.postgres.occupancy import overlap
 from pgherd.postgres.site import Site
+from pgherd.rules import within
 from pgherd.shell import Script, Tool, assignments
 from pgherd.steps.aside import CUT_SHORT, PART, journal, set_aside_at
 
+LACKS = "lacks what was at"  # the begin of a fault
 DATA, VOLUME, SECRETS = "data", "volume", "secrets"
 LOOK_SECONDS = 600.0  # many and large copies are counted file by file
 _BLOCK = re.compile(r"^== (\d+)$\n?", re.MULTILINE)
@@ -36,6 +40,8 @@ class Copy:
         disk: what is in it, where it is data and somebody could look.
         why: what set it aside, where that was written down.
         fault: why it is not whole; empty if it is.
+        tablespaces: what was set aside with it, by the paths where it belongs in a container.
+        lacks: those of these paths that its data needs, and for which nothing was set aside.
     """
 
     kind: str
@@ -47,6 +53,8 @@ class Copy:
     disk: Disk | None = None
     why: str = ""
     fault: str = ""
+    tablespaces: Mapping[str, Copy] = field(default_factory=dict)
+    lacks: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -62,6 +70,11 @@ class Copy:
     def of(self) -> str:
         """What it was set aside from: the path or name of that."""
         return self.path.rpartition("_bk_")[0]
+
+    @property
+    def stamp(self) -> str:
+        """The end of its name, which all have that were set aside as one."""
+        return self.path.rpartition("_bk_")[2]
 
 
 @dataclass(frozen=True)
@@ -129,8 +142,9 @@ def _look(
     group: Group, host: Host, site: Site | None, words: list[str]
 ) -> tuple[list[Copy], dict[str, int]]:
     for instance in site.instances.values() if site else ():
-        if not instance.node.volume:
-            words = [*words, DATA, instance.name, instance.places.data]
+        for place in instance.data_mounts():
+            if not place.volume:
+                words = [*words, DATA, instance.name, place.source]
     images = " ".join(group.image_names) if site else ""
     # What this machine's journal says is of the group of that name that lives here, not of one
     # that lives elsewhere and has only its passwords here.
@@ -143,16 +157,56 @@ def _look(
         raise Error(f"What was set aside cannot be looked at: {result.complaint()}")
     copies, free = read(result.out, host.name)
     copies = [copy for copy in copies if not (site and _lived_in(copy, site))]
-    volumes = {v: i.name for i in group.instances.values() if (v := i.node.volume)}
-    return [replace(c, node=c.node or volumes.get(c.of) or _node(c)) for c in copies], free
+    nodes = list(site.instances.values()) if site else []
+    volumes = {p.source: i.name for i in nodes for p in i.data_mounts() if p.volume}
+    copies = [replace(c, node=c.node or volumes.get(c.of) or _node(c)) for c in copies]
+    for instance in nodes:
+        copies = _as_one(copies, instance)
+    return copies, free
+
+
+def _as_one(copies: list[Copy], instance: Instance) -> list[Copy]:
+    """Put what was set aside as one together: a node's data, with what its tablespaces had."""
+    data, *others = instance.data_mounts()
+    of = {(p.source, VOLUME if p.volume else DATA): p.target for p in others}
+    parts: dict[str, dict[str, Copy]] = {}
+    for copy in copies:
+        if inside := of.get((copy.of, copy.kind)):
+            parts.setdefault(copy.stamp, {})[inside] = copy
+    whole = {c.stamp for c in copies if c.of == data.source and c.disk and c.disk.pg_version}
+    found = []
+    for copy in copies:
+        if copy.of == data.source and copy.stamp in whole:
+            found.append(_with_parts(copy, parts.get(copy.stamp, {}), instance))
+        elif not ((copy.of, copy.kind) in of and copy.stamp in whole):
+            found.append(copy)
+    return found
+
+
+def _with_parts(copy: Copy, parts: Mapping[str, Copy], instance: Instance) -> Copy:
+    """Return a copy of data with what was set aside as one with it."""
+    links = copy.disk.outside if copy.disk else ()
+    places = instance.node.tablespaces
+    needed = {at for at in places for one in links if within(one.path, at)}
+    lacks = tuple(sorted(needed - parts.keys()))
+    size = sum(c.size or 0 for c in (copy, *parts.values()))
+    fault = copy.fault or next((part.fault for part in parts.values() if _cut_short(part)), "")
+    if lacks and not fault:
+        fault = f"{LACKS} {', '.join(lacks)}"
+    return replace(copy, size=size, fault=fault, tablespaces=parts, lacks=lacks)
+
+
+def _cut_short(part: Copy) -> bool:
+    """Tell whether the copy of a tablespace's place is no whole one; a database it never is."""
+    return part.fault == CUT_SHORT
 
 
 def _lived_in(copy: Copy, site: Site) -> bool:
     """Tell whether it is no copy any more, but where a node's data lies by the topology."""
-    nodes = site.instances.values()
+    places = [place for i in site.instances.values() for place in i.data_mounts()]
     if copy.kind == VOLUME:
-        return any(i.node.volume == copy.path for i in nodes)
-    return any(not i.node.volume and overlap(copy.path, i.places.data) for i in nodes)
+        return any(place.volume and place.source == copy.path for place in places)
+    return any(not place.volume and overlap(copy.path, place.source) for place in places)
 
 
 def _node(copy: Copy) -> str:
@@ -196,7 +250,7 @@ def _disk(inside: str) -> Disk:
     The system identifier begins pg_control in every major (pg_control.h).
     """
     if "WARNING" in inside:
-        known = r"^(?:[a-z_.]+=|Database system identifier:).*$"
+        known = r"^(?:[a-z_.]+=|link\t|Database system identifier:).*$"
         inside = "\n".join(re.findall(known, inside, re.MULTILINE))
     return Disk.parse(inside)
 

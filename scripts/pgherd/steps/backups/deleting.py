@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pgherd.docker import docker
+from pgherd.docker import Mount
 from pgherd.errors import Error, Refused
 from pgherd.postgres.group import Group
-from pgherd.postgres.instance import Instance
+from pgherd.postgres.instance import PGDATA, Instance
 from pgherd.shell import Script, Tool
-from pgherd.steps.aside import clear_directory, entry
+from pgherd.steps.aside import clear_copies, entry
 from pgherd.steps.backups import spared
 from pgherd.steps.backups.copies import (
     SECRETS,
@@ -51,13 +51,14 @@ def _delete(group: Group, copy: Copy) -> None:
     seen = group.observe()
     instance = _anybody(group, copy)
     site = group.sites[copy.host]
-    spared.refuse_to_delete(site, instance, copy.path, volume=copy.kind == VOLUME)
-    if copy.kind == VOLUME:
-        instance.engine.must(docker["volume", "rm", copy.path])
-    else:
-        clear_directory(instance, ensure_image(group, seen), copy.path)
-    text = entry(instance.host, copy.path, f"deleted, {copy.why or 'set aside'}")
-    instance.host.run(Tool("sh")["-s"], stdin=Script((text,)))
+    copies = [Mount(copy.path, PGDATA, copy.kind == VOLUME)]
+    copies += [Mount(c.path, inside, c.kind == VOLUME) for inside, c in copy.tablespaces.items()]
+    for one in copies:
+        spared.refuse_to_delete(site, instance, one.source, volume=one.volume)
+    clear_copies(instance, ensure_image(group, seen), copies)
+    for one in copies:
+        text = entry(instance.host, one.source, f"deleted, {copy.why or 'set aside'}")
+        instance.host.run(Tool("sh")["-s"], stdin=Script((text,)))
 
 
 def _anybody(group: Group, copy: Copy) -> Instance:

@@ -6,6 +6,7 @@ from pgherd.errors import Refused
 from pgherd.host import LOCAL
 from pgherd.postgres.group import Group
 from pgherd.postgres.observation import Observation
+from pgherd.steps.aside import now_stamp
 from pgherd.steps.backups import swap
 from pgherd.steps.backups.copies import Copy
 from pgherd.steps.leaders import alive
@@ -25,5 +26,5 @@ def restore_passwords(group: Group, copy: Copy, seen: Observation) -> None:
     host = group.here if copy.host == LOCAL else group.sites[copy.host].host
     group.trace.note(f"{group.name}: putting its passwords back ({copy.path})")
     why = f"before {copy.name} was put back"
-    if target := swap.swap(host, copy, copy.of, f"passwords of {group.name}", why):
+    if target := swap.swap(host, copy, copy.of, f"passwords of {group.name}", why, now_stamp()):
         group.trace.note(f"{group.name}: those that it had are set aside as {target}")

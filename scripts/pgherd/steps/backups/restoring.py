@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from pgherd.docker import Image, Mount
 from pgherd.errors import Refused
 from pgherd.postgres import scripts
 from pgherd.postgres.facts import Disk
 from pgherd.postgres.group import Group
-from pgherd.postgres.instance import PGDATA, PRIVATE, Instance
+from pgherd.postgres.instance import PGDATA, Instance
 from pgherd.postgres.observation import Observation
 from pgherd.shell import Script
-from pgherd.steps import aside, belonging, guards
+from pgherd.steps import aside, belonging, guards, outside
 from pgherd.steps.backups import spared, swap
-from pgherd.steps.backups.copies import SECRETS, VOLUME, Copy, found_by, nothing_by, survey
+from pgherd.steps.backups.copies import (
+    LACKS,
+    SECRETS,
+    VOLUME,
+    Copy,
+    found_by,
+    nothing_by,
+    survey,
+)
 from pgherd.steps.backups.passwords import restore_passwords
 from pgherd.steps.change import fence
 from pgherd.steps.image import ensure_image
@@ -92,14 +101,16 @@ def _restore_data(group: Group, copy: Copy, seen: Observation, *, foreign: bool)
             "commit waits for it), then this again."
         )
     guards.check_data_unused(instance, seen)
-    guards.check_unused(instance, copy.path, seen, volume=copy.kind == VOLUME)
+    guards.check_unused(instance, _mounts(copy), seen)
+    outside.refuse_to_remove_all(group, [instance], seen)
     image = ensure_image(group, seen)
     full = copy.kind == VOLUME and guards.data_state(instance) == guards.FULL
     if full and _restored(instance, image) == copy.name:  # the copy of a volume stays
         group.trace.note(f"{instance.name}: already has {copy.name} back")
         return
     disk = _disk(instance, copy, image)
-    _refuse_broken(copy, disk)
+    _refuse_broken(copy, disk, instance)
+    _refuse_astray(group, copy, disk, instance)
     others = list(_others(group, instance, seen, image))
     _refuse_foreign(instance, copy, disk, image, others, foreign=foreign)
     mark = leads(disk) and (primary := _primary(others, disk))
@@ -125,8 +136,36 @@ def _disk(instance: Instance, copy: Copy, image: Image) -> Disk:
     return Disk.parse(said)
 
 
-def _refuse_broken(copy: Copy, disk: Disk) -> None:
+def _mounts(copy: Copy) -> list[Mount]:
+    """Return all that was set aside as one, as it is mounted in place of the node's data."""
+    rest = [Mount(c.path, inside, c.kind == VOLUME) for inside, c in copy.tablespaces.items()]
+    return [Mount(copy.path, PGDATA, copy.kind == VOLUME), *rest]
+
+
+def _refuse_astray(group: Group, copy: Copy, disk: Disk, instance: Instance) -> None:
+    for one in outside.astray(instance.node, disk.outside):
+        lines = "\n".join(outside.declared(group, [one.path]))
+        raise Refused(
+            f"{copy.name} has {one.what} at {one.path}, and the topology has no place for it: no "
+            f"server could run on it. Declare one on every node, then this again:\n{lines}"
+        )
+
+
+def _back_already(copy: Copy, instance: Instance) -> bool:
+    """Tell whether what a copy lacks is in its place, where a run that put it back was killed.
+
+    Or it is still there, where one that set all of it aside was.
+    """
+    if guards.data_state(instance) == guards.FULL:
+        return False
+    places = {place.target: place for place in instance.tablespace_mounts()}
+    return all(aside.left_by(instance, places[at]) == copy.stamp for at in copy.lacks)
+
+
+def _refuse_broken(copy: Copy, disk: Disk, instance: Instance) -> None:
     fault = copy.fault or (aside.CUT_SHORT if disk.unfinished else "")
+    if copy.lacks and fault.startswith(LACKS) and _back_already(copy, instance):
+        return
     if fault:
         raise Refused(
             f"{copy.name} is not whole ({fault}): no server could run on it. `invoke backups` "
@@ -194,23 +233,59 @@ def _put_back(group: Group, instance: Instance, copy: Copy, image: Image, *, mar
     pieces: list[str | Script] = [*(["mark-standby"] * mark), "restorable"]
     if group.passwords.known("replicator"):  # else it is not this group's to run before they are
         pieces.append("adopted")
-    if volume := instance.node.volume:
-        if guards.data_state(instance) == guards.FULL:
-            aside.set_aside(group, instance, image, why=why)
-        lines = f'begin seeding\ncp -a {COPY}/. "$PGDATA"/\nsync\n'
-        script = scripts.compose(lines, *pieces, name=copy.name)
-        mounts = [*instance.mounts(), Mount(copy.path, COPY, volume=True, readonly=True)]
-        instance.offline(image, script, mounts=mounts, timeout=None)
-        group.trace.note(f"{volume}: has what {copy.name} has, which stays")
+    if instance.node.volume:
+        aside.set_aside(group, instance, image, why=why)
+        _copy_back(group, instance, image, copy, pieces)
         return
-    private = next(mount for mount in instance.mounts() if mount.target == PRIVATE)
+    private = instance.mounts()[1]
+    there = {place.target: place for place in instance.tablespace_mounts()}
+    directories = [m for m in _mounts(copy) if m.target == PGDATA or not m.volume]
     script = scripts.compose(*pieces, name=copy.name)
-    instance.offline(image, script, mounts=[Mount(copy.path, PGDATA), private], timeout=None)
-    target = swap.swap(
-        instance.host, copy, instance.places.data, f"{instance.name} of {group.name}", why
-    )
+    instance.offline(image, script, mounts=[*directories, private], timeout=None)
+    if any(place.volume for place in there.values()):
+        aside.set_aside(group, instance, image, unfinished=True, why=why)
+        _copy_back(group, instance, image, copy, ())
+    stamp = aside.now_stamp()
+    more = [_swapped(instance, copy, m, stamp) for m in there.values() if not m.volume]
+    who = f"{instance.name} of {group.name}"
+    target = swap.swap(instance.host, copy, instance.places.data, who, why, stamp, more)
     if target:
         group.trace.note(f"{instance.name}: what it had is set aside as {target}")
+
+
+def _copy_back(
+    group: Group, instance: Instance, image: Image, copy: Copy, pieces: Sequence[str | Script]
+) -> None:
+    """Copy back what is in volumes, and all that was set aside with the volume of the data."""
+    whole = instance.node.volume is not None
+    there = {place.target: place for place in instance.data_mounts()}
+    asked = [m for m in _mounts(copy) if m.target in there and (whole or there[m.target].volume)]
+    lines = "begin seeding\n" if whole else ""
+    froms = []
+    for number, mount in enumerate(asked):
+        froms.append(replace(mount, target=f"{COPY}/{number}", readonly=True))
+        lines += f'cp -a {COPY}/{number}/. "{mount.target}"/\n'
+    mounts = [there[mount.target] for mount in asked]
+    if whole:
+        mounts = instance.all_mounts()
+        instance.make_tablespaces()
+    if not asked:
+        return
+    script = scripts.compose(f"{lines}sync\n", *pieces, name=copy.name)
+    instance.offline(image, script, mounts=[*mounts, *froms], timeout=None)
+    for mount in asked:
+        name = there[mount.target].source
+        group.trace.note(f"{name}: has what {mount.source} has, which stays")
+
+
+def _swapped(instance: Instance, copy: Copy, place: Mount, stamp: str) -> swap.Swap:
+    """Return how a place of tablespaces changes with its data directory, set aside by that time."""
+    if guards.data_state(instance) != guards.FULL:  # an earlier run may have moved the data only
+        stamp = aside.left_by(instance, place, but=copy.stamp) or stamp
+    target = f"{place.source}_bk_{stamp}"
+    kept = copy.tablespaces.get(place.target)
+    back = kept.path if kept else f"{place.source}_bk_{copy.stamp}"
+    return swap.Swap(back if kept or place.target in copy.lacks else "", place.source, target)
 
 
 def _say_next(group: Group, instance: Instance, copy: Copy, disk: Disk, *, marked: bool) -> None:

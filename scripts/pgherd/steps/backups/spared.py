@@ -16,16 +16,21 @@ def refuse_living(site: Site, path: str, *, volume: bool) -> None:
 
     The name tells nothing: `data` in the topology may be what was set aside once.
     """
-    nodes = list(site.instances.values())
+    places = [
+        (i.name, place.source)
+        for i in site.instances.values()
+        for place in i.data_mounts()
+        if place.volume == volume
+    ]
     if volume:
-        found = [i for i in nodes if i.node.volume == path]
+        found = [name for name, source in places if source == path]
     else:
-        (source,) = site.host.paths(path)
-        shared = sharing(site.host, source, (i.places.data for i in nodes if not i.node.volume))
-        found = [i for i in nodes if i.places.data in shared]
+        (own,) = site.host.paths(path)
+        shared = sharing(site.host, own, (source for _, source in places))
+        found = [name for name, source in places if source in shared]
     if found:
         raise Refused(
-            f"{path} of {site.name} is no copy: the data of {found[0].name} is there, as the "
+            f"{path} of {site.name} is no copy: the data of {found[0]} is there, as the "
             "topology has it now. Nothing was changed."
         )
 

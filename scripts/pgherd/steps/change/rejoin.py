@@ -13,7 +13,7 @@ from pgherd.postgres.facts import Facts
 from pgherd.postgres.group import Group
 from pgherd.postgres.instance import Instance
 from pgherd.postgres.observation import Observation
-from pgherd.steps import aside, connect, guards, leaders, sync
+from pgherd.steps import aside, connect, guards, leaders, outside, sync
 from pgherd.steps.change import fence, succession, ways
 from pgherd.steps.change.rewind import reason, rewind
 from pgherd.steps.change.ways import Kind, Way
@@ -80,6 +80,8 @@ def bring_back(
     if pair.streams and succession.follows(instance, upstream, seen):
         pair.note(f"already follows {upstream.name}")
     elif theirs:
+        outside.refuse_to_copy(group, primary, seen)
+        outside.refuse_to_move(group, instance, seen)
         _by(pair, primary, asked or Asked())
     else:  # with --dry: the primary is there once the printed script has run
         following.let_in(group, upstream, None)
@@ -128,6 +130,7 @@ def _stopped(pair: Pair, primary: Instance, asked: Asked) -> tuple[Pair, Way]:
     if guards.data_state(instance) != guards.FULL:
         return pair, Way(Kind.BASE_BACKUP, "it has no data")
     disk = instance.disk(pair.image)
+    outside.refuse_to_move(group, instance, pair.seen, disk)
     if disk.unfinished:
         pair.note("a run was cut short here; if it kept what was there, `invoke backups` shows it")
     else:

@@ -31,7 +31,7 @@ from pgherd.postgres.group import Group
 from pgherd.postgres.instance import Instance
 from pgherd.postgres.observation import Observation
 from pgherd.shell import assignments
-from pgherd.steps import connect
+from pgherd.steps import connect, outside
 from pgherd.steps.change import interrupted, succession, turn
 from pgherd.steps.change.handover import Handover
 from pgherd.steps.change.outage import Outage
@@ -93,6 +93,7 @@ def switchover(group: Group, name: str) -> Switched | None:
         former = group.primary(seen)
         refuse_cut_short(group, former, seen)
         refuse_unfit(successor, former, seen)
+        outside.refuse_to_change(group, (former, successor), seen)
         refuse_few_sessions(successor, former)
         half_way.refuse_half_way(group, seen)
         brought_near(group, successor, former, seen)

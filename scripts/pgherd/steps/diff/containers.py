@@ -10,7 +10,7 @@ from pgherd.errors import Refused
 from pgherd.host.together import side_by_side
 from pgherd.postgres import hold
 from pgherd.postgres.group import Group
-from pgherd.postgres.instance import PGDATA, Instance
+from pgherd.postgres.instance import PGDATA, PRIVATE, Instance
 from pgherd.postgres.observation import Observation, Seen
 from pgherd.postgres.site import Site
 from pgherd.steps import guards
@@ -211,6 +211,14 @@ def _parts(
     mounts = [m for m in container.mounts if m.target == PGDATA]
     if [(m.source, m.volume) for m in mounts] != [(data.source, data.volume)]:
         yield "data", data.source, ", ".join(m.source for m in mounts) or "none"
+    asked = {m.target: m.source for m in instance.tablespace_mounts()}
+    kept = {m.target: m.source for m in container.mounts if m.target not in {PGDATA, PRIVATE}}
+    if asked != kept:
+        yield "tablespaces", _places(asked), _places(kept)
+
+
+def _places(known: Mapping[str, str]) -> str:
+    return ", ".join(f"{source} at {inside}" for inside, source in known.items()) or "none"
 
 
 # --- nobody's ---

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pgherd.docker import Container
@@ -13,6 +13,25 @@ from pgherd.postgres.health import Health, Server
 from pgherd.steps.doctor.finding import Finding
 from pgherd.steps.doctor.sheet import HostSheet, PathSheet
 from pgherd.topology import Node
+
+
+@dataclass(frozen=True)
+class PlaceCase:
+    """Where tablespaces of a node lie, as it was seen.
+
+    Attributes:
+        inside: the path in its container.
+        place: as the topology has it.
+        path: of a named volume, the place where Docker keeps them all.
+        used: as of `NodeCase`.
+        busy: as of `NodeCase`.
+    """
+
+    inside: str
+    place: str
+    path: PathSheet
+    used: tuple[tuple[str, str], ...] = ()
+    busy: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -36,6 +55,7 @@ class NodeCase:
         image_major: of the image that the group has there; empty if that is not known.
         silence: why it could not be asked what ails it.
         alone: whether the topology has no other node, so that nobody is to stream from it.
+        tablespaces: where tablespaces lie.
     """
 
     node: Node
@@ -53,6 +73,15 @@ class NodeCase:
     image_major: str = ""
     silence: str = ""
     alone: bool = False
+    tablespaces: tuple[PlaceCase, ...] = ()
+
+    @property
+    def places(self) -> Iterator[NodeCase]:
+        """The node for each place of its data: itself, and as if each other place was its data."""
+        yield self
+        for at in self.tablespaces:
+            node = self.node.model_copy(update={"data": at.place})
+            yield replace(self, node=node, path=at.path, used=at.used, busy=at.busy)
 
     @property
     def name(self) -> str:

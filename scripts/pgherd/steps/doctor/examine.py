@@ -65,6 +65,8 @@ def examine(group: Group) -> Examination:
             checkup.away.append(host.name)
         for node in host.nodes:
             checkup.check(node, NODE_CHECKS)
+            for place in node.places:
+                checkup.check(place, places.PLACE_CHECKS)
     checkup.check(case, GROUP_CHECKS)
     if seen:
         checkup.check((group, seen, case), (standing.warnings, _helpers))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pgherd.postgres.instance import PGDATA
+from pgherd.steps import outside
 from pgherd.steps.doctor.case import NodeCase
 from pgherd.steps.doctor.finding import NOTE, PROBLEM, WARNING, Finding
 
@@ -43,6 +44,21 @@ def unfinished(node: NodeCase) -> Iterator[Finding]:
         cure = again if node.node.upstream else "`invoke setup-master`"
         text = f"Filling {node.node.data} was cut short: it is cleared when that is done again"
         yield node.finding("data-unfinished", NOTE, text, cure)
+
+
+def elsewhere(node: NodeCase) -> Iterator[Finding]:
+    """Yield what a database that is down has outside its data directory, where it gets lost.
+
+    Of one that runs `invoke status` tells it.
+    """
+    if node.disk is None or node.runs:
+        return
+    for one in outside.astray(node.node, node.disk.outside, node.container):
+        text = f"{node.name} has {one.what} at {one.path}, outside its data directory"
+        cure = f"`docker start {node.name}`, then `invoke status` tells the way out"
+        if node.container is None:
+            cure = "`invoke start` tells the way out"
+        yield node.finding(outside.CODE, PROBLEM, text, cure)
 
 
 def owner(node: NodeCase) -> Iterator[Finding]:
@@ -114,4 +130,6 @@ def mounts(node: NodeCase) -> Iterator[Finding]:
         yield node.finding("mount-missing", PROBLEM, text, "`invoke down`, then make it anew")
 
 
-NODE_CHECKS = (silence, database, unfinished, owner, recovery_conf, passfile, keys, clock, mounts)
+NODE_CHECKS = (
+    silence, database, unfinished, elsewhere, owner, recovery_conf, passfile, keys, clock, mounts,
+)  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from pgherd.docker import Image, Mount, docker
 from pgherd.errors import Error
@@ -149,7 +150,8 @@ def _part(group: Group, found: Examination, finding: Finding) -> str:
     instance, image = _node(group, finding), _image(found, finding)
     spared.refuse_to_delete(group.site(instance), instance, finding.target, volume=False)
     told = _say(group, f"{instance.name}: deleting the unfinished copy {finding.target}")
-    aside.drop_copy(instance, image, finding.target)
+    (place,) = (m for m in instance.data_mounts() if aside.is_part_of(finding.target, m.source))
+    aside.clear_copies(instance, image, [replace(place, source=finding.target)])
     return told
 
 

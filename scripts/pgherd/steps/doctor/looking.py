@@ -22,7 +22,7 @@ from pgherd.postgres.occupancy import holders, holders_of_each
 from pgherd.postgres.site import Site
 from pgherd.shell import Script, Tool, assignments
 from pgherd.steps.doctor import standing
-from pgherd.steps.doctor.case import GroupCase, HostCase, NodeCase
+from pgherd.steps.doctor.case import GroupCase, HostCase, NodeCase, PlaceCase
 from pgherd.steps.doctor.finding import PROBLEM, Checkup, Finding
 from pgherd.steps.doctor.sheet import HostSheet, PathSheet
 
@@ -75,15 +75,15 @@ def hosts(group: Group, checkup: Checkup) -> dict[str, Looked]:
 
 
 def _look(group: Group, site: Site) -> Looked:
-    nodes = [node for node in site.nodes if not node.volume]
-    paths = [site.places(node.name).data for node in nodes]
+    places = [place for i in site.instances.values() for place in i.data_mounts()]
+    paths = [place.source for place in places if not place.volume]
     private = {node.name: site.places(node.name).private for node in site.nodes}
     values = assignments(
         images=" ".join(group.image_names),
         group=group.name,
         home=site.host.home,
         initdb=next((site.places(node.name).initdb or "" for node in site.nodes), ""),
-        volumes="yes" if len(nodes) < len(site.nodes) else "",
+        volumes="yes" if len(paths) < len(places) else "",
     )
     asked = [*paths, *private.values()]
     result = site.engine.run(
@@ -159,9 +159,9 @@ def _nodes(
         there = seen.nodes[node.name] if seen else None
         container = there.container if there else None
         owned = bool(container and not container.planned and group.owns(container, site.name))
-        data = site.places(node.name).data
-        path = paths[VOLUMES if node.volume else data]
-        users = held.get(node.volume or data, [])
+        data, *others = site.instances[node.name].data_mounts()
+        path = paths[VOLUMES if data.volume else data.source]
+        users = held.get(data.source, [])
         cases.append(
             NodeCase(
                 node=node,
@@ -171,27 +171,46 @@ def _nodes(
                 owned=owned,
                 facts=there.facts if there else None,
                 beside=beside,
-                used=tuple((m.source, c.name) for c, m in users if c.name != node.name),
-                busy=frozenset(part for part in path.parts if held.get(part)),
+                used=_used(node.name, users),
+                busy=_busy(path, held),
                 streams=bool(there and there.facts) and node.name not in troubled,
                 image_major=image.env.get("PG_MAJOR", "") if image else "",
                 alone=len(group.instances) == 1,
+                tablespaces=tuple(
+                    PlaceCase(
+                        inside=place.target,
+                        place=node.tablespaces[place.target],
+                        path=paths[VOLUMES if place.volume else place.source],
+                        used=_used(node.name, held.get(place.source, [])),
+                        busy=_busy(paths.get(place.source), held),
+                    )
+                    for place in others
+                ),
             )
         )
     return side_by_side(lambda case: _asked(site.instances[case.name], case, found), cases)
 
 
-def _held(
-    site: Site, found: Looked, alive: Sequence[Container]
-) -> dict[str, list[tuple[Container, Mount]]]:
+_Held = dict[str, list[tuple[Container, Mount]]]
+
+
+def _used(name: str, users: Sequence[tuple[Container, Mount]]) -> tuple[tuple[str, str], ...]:
+    return tuple((mount.source, c.name) for c, mount in users if c.name != name)
+
+
+def _busy(path: PathSheet | None, held: _Held) -> frozenset[str]:
+    return frozenset(part for part in (path.parts if path else ()) if held.get(part))
+
+
+def _held(site: Site, found: Looked, alive: Sequence[Container]) -> _Held:
     """Return which of these containers have each data directory, volume, and unfinished copy."""
-    data = {site.places(node.name).data for node in site.nodes if not node.volume}
+    places = [place for i in site.instances.values() for place in i.data_mounts()]
+    data = {place.source for place in places if not place.volume}
     sheets = [sheet for sheet in found.sheet.paths if sheet.path in data]
     paths = [path for sheet in sheets for path in (sheet.path, *sheet.parts)]
     held = dict(zip(paths, holders_of_each(site.engine, paths, alive), strict=True))
-    for volume in (node.volume for node in site.nodes):
-        if volume:
-            held[volume] = holders(site.engine, volume, alive, volume=True)
+    for volume in (place.source for place in places if place.volume):
+        held[volume] = holders(site.engine, volume, alive, volume=True)
     return held
 
 
@@ -201,16 +220,18 @@ def _asked(instance: Instance, case: NodeCase, found: Looked) -> NodeCase:
         if case.owned and case.facts:
             told = instance.execute(health.of_running(), reads=True)
             return replace(case, health=Health.parse(told))
-        there = case.path.state == "full" and not case.node.volume
+        full = case.path.state == "full" and not case.node.volume
         image = found.sheet.image
-        if case.runs or image is None or not (there or (case.owned and case.node.volume)):
+        if case.runs or image is None or not (full or (case.owned and case.node.volume)):
             return case
         mounts = instance.mounts(readonly=True)
         if found.private[case.name].state == "absent":
             mounts = mounts[:1]
+        there = instance.there(instance.tablespace_mounts(readonly=True))
         told = instance.offline(
-            image, health.of_stopped(), mounts=mounts, readonly=True, reads=True
+            image, health.of_stopped(), mounts=[*mounts, *there], readonly=True, reads=True
         )
-        return replace(case, health=Health.parse(told), disk=Disk.parse(told))
+        disk = instance.with_tablespaces(Disk.parse(told), there)
+        return replace(case, health=Health.parse(told), disk=disk)
     except Error as fault:
         return replace(case, silence=fault.sentence)

@@ -33,7 +33,7 @@ def rights(node: NodeCase) -> Iterator[Finding]:
     path = node.path
     if path.state == "no directory":
         text = f"{path.path} is not a directory"
-        yield node.finding("no-directory", PROBLEM, text, "move it away, or choose another `data`")
+        yield node.finding("no-directory", PROBLEM, text, "move it away, or choose another place")
     elif path.state == "absent" and not path.writable and not node.node.volume:
         text = f"{path.path} cannot be made: {path.up} may not be written by who runs pgherd"
         cure = f"`invoke doctor --fix` makes it as root, in a container, owned by {path.user}"
@@ -62,7 +62,7 @@ def file_system(node: NodeCase) -> Iterator[Finding]:
     mount = node.sheet.mounted(node.path.up)
     if mount is None:
         return
-    on, move = f"{node.path.path} lies on {mount.kind} ({mount.point})", "choose another `data`"
+    on, move = f"{node.path.path} lies on {mount.kind} ({mount.point})", "choose another place"
     if mount.kind in NETWORK:
         text = f"{on}, a network file system: a lost connection stops or damages the server"
         cure = "use a local disk; or NFS with hard, sync and without root_squash"
@@ -110,7 +110,7 @@ def sharing(node: NodeCase) -> Iterator[Finding]:
     snap = str(info.get("DockerRootDir", "")).startswith("/var/snap/")
     if snap and not path.startswith(("/home/", "/media/", "/mnt/")):
         text = f"Docker is a snap and sees homes only, not {node.path.path}"
-        cure = "install Docker's own packages, or put `data` under /home"
+        cure = "install Docker's own packages, or put it under /home"
         yield node.finding("file-sharing", PROBLEM, text, cure)
 
 
@@ -122,7 +122,7 @@ def shared(node: NodeCase) -> Iterator[Finding]:
     mine = node.node.volume or node.path.path
     for theirs, container in node.used:
         text = f"{mine} is in use by the container {container} too (it has {theirs})"
-        cure = f"docker stop {container}, or choose another `data`: two servers destroy it"
+        cure = f"docker stop {container}, or choose another place: two servers destroy it"
         yield node.finding("data-shared", PROBLEM, text, cure)
 
 
@@ -174,14 +174,15 @@ def lies_within(one: PathSheet, other: PathSheet) -> bool:
 
 def nested(host: HostCase) -> Iterator[Finding]:
     """Yield data directories that lie in each other once links are followed."""
-    nodes = [node for node in host.nodes if not node.node.volume]
+    nodes = [place for node in host.nodes for place in node.places if not place.node.volume]
     for number, one in enumerate(nodes):
         for other in nodes[:number]:
             if lies_within(one.path, other.path):
                 paths = f"{one.path.path}, {other.path.path}"
                 text = f"The data of {one.name} and {other.name} overlap: {paths}"
-                yield host.finding("data-nested", PROBLEM, text, "choose another `data`")
+                yield host.finding("data-nested", PROBLEM, text, "choose another place")
 
 
 HOST_CHECKS = (noexec, clones, nested)
-NODE_CHECKS = (rights, length, file_system, selinux, sharing, shared, moved, leftovers)
+NODE_CHECKS = (moved,)
+PLACE_CHECKS = (rights, length, file_system, selinux, sharing, shared, leftovers)

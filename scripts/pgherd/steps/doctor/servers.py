@@ -163,14 +163,6 @@ def collations(node: NodeCase) -> Iterator[Finding]:
         yield node.finding("collation-changed", WARNING, text, cure)
 
 
-def tablespaces(node: NodeCase) -> Iterator[Finding]:
-    """Yield tablespaces: their directories are in no mount of the container."""
-    names = node.server.tablespaces if node.server else ()
-    if names:
-        text = f"{node.name} has tablespaces, which are gone with its container: {', '.join(names)}"
-        yield node.finding("tablespaces", WARNING, text, "move what is in them to pg_default")
-
-
 def container(node: NodeCase) -> Iterator[Finding]:
     """Yield what is wrong with how the server's container runs."""
     made = node.sheet.containers.get(node.name)
@@ -203,5 +195,5 @@ def container(node: NodeCase) -> Iterator[Finding]:
 
 NODE_CHECKS = (
     settings, rules, reloads, restarts, retry, durability, archiving, shm, limits, damage,
-    collations, tablespaces, container,
+    collations, container,
 )  # fmt: skip

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from pgherd.postgres.health import Server
+from pgherd.rules import within
 from pgherd.steps.doctor.case import GroupCase, NodeCase
 from pgherd.steps.doctor.finding import PROBLEM, WARNING, Finding
 from pgherd.steps.standing import retained, size
@@ -17,19 +19,23 @@ FEW_FILES = 2000  # an empty database has about 1000
 def seeding(group: GroupCase) -> Iterator[Finding]:
     """Yield file systems without room for what is to be laid there, all nodes together."""
     led = group.led.server if group.led else None
-    each = led.databases + led.wal if led else NEW
     headroom = led.bytes.get("max_wal_size", MAX_WAL) if led else MAX_WAL
-    places: dict[tuple[str, str], list[NodeCase]] = {}
+    places: dict[tuple[str, str], list[tuple[NodeCase, int, int]]] = {}
     for host in group.hosts:
-        for node in host.nodes:
-            if not node.seeded and node.path.free is not None:
-                places.setdefault((host.name, node.path.mount), []).append(node)
-    for (host_name, mount), nodes in places.items():
+        for node in (node for node in host.nodes if not node.seeded):
+            rooms = [headroom, *(0 for _ in node.tablespaces)]
+            for place, need, room in zip(node.places, _needs(led, node), rooms, strict=True):
+                if place.path.free is not None and (need or room):
+                    at = (host.name, place.path.mount)
+                    places.setdefault(at, []).append((place, need, room))
+    for (host_name, mount), wanted in places.items():
+        nodes = list({node.name: node for node, _, _ in wanted}.values())
         free, names = nodes[0].path.free or 0, " and ".join(node.name for node in nodes)
-        need, easy = each * len(nodes), (each + headroom) * len(nodes)
+        need = sum(need for _, need, _ in wanted)
+        easy = need + sum(room for _, _, room in wanted)
         what = f"{mount} has {size(free)} free, and {names} will need {size(need)}"
         cure, one = (
-            "make room, or choose another `data`",
+            "make room, or choose another place",
             nodes[0].name if len(nodes) == 1 else None,
         )
         if free < need:
@@ -39,10 +45,26 @@ def seeding(group: GroupCase) -> Iterator[Finding]:
             yield Finding("space-low", WARNING, text, cure, node=one, host=host_name)
 
 
+def _needs(led: Server | None, node: NodeCase) -> list[int]:
+    """Return how many bytes will be wanted in each place of a node's data."""
+    if led is None:
+        return [NEW, *(0 for _ in node.tablespaces)]
+    others = [
+        sum(size for path, size in led.tablespaces.items() if within(path, at.inside))
+        for at in node.tablespaces
+    ]
+    return [led.databases + led.wal - sum(others), *others]
+
+
 def full(node: NodeCase) -> Iterator[Finding]:
     """Yield a living server's disk that is full, or nearly so."""
+    for place in node.places if node.runs else ():
+        yield from _nearly_full(place)
+
+
+def _nearly_full(node: NodeCase) -> Iterator[Finding]:
     free, total = node.path.free, node.path.total
-    if not node.runs or free is None:
+    if free is None:
         return
     text = f"The disk of {node.name} ({node.path.mount}) has {size(free)} free"
     cure = "make room there; WAL that slots keep is in `invoke status`"

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from pgherd.postgres.group import Group
 from pgherd.postgres.observation import Observation
+from pgherd.steps import outside
 from pgherd.steps.doctor.case import GroupCase
 from pgherd.steps.doctor.finding import NOTE, PROBLEM, WARNING, Finding
 from pgherd.steps.leaders import foremost
@@ -39,7 +40,7 @@ def warnings(subject: tuple[Group, Observation, GroupCase]) -> Iterator[Finding]
         host = group.topology.node(told.node).host if told.node else None
         if told.code == "unreachable" or (told.code in NOT_YET and not (lives or _has_data(case))):
             continue
-        level = PROBLEM if told.code in TROUBLE else WARNING
+        level = PROBLEM if told.code in {*TROUBLE, outside.CODE} else WARNING
         if told.code in NOT_YET and not lives:
             level = NOTE
         mends = told.code == "fenced" and bool(node and node.streams)

@@ -11,7 +11,7 @@ from pgherd.postgres.facts import Facts, Sender
 from pgherd.postgres.group import Group
 from pgherd.postgres.instance import Instance
 from pgherd.shell import Script
-from pgherd.steps import connect, guards, lifecycle
+from pgherd.steps import connect, guards, lifecycle, outside
 from pgherd.steps.node import delayed, keep, run_container, serve, wait_serving
 from pgherd.steps.private import streaming_password
 from pgherd.steps.seed.asked import Pair
@@ -55,6 +55,7 @@ def prospect(pair: Pair) -> str:
         return NEW
     guards.check_data_unused(pair.standby, pair.seen)
     disk = pair.standby.disk(pair.image)
+    outside.refuse_to_move(pair.group, pair.standby, pair.seen, disk)
     usable = disk.standby_signal and not disk.unfinished and disk.timeline <= pair.theirs.timeline
     same = disk.system_identifier == pair.theirs.system_identifier
     return FOLLOWS if usable and same else NEW

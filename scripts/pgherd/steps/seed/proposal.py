@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import posixpath
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pgherd.errors import Refused, quoted
 from pgherd.host import LOCAL
 from pgherd.node import Node
 from pgherd.postgres.group import Group
 from pgherd.postgres.instance import Instance
-from pgherd.rules import DOCKER_NAME, NAME_RULE, VOLUME
+from pgherd.rules import DOCKER_NAME, NAME_RULE, VOLUME, volume_of
 from pgherd.shell import Tool
+from pgherd.steps.outside import toml_key
 
 _TRIED = 1000  # ports
 
@@ -46,25 +47,39 @@ def refuse_unknown(group: Group, names: Sequence[str]) -> None:
 
 def _table(model: Node, name: str, port: int) -> str:
     """Write a node's table as TOML; JSON's strings and numbers are TOML's as well."""
-    keys: dict[str, object] = {"host": model.host, "port": port, "data": _data(model, name)}
+    keys: dict[str, object] = {
+        "host": model.host,
+        "port": port,
+        "data": _place(model.data, model.name, name, name if model.volume else f"{name}_data"),
+    }
     if model.listen != "127.0.0.1":
         keys["listen"] = model.listen
     if model.address:
         keys["address"] = model.address
     keys["upstream"] = model.name
-    key = name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name)
-    lines = [f"{k} = {json.dumps(value, ensure_ascii=False)}" for k, value in keys.items()]
-    return "\n".join([f"[nodes.{key}]", *lines, ""])
+    key = toml_key(name)
+    places = {
+        inside: _place(place, model.name, name, f"{name}_{posixpath.basename(inside)}")
+        for inside, place in model.tablespaces.items()
+    }
+    tables = [f"[nodes.{key}]", *_lines(keys), ""]
+    return "\n".join(
+        [*tables, *([f"[nodes.{key}.tablespaces]", *_lines(places), ""] * bool(places))]
+    )
 
 
-def _data(model: Node, name: str) -> str:
-    """Return a data directory or volume named as the primary's is, with the new node's name."""
-    if model.volume:
-        new = model.volume.replace(model.name, name) if model.name in model.volume else name
-        return f"{VOLUME}{new}"
-    directory, base = posixpath.split(model.data)
-    new = base.replace(model.name, name) if model.name in base else f"{name}_data"
-    return posixpath.join(directory, new)
+def _lines(keys: Mapping[str, object]) -> list[str]:
+    return [
+        f"{toml_key(key)} = {json.dumps(value, ensure_ascii=False)}" for key, value in keys.items()
+    ]
+
+
+def _place(of: str, model: str, name: str, otherwise: str) -> str:
+    """Return a directory or volume named as the primary's is, with the new node's name."""
+    if volume := volume_of(of):
+        return f"{VOLUME}{volume.replace(model, name) if model in volume else otherwise}"
+    directory, base = posixpath.split(of)
+    return posixpath.join(directory, base.replace(model, name) if model in base else otherwise)
 
 
 def _ports(group: Group, beside: Instance) -> set[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pgherd.errors import Refused
 from pgherd.postgres.facts import Disk, Facts
-from pgherd.steps import belonging, guards
+from pgherd.steps import aside, belonging, guards, outside
 from pgherd.steps.leaders import has_newer
 from pgherd.steps.seed import seeding, stopped_source
 from pgherd.steps.seed.asked import Asked, Pair
@@ -22,11 +22,25 @@ def check_seed(pair: Pair, asked: Asked) -> None:
     guards.check_data_unused(pair.standby, pair.seen)
     if not pair.runs:
         guards.check_port(pair.standby, pair.seen)
+    outside.refuse_to_copy(pair.group, pair.source or pair.upstream, pair.seen)
+    _check_places(pair, asked)
     _check_sync(pair, asked)
     _check_data(pair, asked)
     if asked.method == "copy":
         stopped_source.check(pair, asked)
         seeding.check_copy(pair.standby, pair.upstream, pair.seen, pair.group.trace, asked.confirm)
+
+
+def _check_places(pair: Pair, asked: Asked) -> None:
+    """Refuse places for tablespaces that have something, where there is no data it may be of."""
+    if asked.set_aside or guards.data_state(pair.standby) == guards.FULL:
+        return
+    for place in aside.not_known(pair.standby, pair.image):
+        raise Refused(
+            f"{pair.standby.name}: {place.source}, for tablespaces at {place.target}, is not "
+            "empty, and nobody knows of what it is. --set-aside moves it aside first, whatever it "
+            "is."
+        )
 
 
 def waiting(pair: Pair) -> list[str]:
@@ -90,15 +104,19 @@ def _check_data(pair: Pair, asked: Asked) -> None:
 
     Ours is what our container had, what has this system's identifier, and what our mark tells.
     """
-    if asked.set_aside or guards.data_state(pair.standby) != guards.FULL:
+    if guards.data_state(pair.standby) != guards.FULL:
+        return
+    planned = pair.runs and pair.container and pair.container.planned
+    looked = not (pair.mine or planned)
+    disk = pair.standby.disk(pair.image) if looked else Disk()  # also of one that does not answer
+    outside.refuse_to_move(pair.group, pair.standby, pair.seen, disk)
+    if asked.set_aside:
         return
     if pair.mine:
         same = pair.theirs and pair.mine.system_identifier == pair.theirs.system_identifier
         _check_newer(pair, asked, pair.mine.position if same else None)
         _check_primary(pair, pair.mine)
         return
-    planned = pair.runs and pair.container and pair.container.planned
-    disk = Disk() if planned else pair.standby.disk(pair.image)  # also of one that does not answer
     if pair.theirs and disk.system_identifier == pair.theirs.system_identifier:
         _check_newer(pair, asked, disk.position)
     if pair.container or disk.empty or disk.unfinished or disk.ours:

@@ -5,20 +5,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
-from pgherd.docker import Image, Mount
+from pgherd.docker import Image
 from pgherd.errors import Refused
 from pgherd.host.scope import cleaning_up
 from pgherd.postgres import hold, scripts
-from pgherd.postgres.facts import Facts
+from pgherd.postgres.facts import Disk, Facts
 from pgherd.postgres.failed import ScriptFailed
 from pgherd.postgres.group import Group
 from pgherd.postgres.instance import STOP_SECONDS, Instance
 from pgherd.postgres.observation import Observation
-from pgherd.postgres.occupancy import COPIED
+from pgherd.postgres.occupancy import COPIED, COPIED_TABLESPACES
 from pgherd.shell import Script, Trace
-from pgherd.steps import connect, lifecycle
+from pgherd.steps import connect, lifecycle, outside
 from pgherd.steps.hba import hba_values
 from pgherd.steps.node import make_directories
 from pgherd.steps.private import private_fragment
@@ -117,6 +118,16 @@ def _refuse_other_host(standby: Instance, upstream: Instance) -> None:
         )
 
 
+def refuse_links(upstream: Instance, disk: Disk) -> None:
+    """Refuse to copy data that lies partly where the topology declares no place for it."""
+    for one in outside.astray(upstream.node, disk.outside):
+        raise Refused(
+            f"The data of {upstream.name} cannot be copied: {one.what} is at {one.path}, outside "
+            f"its data directory. `docker start {upstream.name}`; then this again tells the way "
+            "out."
+        )
+
+
 def copy_data(
     group: Group,
     instance: Instance,
@@ -132,16 +143,13 @@ def copy_data(
     _refuse_other_host(instance, upstream)
     group.trace.note(f"{instance.name}: copying the files of {upstream.name}")
     pieces: list[str | Script] = [private_fragment(group, instance), "begin-copy", "copy", *rest]
-    source = Mount(
-        upstream.node.volume or upstream.places.data,
-        COPIED,
-        upstream.node.volume is not None,
-        readonly=True,
-    )
+    data, *others = upstream.data_mounts(readonly=True)
+    sources = [replace(data, target=COPIED)]
+    sources += [replace(mount, target=f"{COPIED_TABLESPACES}{mount.target}") for mount in others]
     make_directories(group, instance)
     script = scripts.compose(*pieces, "seeded")
     try:
-        _run(group, instance, image, script, mounts=[*instance.mounts(), source])
+        _run(group, instance, image, script, mounts=[*instance.all_mounts(), *sources])
     except ScriptFailed as failed:
         if failed.exit_code in {NOT_CLEAN, LINKS}:
             raise Refused(f"The data of {upstream.name} cannot be copied: {failed.said}.") from None

@@ -7,6 +7,7 @@ from pgherd.postgres.facts import Disk
 from pgherd.postgres.instance import Instance
 from pgherd.steps import guards
 from pgherd.steps.leaders import has_newer, leads
+from pgherd.steps.seed import seeding
 from pgherd.steps.seed.asked import Asked, Pair
 from pgherd.steps.seed.levels import is_primary
 
@@ -30,6 +31,7 @@ def check(pair: Pair, asked: Asked) -> None:
         )
     disk = guards.data_of(upstream, pair.image)
     _check_own(pair, asked, disk)
+    seeding.refuse_links(upstream, disk)
     if disk.standby_signal:
         raise _a_standby(upstream)
     if not leads(disk) or disk.state != CLEAN:
