@@ -228,7 +228,7 @@ def tablespaces(value: object) -> Mapping[str, str]:
     if not isinstance(value, Mapping):
         raise ValueError("must be a table")  # noqa: TRY004 (pydantic collects no TypeError)
     inside = [str(path) for path in value]
-    found = [Fault((path,), f) for path in inside if (f := _no_place_inside(path, inside))]
+    found = [Fault((path,), f) for path in inside if (f := no_place_inside(path, inside))]
     for path, place in value.items():
         try:
             fault = "" if isinstance(place, str) and data(place) else "must be text in quotes"
@@ -243,7 +243,7 @@ def tablespaces(value: object) -> Mapping[str, str]:
     return MappingProxyType(dict(value))
 
 
-def _no_place_inside(path: str, others: Iterable[str]) -> str:
+def no_place_inside(path: str, others: Iterable[str] = ()) -> str:
     """Say why tablespaces cannot lie at this path of a container, or nothing."""
     if not re.fullmatch(r"(/[A-Za-z0-9_.-]+)+", path) or posixpath.normpath(path) != path:
         return (

@@ -43,6 +43,11 @@ class Outside(NamedTuple):
     tablespace: str = ""
     databases: tuple[tuple[str, bool], ...] = ()
 
+    @property
+    def linked(self) -> bool:
+        """Whether it is a link of somebody's, and no tablespace of PostgreSQL's."""
+        return not self.what.startswith("the tablespace ")
+
 
 def read_links(text: str) -> Iterator[Outside]:
     """Read the links of a data directory that lead out of it: lines `link`, name, target."""

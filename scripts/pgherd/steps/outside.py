@@ -22,7 +22,7 @@ from pgherd.postgres.facts import Disk, Facts, Outside
 from pgherd.postgres.group import Group
 from pgherd.postgres.instance import PGDATA, Instance
 from pgherd.postgres.observation import Observation, Seen
-from pgherd.rules import VOLUME, within
+from pgherd.rules import VOLUME, no_place_inside, within
 from pgherd.shell import Tool, assignments
 from pgherd.steps import guards
 
@@ -200,13 +200,11 @@ def problem(
     instance = group.instance(name)
     told = "; ".join(f"{one.what} is at {one.path}, {_where(instance, one)}" for one in found)
     told = f"{name} has data that no copy gets, and that is gone with its container: {told}."
-    if leader and leader != name:
-        theirs = {one.path for one in facts[leader].outside}
-        way = _no_more(leader, [name])
-        if all(one.path in theirs for one in found):
-            way = f"What helps is told of {leader}"
-        return f"{told} {way}"
-    return f"{told} {' '.join(line.strip() for line in _way_out(group, found, name))}"
+    if leader and leader != name and _of_primary(facts[leader], found):
+        return f"{told} What helps is told of {leader}"
+    known = facts[leader or name]
+    lines = _help(group, [(instance, one) for one in found], leader or name, known)
+    return " ".join([told, *(line.strip() for line in lines)])
 
 
 def _where(instance: Instance, one: Outside) -> str:
@@ -221,58 +219,77 @@ def refusal(group: Group, found: Found, seen: Observation, head: str) -> Refused
     lines += [f"  {i.name}: {one.what} is at {one.path}, {_where(i, one)}" for i, one in found]
     leader = seen.primaries[0] if len(seen.primaries) == 1 else None
     led = seen.nodes[leader].facts if leader else None
-    paths = {one.path for _, one in found}
-    if leader and led and (theirs := [one for one in led.outside if one.path in paths]):
-        lines += _way_out(group, theirs, leader)
-    elif leader:
-        lines.append(_no_more(leader, [i.name for i, _ in found]))
-    else:
-        lines.append(
-            "What helps wants the primary to run: `invoke start`, or `docker start "
-            f"{found[0][0].name}`; then this again."
+    return Refused("\n".join([*lines, *_help(group, found, leader, led)]))
+
+
+def _of_primary(facts: Facts, found: Iterable[Outside]) -> list[Outside]:
+    """Return the tablespaces that a primary has of these, as it tells of them."""
+    paths = {one.path for one in found}
+    return [one for one in facts.outside if one.path in paths and one.tablespace]
+
+
+def _help(group: Group, found: Found, leader: str | None, led: Facts | None) -> Iterator[str]:
+    """Yield the lines that tell how to carry on, each command between backquotes."""
+    for instance, one in found:
+        if one.linked:
+            yield (
+                f"Stop {instance.name} (`docker stop {instance.name}`), and put {one.what} in "
+                f"place of its link into {instance.node.data}."
+            )
+    tablespaces = [(i, one) for i, one in found if not one.linked]
+    if tablespaces and leader and led:
+        if theirs := _of_primary(led, (one for _, one in tablespaces)):
+            yield from _way_out(group, theirs, leader, led)
+            return
+        remove = f"docker rm --force {' '.join(dict.fromkeys(i.name for i, _ in tablespaces))}"
+        yield (
+            f"{leader}, the primary, has it no more. If what is there may be lost: `{remove}`, "
+            "then this again."
         )
-    return Refused("\n".join(lines))
+    elif tablespaces:
+        yield (
+            "What helps wants the primary to run: `invoke start`, or `docker start "
+            f"{tablespaces[0][0].name}`; then this again."
+        )
 
 
-def _no_more(leader: str, names: Sequence[str]) -> str:
-    remove = f"docker rm --force {' '.join(dict.fromkeys(names))}"
-    return (
-        f"{leader}, the primary, has it no more. If what is there may be lost: `{remove}`, then "
-        "this again."
-    )
+def _way_out(group: Group, found: Sequence[Outside], leader: str, led: Facts) -> Iterator[str]:
+    """Yield how tablespaces come into a place that is declared."""
+    yield "To keep what is in it, move it into the data directory:"
+    for one in found:
+        yield from (f"  `{command}`" for command in _emptied(group, one, leader, led))
+    node = group.topology.node(leader)
+    places = {one: _inside(node, one) for one in found}
+    new = [p for p in places.values() if not any(within(p, i) for i in node.tablespaces)]
+    if new:
+        yield "To have it again, declare a place for it on every node, in the topology:"
+        yield from (f"  {line}" for line in declared(group, new))
+    yield "and then:" if new else "To have it again, in the place that is declared:"
+    yield "  `invoke down start`"
+    for one, path in places.items():
+        yield f"  `{_psql(f'CREATE TABLESPACE {one.tablespace} LOCATION {sql_literal(path)}')}`"
 
 
-def _way_out(group: Group, found: Sequence[Outside], leader: str) -> list[str]:
-    """Return the lines that tell how to carry on, each command between backquotes."""
-    lines = [
-        f"Stop {leader}, and put {one.what} in place of its link into the data directory."
-        for one in found
-        if not one.tablespace
-    ]
-    if tablespaces := [one for one in found if one.tablespace]:
-        lines.append("To keep what is in it, move it into the data directory:")
-        for one in tablespaces:
-            lines += [f"  `{command}`" for command in _emptied(group, one, leader)]
-        lines.append("To have it again, declare a place for it on every node, in the topology:")
-        lines += [f"  {line}" for line in declared(group, [one.path for one in tablespaces])]
-        lines += ["and then:", "  `invoke down start`"]
-        for one in tablespaces:
-            sql = f"CREATE TABLESPACE {one.tablespace} LOCATION {sql_literal(one.path)}"
-            lines.append(f"  `{_psql(sql)}`")
-    return lines
+def _inside(node: Node, one: Outside) -> str:
+    """Return where a tablespace may lie in a container: where it is, if that can be declared."""
+    if not no_place_inside(one.path, node.tablespaces):
+        return one.path
+    return f"/srv/{re.sub('[^A-Za-z0-9_-]', '_', one.tablespace)}"
 
 
-def _emptied(group: Group, one: Outside, leader: str) -> Iterator[str]:
+def _emptied(group: Group, one: Outside, leader: str, facts: Facts) -> Iterator[str]:
     """Yield the commands that move everything out of a tablespace, and drop it."""
     for database, default in one.databases:
+        here = database == facts.database  # where `invoke psql` is
         if default:
-            yield _psql(f"ALTER DATABASE {_quoted(database)} SET TABLESPACE pg_default")
+            sql = f"ALTER DATABASE {_quoted(database)} SET TABLESPACE pg_default"
+            yield _psql_in(group, leader, "template1", sql) if here else _psql(sql)
             continue
         sql = "; ".join(
             f"ALTER {kind} ALL IN TABLESPACE {one.tablespace} SET TABLESPACE pg_default"
             for kind in ("TABLE", "INDEX", "MATERIALIZED VIEW")
         )
-        yield _psql(sql) if database == "postgres" else _psql_in(group, leader, database, sql)
+        yield _psql(sql) if here else _psql_in(group, leader, database, sql)
     yield _psql(f"DROP TABLESPACE {one.tablespace}")
 
 
@@ -332,17 +349,18 @@ def _not_there(
             f"{head} The container that is there has it, and is another than the topology asks "
             f"for. `docker start {name}` runs it as it is; then `invoke status` tells the way out."
         )
-    lines = "\n".join(f"  {line}" for line in declared(group, [one.path for one in found]))
-    back = [one.what for one in found if "/" not in one.what and not one.what.startswith("the ")]
-    also = (
-        f" Or put {' and '.join(back)} in place of its link into {instance.node.data}."
-        if back
-        else ""
-    )
-    return (
-        f"{head} Whatever directory has it, declare it in the topology, and a place for it on "
-        f"every node:\n{lines}\nThen this again.{also}"
-    )
+    ways = [
+        f"Put {one.what} in place of its link into {instance.node.data}, then this again."
+        for one in found
+        if one.linked
+    ]
+    if paths := [one.path for one in found if not no_place_inside(one.path)]:
+        lines = "\n".join(f"  {line}" for line in declared(group, paths))
+        ways.append(
+            "Whatever directory of the host has it, declare that in the topology, and a place for "
+            f"it on every node, then this again:\n{lines}"
+        )
+    return "\nOr: ".join([f"{head}\n{ways[0]}", *ways[1:]]) if ways else head
 
 
 def _gone(instance: Instance, lost: Sequence[Outside]) -> Refused:
