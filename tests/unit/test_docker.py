@@ -75,7 +75,7 @@ def test_any_path_may_stand_in_a_mount(path: str) -> None:
 
 
 def test_a_plain_container() -> None:
-    assert inspected() == container("x", command=("sh", "-c"))
+    assert inspected() == container("x", command=("sh", "-c"), mounts=())
 
 
 def test_mounts_and_ports() -> None:
