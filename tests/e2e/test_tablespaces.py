@@ -43,7 +43,10 @@ def state(herd: Herd) -> list[str]:
     found += sorted(path.name for path in herd.directory.iterdir())
     if herd.status("master") == "running":
         started = "SELECT pg_postmaster_start_time(), current_setting('synchronous_standby_names')"
-        found += [psql(herd, "master", started), psql(herd, "master", "TABLE pg_replication_slots")]
+        found += [
+            psql(herd, "master", started),
+            psql(herd, "master", "SELECT slot_name FROM pg_replication_slots"),
+        ]
     return found
 
 

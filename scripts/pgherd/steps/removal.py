@@ -15,7 +15,7 @@ from pgherd.postgres.observation import Observation
 from pgherd.rules import DOCKER_NAME, NAME_RULE
 from pgherd.shell import Script, Tool, assignments
 from pgherd.steps import guards, lifecycle, outside
-from pgherd.steps.aside import REMOVED, entry, reason, set_aside
+from pgherd.steps.aside import REMOVED, entry, not_known, reason, set_aside
 from pgherd.steps.image import ensure_image
 from pgherd.steps.strays import Leaving, leaving
 from pgherd.steps.sync import read_sync, set_names, shortened
@@ -219,7 +219,8 @@ def _remove_private(group: Group, instance: Instance, image: Image) -> None:
 def _owns_data(group: Group, node: Leaving, image: Image) -> bool:
     """Tell whether what lies in a node's directory or volume is its own; say what is left alone."""
     instance = node.instance
-    if guards.data_state(instance) != guards.FULL:
+    full = guards.data_state(instance) == guards.FULL
+    if not full and not instance.node.tablespaces:
         return False
     for other in group.instances.values():
         if other.name == node.name or other.node.host != instance.node.host:
@@ -230,6 +231,8 @@ def _owns_data(group: Group, node: Leaving, image: Image) -> bool:
                 place = instance.node.places[mount.target]
                 group.trace.note(f"{node.name}: {place} is {other.name}'s; left alone")
                 return False
+    if not full:  # what an earlier run that was killed has left of it
+        return not not_known(instance, image)
     disk = instance.disk(image)
     if not (node.container or disk.ours or disk.unfinished or disk.empty):
         group.trace.note(f"{node.name}: {instance.node.data} is not this group's; left alone")

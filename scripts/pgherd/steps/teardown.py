@@ -14,7 +14,14 @@ from pgherd.postgres.instance import PRIVATE, Instance
 from pgherd.postgres.site import Site
 from pgherd.shell import Tool
 from pgherd.steps import guards
-from pgherd.steps.aside import DELETE_TABLESPACES, EMPTY_DATA, move_aside, name_aside, set_aside
+from pgherd.steps.aside import (
+    DELETE_TABLESPACES,
+    EMPTY_DATA,
+    move_aside,
+    name_aside,
+    not_known,
+    set_aside,
+)
 from pgherd.steps.image import ensure_image
 from pgherd.steps.lifecycle import stop
 
@@ -94,6 +101,10 @@ def _clear(group: Group, instance: Instance, image: Image, *, delete: bool) -> N
     disk = instance.disk(image, data=state == guards.FULL)
     if state == guards.FULL and not (disk.empty or disk.unfinished or disk.ours):
         group.trace.note(f"{instance.name}: {instance.node.data} is not this group's; left alone")
+        return
+    if places := not_known(instance, image) if disk.empty else []:
+        names = ", ".join(place.source for place in places)
+        group.trace.note(f"{instance.name}: {names}: it is not known whose that is; left alone")
         return
     if not delete:
         set_aside(group, instance, image, unfinished=True, why="down --purge")
