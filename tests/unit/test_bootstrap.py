@@ -135,6 +135,19 @@ def test_only_the_last_line_is_said_when_all_is_ready(machine: Machine) -> None:
     assert ran.stderr == f"bootstrap: for `invoke` in your own shell:  . '{quoted}'\n", ran.stderr
 
 
+@pytest.mark.parametrize("stream", ["2>/dev/full", "2>&-", "2>&1 >answer | true"])
+def test_what_cannot_be_said_ends_nothing(machine: Machine, stream: str) -> None:
+    answering(machine).make_venv()
+    line = f'"{machine.repo}/scripts/bootstrap" verify {stream}; exit ${{PIPESTATUS[0]}}'
+    ran = subprocess.run(
+        ["/bin/bash", "-c", line], cwd=machine.home, env={"PATH": str(machine.bin), **machine.env},
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=20, check=False,
+    )  # fmt: skip
+    answer = machine.home / "answer"
+    said = ran.stdout + (answer.read_text(encoding="utf-8") if answer.exists() else "")
+    assert (ran.returncode, said[-8:]) == (0, "<verify>"), ran
+
+
 def test_without_arguments_the_tasks_are_listed(machine: Machine) -> None:
     answering(machine).make_venv()
     assert machine.run().stdout.endswith("<--list>")

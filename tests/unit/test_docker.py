@@ -488,6 +488,7 @@ def test_volume_exists(code: int, there: bool) -> None:
 
 NO_PERMISSION = "has no permission on Docker's socket (host local)"
 NO_ANSWER = "The Docker Engine does not answer (host local): "
+WHICH = "The docker command cannot tell which engine is meant: "
 
 
 @pytest.mark.parametrize(
@@ -524,6 +525,16 @@ NO_ANSWER = "The Docker Engine does not answer (host local): "
             ),
             NO_PERMISSION,
         ),
+        # DOCKER_CONTEXT=no, DOCKER_HOST=a://, and a context that was removed while it was in use
+        (
+            (
+                'Failed to initialize: unable to resolve docker endpoint: context "no": context '
+                "not found: open /root/.docker/contexts/meta/x/meta.json: no such file"
+            ),
+            WHICH,
+        ),
+        ('Failed to initialize: unable to parse docker host "a://"', WHICH),
+        ('error: current context "no" is not found on the file system', WHICH),
     ],
 )
 def test_unreachable(err: str, sentence: str) -> None:
