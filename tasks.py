@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -302,7 +303,8 @@ def logs(c: Context, node: str = "", follow: bool = False, tail: str = "50") -> 
     """Show the last lines of the servers' logs."""
     from pgherd.steps import looking
 
-    looking.logs(given(c), node, tail=looking.lines(tail), follow=follow, show=streamed)
+    with until_ctrl_c() if follow else nullcontext():
+        looking.logs(given(c), node, tail=looking.lines(tail), follow=follow, show=streamed)
 
 
 @task(help={"node": "which node (default: the primary)", "command": "SQL to run instead"})

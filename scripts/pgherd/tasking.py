@@ -167,10 +167,8 @@ def _text(outlet: Outlet, like: TextIO | None, *, lines: bool) -> TextIO:
 
 
 def _last_words() -> None:
-    """Write what is left. By now nothing is at work that a signal could leave half done."""
-    for sign in ENDING:
-        if signal.getsignal(sign) == _ended:
-            signal.signal(sign, signal.SIG_DFL)
+    """Write what is left, of what was kept for a reader as well."""
+    _let_end()
     for stream in (sys.stderr, sys.stdout):
         with suppress(OSError, ValueError):
             stream.flush()
@@ -214,12 +212,20 @@ def _ended(number: int, _frame: FrameType | None) -> None:
     scope = sys.modules.get("pgherd.host.scope")  # else there is nothing to clean up
     if _cut_short or (scope and scope.holds(number)):
         with suppress(OSError):
-            os.write(2, WAIT)
+            if select.select([], [2], [], 0)[1]:
+                os.write(2, WAIT)
         return
     _cut_short.append(number)
     if number == signal.SIGINT and _at_work:
         raise KeyboardInterrupt
     sys.exit(128 + number)
+
+
+def _let_end() -> None:
+    """Let a signal end this process at once: there is nothing any more that it could cut short."""
+    for sign in ENDING:
+        if signal.getsignal(sign) == _ended:
+            signal.signal(sign, signal.SIG_DFL)
 
 
 @contextmanager
@@ -310,6 +316,8 @@ def told(body: Callable[..., None]) -> Callable[..., None]:
             fault = raised
         finally:
             _at_work.pop()
+            atexit.unregister(_let_end)
+            atexit.register(_let_end)  # the last one is the first to be called
         if isinstance(fault, BrokenPipeError) and gone():  # | head has what it wanted
             fault = None
         _raise_cut_short(fault)

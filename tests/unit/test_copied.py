@@ -246,3 +246,26 @@ def test_the_master_is_started_again(
     with pytest.raises(Error, match="no"):
         seeding.copy_from_running(made, made.instance("s1"), made.master, image(), [])
     assert [call.argv[1] for call in host.calls if not call.reads] == did
+
+
+def test_a_master_that_is_still_on_its_way_down_is_started_once_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ctrl-C ends the docker command that stops it, and not what the engine does."""
+    host = FakeHost({"docker": Said(), "docker logs": Said(), "docker exec": READY})
+    made = group(topology("s1"), host)
+
+    def there(_: Instance) -> Container:
+        stopped = any(call.argv[1] == "stop" for call in host.calls)
+        return container("pa", status="exited" if stopped else "running")
+
+    def cut_short(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Instance, "container", there)
+    monkeypatch.setattr(connect, "ensure_slot", lambda *_: None)
+    monkeypatch.setattr(lifecycle, "stop_instances", cut_short)
+    with pytest.raises(KeyboardInterrupt):
+        seeding.copy_from_running(made, made.instance("s1"), made.master, image(), [])
+    did = [call.argv[1] for call in host.calls if not call.reads]
+    assert did == ["stop", "start", "exec"]

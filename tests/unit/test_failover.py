@@ -19,7 +19,7 @@ from fakes import (
     topology,
 )  # fmt: skip
 
-from pgherd.docker import Container
+from pgherd.docker import Container, Engine
 from pgherd.errors import Refused, Unreachable
 from pgherd.passwords import Passwords
 from pgherd.postgres.facts import Disk, Facts
@@ -182,9 +182,16 @@ def test_where_none_can_be_chosen_any_more_it_is_started_again(
     assert lost.acts == ["update pa", "stop pa", "update pa", "start pa"]
 
 
-def test_what_fails_before_the_promotion_is_undone(monkeypatch: pytest.MonkeyPatch) -> None:
+FAULTS = [Unreachable("box cannot be reached by SSH."), OSError(24, "too many"), SystemExit(143),
+          KeyboardInterrupt()]  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: type(fault).__name__)
+def test_what_fails_before_the_promotion_is_undone(
+    monkeypatch: pytest.MonkeyPatch, fault: BaseException
+) -> None:
     lost = Lost(monkeypatch, state="paused")
-    faults = [Unreachable("box cannot be reached by SSH.")]
+    faults = [fault]
 
     def look(_: Group) -> Observation:
         if "stop pa" in lost.acts and faults:
@@ -192,9 +199,46 @@ def test_what_fails_before_the_promotion_is_undone(monkeypatch: pytest.MonkeyPat
         return lost.seen
 
     monkeypatch.setattr(Group, "observe", look)
-    with pytest.raises(Unreachable):
+    with pytest.raises(type(fault)):
         failover.failover(lost.group, "")
     assert lost.acts == ["update pa", "stop pa", "update pa", "start pa"]
+
+
+def test_one_that_is_still_on_its_way_down_is_started_once_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ctrl-C ends the docker command, and not what the engine does."""
+    lost = Lost(monkeypatch, state="running")
+    lost.facts["s1"] = replace(lost.facts["s1"] or facts(), receiver=None)
+    stop = Engine.stop
+
+    def cut_short(*_: object) -> None:
+        monkeypatch.setattr(Engine, "stop", stop)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Engine, "stop", cut_short)
+    with pytest.raises(KeyboardInterrupt):
+        failover.failover(lost.group, "")
+    assert lost.acts == ["update pa", "stop pa", "update pa", "start pa"]
+
+
+def test_a_mark_that_nobody_heard_of_is_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    lost = Lost(monkeypatch, state="paused")
+    offline = Instance.offline
+
+    def cut_short(server: Instance, *words: Any, **options: Any) -> str:
+        monkeypatch.setattr(Instance, "offline", offline)
+        server.offline(*words, **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Instance, "offline", cut_short)
+    with pytest.raises(KeyboardInterrupt):
+        failover.failover(lost.group, "")
+    marked, taken_back = lost.scripts("pa", "run")
+    assert f'echo {turn.OURS} | lay "$PGDATA/standby.signal"' in marked
+    only = taken_back.index(f'grep -sqx {turn.OURS} "$PGDATA/standby.signal" || exit 0')
+    assert only < taken_back.index('rm -f "$PGDATA/standby.signal"')
+    assert lost.host.ran[-1] == "docker start pa"
 
 
 def test_one_that_serves_others_is_not_fenced(monkeypatch: pytest.MonkeyPatch) -> None:

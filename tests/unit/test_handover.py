@@ -213,17 +213,36 @@ def test_where_nothing_tells_nothing_serves_again(monkeypatch: pytest.MonkeyPatc
     assert "`invoke switchover --to s1` goes on" in caught.value.sentence
 
 
-def test_ctrl_c_is_undone_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("fault", [KeyboardInterrupt(), SystemExit(143), OSError(11, "no fork")])
+def test_whatever_the_fault_is_it_is_undone_and_goes_on(
+    monkeypatch: pytest.MonkeyPatch, fault: BaseException
+) -> None:
     servers = Servers(DONE)
     handover = handed(servers, monkeypatch, STANDBY)
 
     def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
+        raise fault
 
     monkeypatch.setattr(module, "side_by_side", interrupt)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(type(fault)):
         handover.take_place()
     assert servers.acts == ["mark pa", "call off s1", "unmark pa"]
+
+
+def test_where_the_system_has_no_answer_its_data_tells(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command that cannot be started is no Error of ours, and the old primary is down."""
+    servers = Servers(Said("armed\n", code=1))
+    data = Disk(pg_version="17", empty=False, standby_signal=True)
+    monkeypatch.setattr(Instance, "disk", lambda *_: data)
+    handover = handed(servers, monkeypatch, STANDBY)
+
+    def no_fork(_: Instance) -> None:
+        raise OSError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(turn, "call_off", no_fork)
+    with pytest.raises(Error):
+        handover.take_place()
+    assert servers.acts[-4:] == ["offline unmark", "start pa", "other pa", "start s1"]
 
 
 def test_the_printed_script_stops_first(

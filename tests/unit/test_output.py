@@ -93,7 +93,7 @@ def work(c, acted=False, fails=False, swallows=False):
     except BaseException:
         with cleaning_up():
             (HERE / "cleaning").touch()
-            for _ in range(20):
+            for _ in range(10):
                 time.sleep(0.05)
                 noted(c, "undoing")
             (HERE / "undone").touch()
@@ -111,6 +111,12 @@ def chatty(c):
 
 @task
 @told
+def long(c):
+    looked(c, "x" * 300_000)
+
+
+@task
+@told
 def fill(c):
     for number in range(3):
         if number == 2:
@@ -124,7 +130,7 @@ def place(c):
     print(Path.cwd())
 
 
-ns = Collection(act, fail, look, follow, ask, work, chatty, place, fill)
+ns = Collection(act, fail, look, follow, ask, work, chatty, place, fill, long)
 ns.configure({{"pgherd": {{"on": ""}}}})
 known(ns)
 """
@@ -257,6 +263,18 @@ def test_a_reader_who_takes_nothing_holds_up_no_act(project: Project) -> None:
             lines = said.read().splitlines()
         assert run.wait(SECONDS) == 0
     assert [line.split()[0] for line in lines] == [str(n) for n in range(5000)]
+
+
+def test_a_pipe_that_is_full_and_says_so_is_waited_for(project: Project) -> None:
+    """Whoever else has it may have made it one that does not wait (ssh does, and Node.js)."""
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    with project.begin("long", stdout=write) as run:
+        os.close(write)
+        time.sleep(1)
+        with os.fdopen(read, encoding="utf-8") as said:
+            assert len(said.read()) == 300_001
+        assert run.wait(SECONDS) == 0
 
 
 # --- a look that cannot be told ---
