@@ -18,18 +18,21 @@ LONG = "PGHERD_LONG"  # tests that take long run as well: see tests/e2e/conftest
 
 
 @task(
+    optional=["mutants"],
     help={
         "unit": "only the tests that need no engine",
         "fuzz": "only those with nasty input, other ones each time and so many times as many",
         "all_": "also what takes long: each major version, faults",
+        "mutants": "plant defects in a copy, one at a time: a test has to catch each (or a NAME's)",
         "options": "for pytest",
-    }
+    },
 )
 def test(
     c: Context,  # noqa: ARG001
     unit: bool = False,  # noqa: PT028
     fuzz: int = 0,  # noqa: PT028
     all_: bool = False,  # noqa: PT028
+    mutants: str | bool | None = None,  # noqa: PT028
     options: str = "",  # noqa: PT028
 ) -> None:
     """Run the tests; those on real servers need a Docker Engine and make their own groups."""
@@ -38,6 +41,10 @@ def test(
     spread = ["--numprocesses=3", "--dist=loadfile", "--no-loadscope-reorder"]
     where = ["tests/unit"] if unit else spread
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # a job in the background inherits it ignored
+    if mutants:  # True where no name follows
+        name = [mutants] if isinstance(mutants, str) else []
+        words = [sys.executable, str(ROOT / "tests" / "mutants" / "planting.py"), *name]
+        os.execv(words[0], words)  # noqa: S606
     try:
         further = shlex.split(options)
     except ValueError as fault:

@@ -12,10 +12,7 @@ import subprocess
 from collections.abc import Callable
 
 from conftest import Herd, docker
-from trial import Change, Trial, inside
-
-NOWHERE = "host=127.0.0.1 port=1 user=nobody"
-
+from trial import NOWHERE, Change, Trial, inside
 
 # --- switchover ---
 

@@ -12,9 +12,9 @@ import subprocess
 import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import leftovers
 import psycopg
@@ -22,6 +22,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 INVOKE = [sys.executable, "-m", "invoke"]
+INVOKE_SECONDS = 240.0
 MAJORS = ("15", "17", "18")  # those that can be had without a registry; 18 has another layout
 
 
@@ -75,6 +76,7 @@ class Herd:
     group: dict[str, Any]
     env: dict[str, str] = field(default_factory=dict)
     inside: list[str] = field(default_factory=list)  # what runs a command where the nodes are
+    seconds: float = INVOKE_SECONDS  # that an invoke may take
 
     @property
     def topology(self) -> Path:
@@ -136,12 +138,22 @@ class Herd:
         """The environment of an invoke on this group."""
         return {**os.environ, "INVOKE_TOPOLOGY": str(self.topology), **self.env, **more}
 
+    def within(self, seconds: float) -> Self:
+        """Return the same group, whose tasks have to end in so many seconds."""
+        return replace(self, seconds=seconds)
+
     def invoke(self, *words: str, code: int = 0, **env: str) -> subprocess.CompletedProcess[str]:
         """Run `invoke WORDS` as a user would; the exit status has to be `code`."""
-        done = subprocess.run(
-            [*self.inside, *INVOKE, *words], cwd=ROOT, env=self.environment(**env),
-            capture_output=True, text=True, timeout=240, stdin=subprocess.DEVNULL, check=False,
-        )  # fmt: skip
+        try:
+            done = subprocess.run(
+                [*self.inside, *INVOKE, *words], cwd=ROOT, env=self.environment(**env),
+                capture_output=True, text=True, timeout=self.seconds, stdin=subprocess.DEVNULL,
+                check=False,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired as late:
+            told = (late.stderr or b"").decode(errors="replace")
+            late_by = f"did not end within {self.seconds:g} s; it said:\n{told}"
+            pytest.fail(f"invoke {' '.join(words)} {late_by}", pytrace=False)
         said = f"invoke {' '.join(words)}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         assert "Traceback" not in done.stderr, said
         assert done.returncode == code, said

@@ -24,6 +24,7 @@ from load import Load, missing, running_load, two_at_once
 from stories import asked_of
 
 LOCAL = "-c synchronous_commit=local"
+NOWHERE = "host=127.0.0.1 port=1 user=nobody"  # for a standby that is to lose its upstream
 
 
 @dataclass
