@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import time
 
 import psycopg
 import pytest
@@ -45,15 +46,15 @@ def files(herd: Herd) -> dict[str, str]:
     }
 
 
-def control_state(herd: Herd, role: str) -> str:
-    """Return the state in the control data of a server that is down."""
+def control(herd: Herd, role: str, line: str) -> str:
+    """Return a line of the control data of a server that is down."""
     image = docker("inspect", "--format", "{{.Image}}", herd.container(role))
     mount = f"type=bind,source={herd.data(role)},target=/seen,readonly"
     said = docker(
         "run", "--rm", "--env", "LC_ALL=C", "--mount", mount, "--entrypoint", "pg_controldata",
         image, "/seen",
     )  # fmt: skip
-    found = re.search(r"^Database cluster state: +(.+)$", said, re.MULTILINE)
+    found = re.search(rf"^{line}: +(.+)$", said, re.MULTILINE)
     return found[1] if found else said
 
 
@@ -63,6 +64,16 @@ def done(herd: Herd) -> dict[str, str]:
     rows = [re.split(r" {2,}", line.strip()) for line in lines if re.match(r" *\d+ ", line)]
     assert [row[0] for row in rows] == [str(number) for number in range(1, 13)]
     return {row[1]: row[3] for row in rows}
+
+
+@pytest.fixture(scope="module")
+def archiving(make_herd: MakeHerd) -> Herd:
+    """One server whose archiver takes longer than Docker gives a container to stop."""
+    herd = make_herd("17", standbys=0, sync="")
+    herd.nodes["master"]["settings"] = {"archive_mode": "on", "archive_command": "sleep 11"}
+    herd.write()
+    herd.invoke("setup-master")
+    return herd
 
 
 # --- what three tasks come to ---
@@ -156,13 +167,31 @@ def test_steps_tell_what_is_done(pair: Herd, make_herd: MakeHerd) -> None:
 
 @pytest.mark.core("17")
 def test_stop_is_clean_and_start_brings_all_back(pair: Herd) -> None:
+    """The primary stops first: its standby has its last words then, and no commit waited for it."""
     pair.invoke("stop")
-    assert control_state(pair, "master") == "shut down"
-    assert control_state(pair, "standby") == "shut down in recovery"
+    state, last = "Database cluster state", "Latest checkpoint location"
+    assert control(pair, "master", state) == "shut down"
+    assert control(pair, "standby", state) == "shut down in recovery"
+    assert control(pair, "standby", last) == control(pair, "master", last)
     assert "already stopped" in pair.invoke("stop").stderr
     assert done(pair)["stop"] == "yes"
     pair.invoke("start")
     assert all(check["ok"] for check in pair.checks().values())
+
+
+@pytest.mark.parametrize("stop", [["invoke", "stop"], ["docker", "stop"]], ids=" ".join)
+def test_a_server_gets_the_time_that_its_stop_takes(archiving: Herd, stop: list[str]) -> None:
+    """Docker's own ten seconds are too few for an archiver that has still to do, for one."""
+    archiving.invoke("start")
+    begun = time.monotonic()
+    if stop[0] == "invoke":
+        archiving.invoke("stop")
+    else:
+        docker("stop", archiving.container("master"))
+    assert time.monotonic() - begun > 10
+    assert control(archiving, "master", "Database cluster state") == "shut down"
+    ended = "{{.State.ExitCode}} {{.HostConfig.RestartPolicy.Name}}"
+    assert docker("inspect", "--format", ended, archiving.container("master")) == "0 unless-stopped"
 
 
 @pytest.mark.parametrize("role", ["master", "standby"])

@@ -100,6 +100,21 @@ def test_a_foreign_container_has_the_name(blank: Herd) -> None:
         assert foreign in refused(blank, "start")
 
 
+def test_a_foreign_container_that_is_stopped_has_the_name(blank: Herd) -> None:
+    """It is nobody's to start or remove, though nothing of it runs."""
+    name, image = blank.container("master"), blank.invoke("image").stdout.strip()
+    docker("create", "--name", name, "--entrypoint", "true", image)
+    try:
+        for task in ("setup-master", "start"):
+            assert f"container named {name}" in refused(blank, task)
+        before = state(blank)
+        blank.invoke("down")
+        blank.invoke("down", "--purge", "--delete-data", "--confirm", blank.name)
+        assert state(blank) == before
+    finally:
+        docker("rm", "--force", "--volumes", name)
+
+
 def test_a_container_has_the_port(blank: Herd) -> None:
     port = blank.nodes["master"]["port"]
     with bystander(blank, "--publish", f"127.0.0.1:{port}:5432") as other:

@@ -10,9 +10,10 @@ from typing import Any
 import psycopg
 import pytest
 from asking import slots, until
-from conftest import INVOKE, MAJORS, ROOT, Herd, MakeHerd, docker
+from conftest import INVOKE, MAJORS, ROOT, Herd, MakeHerd, docker, free_port
 
 PGDATA = "/var/lib/postgresql/data"
+HUNG = 124  # exit status of `timeout`
 BACKING_UP = "SELECT count(*) FROM pg_stat_progress_basebackup WHERE backup_streamed > 65536"
 
 
@@ -24,7 +25,15 @@ def passes(herd: Herd) -> bool:
 def psql(herd: Herd, role: str, statement: str) -> str:
     """Run SQL in a node's container for 10 seconds at most: a commit that hangs is a failure."""
     words = ["timeout", "10", "psql", "-XAtqU", "postgres", "-c", statement]
-    return docker("exec", herd.container(role), *words)
+    done = subprocess.run(
+        ["docker", "exec", herd.container(role), *words],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != HUNG, f"on {role} this hangs: {statement}"
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
 
 
 def in_data(herd: Herd, role: str, script: str) -> str:
@@ -208,10 +217,37 @@ def test_it_is_reseeded_while_commits_go_on(filled: Herd) -> None:
     assert filled.sql("standby", "SELECT count(*) FROM numbers") == 12345
 
 
-def test_the_copy_does_not_bring_the_list_of_synchronous_standbys(filled: Herd) -> None:
-    filled.invoke("seed-standby", "--reseed", "--async-meanwhile", "--method", "copy", "--yes")
+@pytest.mark.parametrize("method", ["basebackup", pytest.param("copy", marks=pytest.mark.long)])
+def test_a_copy_of_a_synchronous_primary_can_lead_alone(filled: Herd, method: str) -> None:
+    """It was made while commits waited for another standby. Promoted, its own wait for nobody."""
+    name = f"{filled.name}-{method}"
+    filled.nodes[method] = {
+        "name": name, "upstream": filled.container("master"), "port": free_port(),
+        "data": str(filled.directory / f"{method}_data"),
+    }  # fmt: skip
+    filled.write()
+    filled.invoke("seed-standby", "--node", name, "--method", method, "--yes")
+    assert filled.sql("master", "SHOW synchronous_standby_names") == "FIRST 1 (standby1)"
+    assert psql(filled, method, "SELECT pg_promote(true, 30)") == "t"
+    psql(filled, method, "CREATE TABLE commits AS SELECT 'at once' AS how")
+    assert psql(filled, method, "SELECT how FROM commits") == "at once"
+    docker("rm", "--force", "--volumes", name)
+    filled.sql("master", f"SELECT pg_drop_replication_slot('{name.replace('-', '_')}')")
+    filled.nodes.pop(method)
+    filled.write()
     assert passes(filled)
-    assert filled.sql("standby", "SHOW synchronous_standby_names") == ""
+
+
+def test_what_was_set_aside_outlives_a_purge_that_deletes(filled: Herd) -> None:
+    """The last one with this pair: `--delete-data` takes what is in use, and nothing else."""
+    if not (asides := sorted(filled.directory.glob("standby_data_bk_*"))):
+        filled.invoke("seed-standby", "--reseed", "--async-meanwhile")
+        asides = sorted(filled.directory.glob("standby_data_bk_*"))
+    assert asides
+    filled.invoke("down", "--purge", "--delete-data", "--confirm", filled.name)
+    assert not filled.data("standby").exists()
+    assert sorted(filled.directory.glob("standby_data_bk_*")) == asides
+    assert all((aside / "PG_VERSION").exists() for aside in asides)
 
 
 def test_an_interrupted_base_backup_is_done_by_a_second_try(make_herd: MakeHerd) -> None:
@@ -223,6 +259,7 @@ def test_an_interrupted_base_backup_is_done_by_a_second_try(make_herd: MakeHerd)
         words, cwd=ROOT, env=herd.environment(), stderr=subprocess.DEVNULL
     ) as seeding:
         assert until(lambda: herd.sql("master", BACKING_UP) == 1)
+        psql(herd, "master", "CREATE TABLE commits_go_on ()")  # nobody is waited for yet
         seeding.kill()
     assert docker("ps", "--quiet", "--filter", f"name={helper}") != ""
     assert slots(herd) == ["standby1"]
