@@ -196,3 +196,21 @@ def test_the_passwords_come_back_with_the_data(herd: Herd) -> None:
         herd.invoke("restore", name)
     assert "serves, as primary" in herd.invoke("start").stderr
     assert herd.sql("standby", "SELECT n FROM dear") == 1
+
+
+@pytest.mark.long
+def test_a_copy_of_another_system_comes_back_only_where_that_is_said(make_herd: MakeHerd) -> None:
+    """The standby had a database of its own; it is as if it had come from somewhere else."""
+    herd = make_herd("17")
+    herd.invoke("setup-master", "step.run-standby")
+    herd.sql("standby", "CREATE TABLE mine AS SELECT 'its own' AS words")
+    herd.invoke("seed-standby")
+    (name,) = listed(herd)
+    docker("stop", herd.container("standby"))
+    said = herd.invoke("restore", name, code=2).stderr
+    assert "--foreign" in said
+    assert listed(herd)[name]["role"] == "primary"
+    herd.invoke("restore", name, "--foreign")
+    docker("start", herd.container("standby"))
+    words = "SELECT words FROM mine"
+    until(lambda: herd.sql("standby", words) == "its own", "it serves with its own data")

@@ -60,7 +60,7 @@ LONG = {"switchover and Ctrl-C", "switchover and SIGTERM", "rejoin that follows"
 BEFALLING = """\
 #!/bin/sh
 # Stands before docker: as the old primary is stopped, something befalls the standby.
-case "$1 $4" in "stop $SHIM_OLD") {act} >/dev/null & sleep 0.02 ;; esac
+case "$1 $4" in "stop $SHIM_OLD") {act} ;; esac
 exec "$SHIM_DOCKER" "$@"
 """
 
@@ -170,6 +170,25 @@ def test_the_end_is_found_among_files_that_are_all_zeros(trial: Trial) -> None:
 # --- stages that fail ---
 
 
+def beset(
+    herd: Herd, old: str, new: str, act: str, place: Path
+) -> subprocess.CompletedProcess[str]:
+    """Switch over while something befalls the standby, as the primary is about to be stopped."""
+    real = shutil.which("docker")
+    assert real
+    shim = place / "docker"
+    shim.write_text(BEFALLING.format(act=act))
+    shim.chmod(0o755)
+    done = subprocess.run(
+        [*INVOKE, "switchover", "--to", herd.container(new)], cwd=ROOT, timeout=240, check=False,
+        stdin=subprocess.DEVNULL, capture_output=True, text=True,
+        env=herd.environment(PATH=f"{place}:{os.environ['PATH']}", SHIM_DOCKER=real,
+                             SHIM_OLD=herd.container(old), SHIM_NEW=herd.container(new)),
+    )  # fmt: skip
+    assert "Traceback" not in done.stderr
+    return done
+
+
 @pytest.mark.parametrize(
     "act",
     ['"$SHIM_DOCKER" stop --time 5 "$SHIM_NEW"', '"$SHIM_DOCKER" pause "$SHIM_NEW"'],
@@ -178,21 +197,36 @@ def test_the_end_is_found_among_files_that_are_all_zeros(trial: Trial) -> None:
 @pytest.mark.long
 def test_something_befalls_the_standby(trial: Trial, tmp_path: Path, act: str) -> None:
     herd, old, new = trial.herd, trial.herd.primary(), trial.standbys[0]
-    real = shutil.which("docker")
-    assert real
-    shim = tmp_path / "docker"
-    shim.write_text(BEFALLING.format(act=act))
-    shim.chmod(0o755)
-    done = subprocess.run(
-        [*INVOKE, "switchover", "--to", herd.container(new)], cwd=ROOT, timeout=240, check=False,
-        stdin=subprocess.DEVNULL, capture_output=True, text=True,
-        env=herd.environment(PATH=f"{tmp_path}:{os.environ['PATH']}", SHIM_DOCKER=real,
-                             SHIM_OLD=herd.container(old), SHIM_NEW=herd.container(new)),
-    )  # fmt: skip
-    assert "Traceback" not in done.stderr
+    done = beset(herd, old, new, f"{act} >/dev/null & sleep 0.02", tmp_path)
     primary = herd.primary()
     served = "serves again" if primary == old else "is primary now"
     assert f"{herd.container(primary)}: {served}" in done.stderr, done.stderr
+    herd.invoke("start")
+    herd.invoke("switchover", "--to", herd.container(new))
+    trial.sound()
+    assert herd.primary() == new
+
+
+@pytest.mark.long
+def test_a_standby_that_lacks_the_primarys_last_words_does_not_take_over(
+    trial: Trial, tmp_path: Path
+) -> None:
+    """The stream breaks just before the primary stops: what it writes last would be lost."""
+    herd, old, new = trial.herd, trial.herd.primary(), trial.standbys[0]
+    inside(herd, new, "ALTER SYSTEM SET wal_retrieve_retry_interval = '60s'")
+    inside(herd, new, "SELECT pg_reload_conf()")
+    # It comes back at once from a first break, and after that interval from a second.
+    cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_replication"
+    psql = '"$SHIM_DOCKER" exec --user postgres "$SHIM_OLD" psql -Xq'
+    act = f'{psql} -c "{cut}" -c "SELECT pg_sleep(1)" -c "{cut}" >/dev/null'
+    done = beset(herd, old, new, act, tmp_path)
+    assert done.returncode == 1, done.stderr
+    assert herd.primary() == old
+    assert inside(herd, new, "SELECT timeline_id FROM pg_control_checkpoint()") == inside(
+        herd, old, "SELECT timeline_id FROM pg_control_checkpoint()"
+    )
+    inside(herd, new, "ALTER SYSTEM RESET wal_retrieve_retry_interval")
+    inside(herd, new, "SELECT pg_reload_conf()")
     herd.invoke("start")
     herd.invoke("switchover", "--to", herd.container(new))
     trial.sound()

@@ -18,6 +18,7 @@ from conftest import ROOT, Herd, MakeHerd, docker
 
 PGDATA = "/var/lib/postgresql/data"
 FOUND, NOTHING = 1, 0  # exit statuses
+WEAK, LONG = "secret", "aPasswordThatNobodyGuesses17"
 
 
 @dataclass
@@ -220,3 +221,49 @@ def test_md5_is_found_as_a_rule_and_as_a_verifier(leaks: Leaks) -> None:
     assert ["host shop shop 198.51.100.0/24 md5" in p or p == "pg_authid, old" for p in places] == [
         True, True,
     ]  # fmt: skip
+
+
+# --- one server, and other leaks than those ---
+
+
+@pytest.fixture(scope="module")
+def guessed(make_herd: MakeHerd) -> Herd:
+    """A primary alone, whose password is of the user's choice, and too short."""
+    herd = make_herd(standbys=0, sync="")
+    herd.invoke("setup-master", INVOKE_POSTGRES_PASSWORD=WEAK, INVOKE_REPLICATOR_PASSWORD=LONG)
+    return herd
+
+
+def test_a_password_from_the_environment_is_used_and_a_weak_one_told(guessed: Herd) -> None:
+    assert guessed.password() == WEAK
+    assert guessed.sql("master", "SELECT 1") == 1
+    assert (guessed.secrets() / "replicator.password").read_text().strip() == LONG
+    assert audited(guessed, FOUND) == [("weak", "", str(guessed.secrets() / "postgres.password"))]
+
+
+def test_an_image_with_a_password_in_it_is_found(guessed: Herd) -> None:
+    """It is in the image from which some container of the engine was made."""
+    plain = docker("inspect", "--format", "{{.Image}}", guessed.container("master"))
+    name, image = f"{guessed.name}-other", f"{guessed.name}-image"
+    docker("create", "--name", name, "--entrypoint", "true", plain)
+    try:
+        docker("commit", "--change", f"ENV SHOP_DB={LONG}", name, image)
+        docker("rm", name)
+        labels = ["--label", f"pgherd.group={guessed.name}", "--label", f"pgherd.home={ROOT}/data"]
+        docker("create", "--name", name, *labels, image)
+        found = [(code, where) for code, _node, where in audited(guessed, FOUND) if code != "weak"]
+    finally:
+        docker("rm", "--force", name, check=False)
+        docker("rmi", image, check=False)
+    assert ("secret-image", f"docker image inspect {image}:latest: Config.Env SHOP_DB") in found
+    assert {code for code, _ in found} == {"secret-image", "secret-container"}
+
+
+def test_a_node_that_cannot_be_looked_into_is_told(guessed: Herd) -> None:
+    name = guessed.container("master")
+    docker("pause", name)
+    try:
+        found = audited(guessed, FOUND)
+    finally:
+        docker("unpause", name)
+    assert ("unseen", name) in [(code, node) for code, node, _ in found]

@@ -61,6 +61,17 @@ def second(far: Far, checkout: Path, *words: str) -> tuple[int, str]:
     return done.returncode, done.stderr
 
 
+def test_a_second_run_from_another_checkout_is_refused(
+    far: Far, checkout: Path, first: subprocess.Popen[str]
+) -> None:
+    """And it changes nothing of what the first one is at."""
+    assert first.poll() is None
+    before = far.things()
+    code, said = second(far, checkout, "seed-standby")
+    assert code == REFUSED, said
+    assert far.things() == before
+
+
 @pytest.mark.long
 def test_a_second_run_waits_for_the_end_of_the_first(
     far: Far, checkout: Path, first: subprocess.Popen[str]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import socket
 import stat
+import struct
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -13,8 +15,10 @@ from dataclasses import dataclass
 import psycopg
 import pytest
 from conftest import MAJORS, Herd, MakeHerd, docker, majors
+from faults import only_root
 
 PGDATA = "/var/lib/postgresql/data"
+REFUSED = "28000"  # invalid_authorization_specification: no rule lets it in
 ROLES = ("postgres", "replicator")
 CHOSEN = {
     "postgres": ' it\'s "q" \\back:col $HOME `id` é€ Zq7superZq7 ',
@@ -182,6 +186,45 @@ def test_nobody_streams_through_the_published_port(made: Made) -> None:
         )  # fmt: skip
     streaming = "SELECT state FROM pg_stat_replication WHERE application_name = 'standby1'"
     assert made.herd.sql("master", streaming) == "streaming"
+
+
+@contextmanager
+def outside() -> Iterator[str]:
+    """Yield an address of this machine that is on none of Docker's networks."""
+    address = "198.51.100.97"  # of those that are for examples
+    words = [f"{address}/32", "dev", "lo"]
+    subprocess.run(["ip", "address", "add", *words], check=True)
+    try:
+        yield address
+    finally:
+        subprocess.run(["ip", "address", "del", *words], check=True)
+
+
+def answered(server: str, source: str, **said: str) -> str:
+    """Begin to log in from an address of this machine; return what the server asks, or its error.
+
+    That is `password`, or a SQLSTATE. libpq lets nobody choose where a connection comes from.
+    """
+    words = "".join(f"{key}\0{value}\0" for key, value in said.items()).encode() + b"\0"
+    with socket.create_connection((server, 5432), timeout=10, source_address=(source, 0)) as line:
+        line.sendall(struct.pack("!ii", len(words) + 8, 3 << 16) + words)
+        answer = line.recv(4096)
+    if answer.startswith(b"R"):
+        return "password"
+    fields = {field[:1]: field[1:].decode() for field in answer[5:].split(b"\0") if field}
+    return fields[b"C"]
+
+
+@only_root
+def test_nobody_streams_from_outside_of_the_groups_network(made: Made) -> None:
+    """Applications come in from anywhere with a password; for replication none is even asked."""
+    address = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
+    with outside() as source:
+        for role in ("master", "standby"):
+            server = docker("inspect", "--format", address, made.herd.container(role))
+            assert answered(server, source, user="postgres", database="postgres") == "password"
+            for user in ("replicator", "postgres"):
+                assert answered(server, source, user=user, replication="true") == REFUSED
 
 
 def test_a_wrong_password_opens_neither_port(made: Made) -> None:

@@ -11,8 +11,10 @@ import psycopg
 import pytest
 from asking import slots, until
 from conftest import INVOKE, MAJORS, ROOT, Herd, MakeHerd, docker, free_port
+from test_secrets import processes_watched
 
 PGDATA = "/var/lib/postgresql/data"
+SLOWLY = ["--no-verify-backup", "--spread-checkpoint"]
 HUNG = 124  # exit status of `timeout`
 BACKING_UP = "SELECT count(*) FROM pg_stat_progress_basebackup WHERE backup_streamed > 65536"
 
@@ -236,6 +238,30 @@ def test_a_copy_of_a_synchronous_primary_can_lead_alone(filled: Herd, method: st
     filled.nodes.pop(method)
     filled.write()
     assert passes(filled)
+
+
+@pytest.mark.long
+def test_a_base_backup_is_checked_and_hurries_unless_told_otherwise(filled: Herd) -> None:
+    """What a check is, ps shows; what hurries, the primary's log of its checkpoints."""
+    again = ["seed-standby", "--reseed", "--async-meanwhile"]
+    filled.sql("master", "CHECKPOINT")
+    for options, checked, hurries in ([], True, True), (SLOWLY, False, False):
+        before = len(checkpoints(filled))
+        with processes_watched() as processes:
+            filled.invoke(*again, *options)
+        assert any("pg_verifybackup" in line for line in processes) is checked
+        begun = checkpoints(filled)[before:]
+        assert any(re.search("immediate|fast", line) for line in begun) is hurries, begun
+        assert passes(filled)
+
+
+def checkpoints(herd: Herd) -> list[str]:
+    """Return what the primary's log says of each checkpoint that somebody waited for."""
+    done = subprocess.run(
+        ["docker", "logs", herd.container("master")], capture_output=True, text=True, check=True
+    )
+    found: list[str] = re.findall(r"checkpoint starting: (.*force.*)", done.stderr)
+    return found
 
 
 def test_what_was_set_aside_outlives_a_purge_that_deletes(filled: Herd) -> None:

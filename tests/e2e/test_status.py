@@ -15,6 +15,7 @@ from typing import Any
 import psycopg
 import pytest
 from conftest import INVOKE, ROOT, Herd, MakeHerd, docker
+from trial import inside
 
 KEYS = {
     "name", "host", "role", "timeline", "upstream", "state", "sync_state", "lag_bytes",
@@ -52,9 +53,15 @@ def codes(answer: dict[str, Any]) -> dict[str, str]:
     return {w["code"]: (w["node"] or "").rpartition("-")[2] for w in answer["warnings"]}
 
 
-def comes_to(herd: Herd, wanted: dict[str, str], also: Callable[[Any], bool] = bool) -> Any:
+def comes_to(
+    herd: Herd,
+    wanted: dict[str, str],
+    also: Callable[[Any], bool] = bool,
+    *,
+    seconds: float = 20,
+) -> Any:
     """Look until these are the warnings, for some seconds."""
-    end = time.monotonic() + 20
+    end = time.monotonic() + seconds
     while codes(answer := seen(herd)) != wanted or not also(answer):
         assert time.monotonic() < end, answer
         time.sleep(0.2)
@@ -112,6 +119,74 @@ def test_a_slot_of_nobody(trio: Herd) -> None:
     make = "SELECT pg_create_physical_replication_slot('nobody', true)"
     with psql(trio, "master", make, "SELECT pg_drop_replication_slot('nobody')"):
         assert codes(seen(trio)) == {"slot-unused": "master"}
+
+
+def test_a_slot_keeps_much_wal_and_then_has_lost_it(trio: Herd) -> None:
+    """The one of a node that does not use it: more than max_wal_size, and then the bound is met."""
+    inside(trio, "master", "SELECT pg_create_physical_replication_slot('standby2', true)")
+    for setting in ("max_wal_size = '32MB'", "min_wal_size = '32MB'"):
+        inside(trio, "master", f"ALTER SYSTEM SET {setting}")
+    inside(trio, "master", "SELECT pg_reload_conf()")
+    for _ in range(5):
+        inside(trio, "master", "SELECT pg_logical_emit_message(true, '', 'x')")
+        inside(trio, "master", "SELECT pg_switch_wal()")
+    comes_to(trio, {"slot-retains": "standby2"})
+    inside(trio, "master", "ALTER SYSTEM SET max_slot_wal_keep_size = '16MB'")
+    inside(trio, "master", "SELECT pg_reload_conf()")
+    inside(trio, "master", "CHECKPOINT")
+    comes_to(trio, {"slot-lost": "standby2"})
+    inside(trio, "master", "SELECT pg_drop_replication_slot('standby2')")
+    for setting in ("max_wal_size", "min_wal_size", "max_slot_wal_keep_size"):
+        inside(trio, "master", f"ALTER SYSTEM RESET {setting}")
+    inside(trio, "master", "SELECT pg_reload_conf()")
+    comes_to(trio, {})
+
+
+def test_commits_wait_for_others_than_is_asked(trio: Herd) -> None:
+    """Where the topology asks for it, what is printed goes back to that."""
+    trio.invoke("sync", "--mode", "ANY 1 (standby1)")
+    text = comes_to(trio, {"sync-differs": "master"})["warnings"][0]["text"]
+    assert "`invoke step.require-sync`" in text
+    trio.invoke("step.require-sync")
+    comes_to(trio, {})
+
+
+def test_a_server_that_does_not_answer(trio: Herd) -> None:
+    docker("pause", trio.container("standby2"))
+    try:
+        told = comes_to(trio, {"no-answer": "standby2"})["warnings"][0]["text"]
+    finally:
+        docker("unpause", trio.container("standby2"))
+    assert f"docker unpause {trio.container('standby2')}" in told
+    comes_to(trio, {})
+
+
+def test_a_foreign_container_has_a_nodes_name(trio: Herd) -> None:
+    """The node itself is renamed for that, and goes on under another name."""
+    name = trio.container("standby2")
+    image = docker("inspect", "--format", "{{.Config.Image}}", name)
+    docker("rename", name, f"{name}-away")
+    docker("create", "--name", name, "--entrypoint", "true", image)
+    try:
+        comes_to(trio, {"foreign": "standby2"})
+    finally:
+        docker("rm", name)
+        docker("rename", f"{name}-away", name)
+    comes_to(trio, {})
+
+
+@pytest.mark.long
+def test_a_standby_that_tells_nothing_any_more(trio: Herd) -> None:
+    """Its receiver stands still: the connection is there, and nothing comes of it."""
+    name = trio.container("standby2")
+    pid = inside(trio, "standby2", "SELECT pid FROM pg_stat_wal_receiver")
+    signalled = ["exec", "--user", "postgres", name, "sh", "-c"]
+    docker(*signalled, f"kill -s STOP {pid}")
+    try:
+        comes_to(trio, {"silent": "standby2"}, seconds=60)
+    finally:
+        docker(*signalled, f"kill -s CONT {pid}")
+    comes_to(trio, {})
 
 
 def test_a_delayed_standby_is_well(trio: Herd) -> None:
@@ -179,6 +254,17 @@ def test_two_primaries(trio: Herd) -> None:
     docker("stop", "--time", "60", trio.container("standby"))
     answer = comes_to(trio, {"sync-short": "master", "down": "standby", "diverged": "standby2"})
     assert answer["nodes"]["standby2"]["timeline"] == 2
+
+
+@pytest.mark.long
+def test_who_follows_an_old_primary_is_told(make_herd: MakeHerd) -> None:
+    """It streams, but from a primary in whose place another one was promoted."""
+    herd = make_herd("17", standbys=2, sync="")
+    herd.invoke("setup-master", "add-standby", "--all")
+    comes_to(herd, {})
+    herd.sql("standby", "SELECT pg_promote()")
+    two = {"two-primaries": "standby", "old-primary": "master"}
+    comes_to(herd, {**two, "wrong-upstream": "standby2"})
 
 
 @pytest.mark.long

@@ -12,11 +12,11 @@ from typing import Any
 
 import psycopg
 import pytest
+from asking import until
 from conftest import Herd, MakeHerd, docker
 from load import missing, running_load
 from test_dry import printed, run
-
-from pgherd.certificates import x509
+from trial import inside
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +48,15 @@ def secured(herd: Herd) -> list[str]:
 @pytest.fixture
 def stranger(tmp_path: Path) -> Path:
     """The certificate of an authority that the group does not know."""
-    file = tmp_path / "stranger.crt"
-    file.write_text(x509.new_authority("stranger")[0], encoding="ascii")
-    return file
+    return authority(tmp_path, "stranger")
+
+
+def authority(place: Path, name: str) -> Path:
+    """Make an authority as people do, by openssl; return its certificate, beside its NAME.key."""
+    words = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
+    words += ["-noenc", "-days", "30", "-subj", f"/CN={name}", "-keyout", f"{place}/{name}.key"]
+    subprocess.run([*words, "-out", f"{place}/{name}.crt"], check=True, capture_output=True)
+    return place / f"{name}.crt"
 
 
 def test_replication_is_encrypted_and_verified(three: Herd) -> None:
@@ -118,6 +124,23 @@ def test_a_standby_follows_nobody_whom_it_does_not_know(three: Herd, stranger: P
     assert three.sql("standby2", "SHOW primary_conninfo") == info
 
 
+def test_a_server_without_tls_is_told(three: Herd) -> None:
+    """By who looks at it as by who looks for leaks: passwords and rows would go in clear."""
+    name = three.container("standby2")
+    inside(three, "standby2", "ALTER SYSTEM SET ssl = off")
+    inside(three, "standby2", "SELECT pg_reload_conf()")
+    try:
+        assert until(lambda: inside(three, "standby2", "SHOW ssl") == "off")
+        told = json.loads(three.invoke("status", "--json", code=1).stdout)["warnings"]
+        found = json.loads(three.invoke("audit", "--json", code=1).stdout)["findings"]
+    finally:
+        inside(three, "standby2", "ALTER SYSTEM RESET ssl")
+        inside(three, "standby2", "SELECT pg_reload_conf()")
+    assert [(w["code"], w["node"]) for w in told] == [("in-clear", name)]
+    assert ("in-clear", name) in [(f["code"], f["node"]) for f in found]
+    assert until(lambda: inside(three, "standby2", "SHOW ssl") == "on")
+
+
 def docker_log(name: str) -> str:
     """Return what a server has said on both channels."""
     done = subprocess.run(["docker", "logs", name], capture_output=True, text=True, check=False)
@@ -179,6 +202,32 @@ def test_private_files_are_for_the_server_alone(three: Herd) -> None:
     assert (three.secrets() / "ca.key").stat().st_mode & 0o777 == 0o600
     keys = docker("exec", three.container("master"), "grep", "-rl", "PRIVATE", "/etc/pgherd")
     assert sorted(keys.split()) == ["/etc/pgherd/client.pem", "/etc/pgherd/server.pem"]
+
+
+# --- an authority of the user's own ---
+
+
+def test_an_authority_of_ones_own_signs(make_herd: MakeHerd, tmp_path: Path) -> None:
+    """Clients that trust it need nothing of this group; those that do not are not let down."""
+    own, other = authority(tmp_path, "own"), authority(tmp_path, "other")
+    herd = make_herd(
+        "17",
+        standbys=0,
+        sync="",
+        tls=True,
+        tls_ca=str(own),
+        tls_ca_key=str(own.with_suffix(".key")),
+    )
+    herd.invoke("setup-master")
+    with herd.connect("master", sslmode="verify-full", sslrootcert=str(own)) as connection:
+        assert connection.pgconn.ssl_in_use
+    with (
+        pytest.raises(psycopg.OperationalError, match="certificate verify failed"),
+        herd.connect("master", sslmode="verify-full", sslrootcert=str(other)),
+    ):
+        pass
+    assert not (herd.secrets() / "ca.key").exists()
+    assert "sslrootcert=" in herd.invoke("uri").stdout
 
 
 # --- there and back ---
