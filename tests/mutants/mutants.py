@@ -12,6 +12,11 @@ STEPS = "scripts/pgherd/steps/"
 LOSING, WAYS = f"{STEPS}change/losing.py", f"{STEPS}change/ways.py"
 SH = "scripts/pgherd/postgres/sh/"
 LOSSES = "tests/e2e/test_losses.py::"
+SEEDING = "tests/e2e/test_seeding.py::"
+REFUSALS = "tests/e2e/test_refusals.py::"
+VERIFY = "tests/e2e/test_verify_fails.py::"
+PAIR = "tests/e2e/test_pair.py::"
+CUT_SHORT = "tests/e2e/test_changes_interrupted.py::"
 LIVING = "tests/e2e/test_living.py::"
 THREE = "[Kind(major='17', standbys=2, strict=False)]"
 
@@ -94,9 +99,126 @@ MUTANTS = (
         (Edit(f"{SH}promote-at-end.sh", "", "*) return 1 ;;", "*) ;;"),),
     ),
     Mutant(
+        "promoted-at-streams-end",
+        "A standby whose stream broke is promoted without the primary's last words.",
+        f"{CUT_SHORT}test_a_standby_that_lacks_the_primarys_last_words_does_not_take_over",
+        (Edit(f"{SH}promote-at-end.sh", "",
+              "case $last in 'rmgr: XLOG '*'desc: CHECKPOINT_SHUTDOWN'*) ;; *) return 1 ;; esac",
+              "[ -z \"$(sql -c 'SELECT pid FROM pg_stat_wal_receiver')\" ]"),),
+    ),
+    Mutant(
         "no-slots-on-successor",
         "The new primary has no slots for those that follow it.",
         f"{LIVING}test_switchovers_forth_and_back{THREE}",
         (Edit(f"{STEPS}change/succession.py", "prepare", '" ".join(slots)', '""'),),
+    ),
+    # --- whom commits wait for ---
+    Mutant(
+        "sync-list-in-the-copy",
+        "A copy that is promoted has the list of its primary, and its commits wait for ever.",
+        f"{SEEDING}test_a_copy_of_a_synchronous_primary_can_lead_alone[basebackup]",
+        (Edit(f"{STEPS}connect.py", "", '"primary_slot_name", "synchronous_standby_names",',
+              '"primary_slot_name",'),
+         Edit(f"{STEPS}connect.py", "fragments", """ "synchronous_standby_names = ''\\n"\n""", "\n")),
+    ),
+    Mutant(
+        "sync-before-it-streams",
+        "Commits wait for a standby while that is still being seeded.",
+        f"{SEEDING}test_an_interrupted_base_backup_is_done_by_a_second_try",
+        (Edit(f"{STEPS}seed/standby.py", "seed", "    rest = [connect.fragments(",
+              "    names = group.topology.sync_for(upstream.node)\n"
+              '    set_names(upstream, names.render() if names else "", 0)\n'
+              "    rest = [connect.fragments("),),
+    ),
+    # --- who may come in, and who may be at work ---
+    Mutant(
+        "hba-from-anywhere",
+        "Whoever has the password may stream from anywhere.",
+        "tests/e2e/test_secrets.py::test_nobody_streams_from_outside_of_the_groups_network[17]",
+        (Edit("conf/pg_hba.conf", "", "replicator  $neighbours ", "replicator  0.0.0.0/0 "),),
+    ),
+    Mutant(
+        "no-lock-on-remote-hosts",
+        "Two people change one group on other hosts at once.",
+        "tests/e2e/test_remote_lock.py::test_a_second_run_from_another_checkout_is_refused",
+        (Edit("scripts/pgherd/postgres/group.py", "Group._lock_all", "if name == LOCAL:", "if name:"),),
+    ),
+    Mutant(
+        "no-lock-here",
+        "Two runs change one group of this machine at once.",
+        f"{REFUSALS}test_a_second_run_while_one_is_at_work",
+        (Edit("scripts/pgherd/postgres/group.py", "Group._lock_all",
+              "held.enter_context(self.here.lease(self.secrets.name, self.name))", "pass"),),
+    ),
+    # --- what verify proves ---
+    Mutant(
+        "any-error-is-a-refusal",
+        "verify takes a write that fails for whatever reason as one that a standby refuses.",
+        f"{VERIFY}test_a_write_that_fails_is_not_for_that_a_refused_one",
+        (Edit("scripts/pgherd/verify/probe.py", "_write_refused",
+              "set(answers.values()) == {READ_ONLY}", '"done" not in answers.values()'),),
+    ),
+    Mutant(
+        "wal-may-differ",
+        "verify passes a standby whose WAL is another than its primary's.",
+        f"{VERIFY}test_it_diverged_in_an_earlier_file_of_the_wal[kept]",
+        (Edit("scripts/pgherd/verify/wal.py", "compare_wal", "if same is False:", "if same is 0:"),),
+    ),
+    Mutant(
+        "sync-may-differ",
+        "verify passes a standby that is asynchronous where the topology asks for sync.",
+        f"{VERIFY}test_it_streams_asynchronously_where_sync_was_asked",
+        (Edit("scripts/pgherd/verify/synchronous.py", "sync_check", "!= asked:", "== -1:"),
+         Edit("scripts/pgherd/verify/synchronous.py", "_sync_state", 'in {"sync", "quorum"}',
+              '!= "not there"')),
+    ),
+    # --- stopping ---
+    Mutant(
+        "stopped-in-ten-seconds",
+        "A server that needs longer than Docker's ten seconds to stop is killed.",
+        f"{PAIR}test_a_server_gets_the_time_that_its_stop_takes[invoke stop]",
+        (Edit("scripts/pgherd/docker/engine.py", "Engine.stop", '"--time", str(seconds)',
+              '"--time", "9"'),),
+    ),
+    Mutant(
+        "stopped-by-docker-in-ten-seconds",
+        "A server that somebody stops by hand, or the engine, is killed after ten seconds.",
+        f"{PAIR}test_a_server_gets_the_time_that_its_stop_takes[docker stop]",
+        (Edit("scripts/pgherd/postgres/instance.py", "Instance.run_options",
+              '"--stop-timeout", str(STOP_SECONDS)', '"--stop-timeout", "9"'),),
+    ),
+    Mutant(
+        "standby-stopped-first",
+        "A standby is stopped before its primary, whose commits wait for it then.",
+        f"{PAIR}test_stop_is_clean_and_start_brings_all_back[17]",
+        (Edit(f"{STEPS}lifecycle.py", "stop", "i.name in seen.primaries",
+              "i.name not in seen.primaries"),),
+    ),
+    # --- what is somebody else's ---
+    Mutant(
+        "delete-data-takes-what-lies-aside",
+        "`down --purge --delete-data` deletes what was set aside earlier.",
+        f"{SEEDING}test_what_was_set_aside_outlives_a_purge_that_deletes",
+        (Edit(f"{STEPS}teardown.py", "_clear", 'Tool("rmdir")["--", instance.places.data]',
+              'Tool("sh")["-c", f"rm -rf -- {instance.places.data}*"]'),),
+    ),
+    Mutant(
+        "stopped-foreign-container-is-ours",
+        "A stopped container of somebody else that has a node's name is taken for the group's.",
+        f"{REFUSALS}test_a_foreign_container_that_is_stopped_has_the_name",
+        (Edit(f"{STEPS}guards.py", "check_name", "owned = container and group",
+              "owned = container and not container.alive or container and group"),),
+    ),
+    Mutant(
+        "down-removes-foreign-container",
+        "`down` removes a container of somebody else that has a node's name.",
+        f"{REFUSALS}test_a_foreign_container_that_is_stopped_has_the_name",
+        (Edit(f"{STEPS}teardown.py", "_remove_from", " and group.owns(c, site.name)", ""),),
+    ),
+    Mutant(
+        "data-of-another-container",
+        "A server is started on the data directory of a container that runs.",
+        f"{REFUSALS}test_a_container_has_the_data_directory",
+        (Edit(f"{STEPS}guards.py", "check_unused", "c.alive]", "not c.alive]"),),
     ),
 )  # fmt: skip
