@@ -37,7 +37,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "e2e"))
 from changes import TASKS
 from conftest import ROOT, docker, new_herd
-from killing import MOMENTS, When, end_what_goes_on
+from killing import MOMENTS, Command, When, end_what_goes_on
 from rack import Rack
 from trial import Change, Trial, group_of, points
 
@@ -83,7 +83,7 @@ class Asked:
     until: float
     passed: set[tuple[str, str, int, str]]
 
-    def chosen(self, name: str, commands: Sequence[str]) -> list[Point]:
+    def chosen(self, name: str, commands: Sequence[Command]) -> list[Point]:
         """Return the points of a task that are to be tried, in their order."""
         if self.at:
             return [self.at]
@@ -145,15 +145,17 @@ def _try(asked: Asked, name: str, mine: Rack, point: Point, tally: Tally) -> Non
         record.write(json.dumps([asked.major, name, number, when]) + "\n")
 
 
-def _tell(name: str, commands: Sequence[str]) -> None:
+def _tell(name: str, commands: Sequence[Command]) -> None:
     """Print which commands a task runs, on stderr."""
-    lines = [f"  {n:>3} {words.splitlines()[0][:110]}" for n, words in enumerate(commands, 1)]
+    lines = [f"  {n:>3} {str(one)[:130]}" for n, one in enumerate(commands, 1)]
     print("\n".join([f"{name}:", *lines]), file=sys.stderr, flush=True)
 
 
 def _last_words(trial: Trial) -> str:
     """Return what the run that was cut short did and said, and the servers' logs."""
-    text = "\n  ".join(["cut short:", *trial.last.commands, trial.last.said]) if trial.last else ""
+    text = ""
+    if trial.last:
+        text = "\n  ".join(["cut short:", *map(str, trial.last.commands), trial.last.said])
     for role in trial.herd.nodes:
         words = ["docker", "logs", "--timestamps", "--tail", "40", trial.herd.container(role)]
         log = subprocess.run(words, capture_output=True, text=True, check=False)

@@ -27,6 +27,7 @@ SCRIPT_HEAD = """\
 #!/bin/sh
 # Printed by pgherd with --dry: valid from the state that was seen then.
 set -eu"""
+_NOUNS = {"network", "volume", "image", "container"}  # docker's, which have a verb after them
 SHOWN_LINES = 20  # of a failed command's output
 SHOWN_WIDTH = 500  # characters of each
 
@@ -60,13 +61,20 @@ class Secret:
 
 @dataclass(frozen=True)
 class Script:
-    """What a command reads from stdin: whole lines of text, with secrets on lines of their own."""
+    """What a command reads from stdin: whole lines of text, with secrets on lines of their own.
+
+    Attributes:
+        parts: the texts and the secrets, in order.
+        names: what it does, in words that stay the same where its text changes: see `act`.
+    """
 
     parts: tuple[str | Secret, ...] = ()
+    names: tuple[str, ...] = field(default=(), compare=False)
 
     def __add__(self, other: Script | str) -> Script:
-        more = other.parts if isinstance(other, Script) else (other,)
-        return Script((*self.parts, *more))
+        if isinstance(other, str):
+            return Script((*self.parts, other), self.names)
+        return Script((*self.parts, *other.parts), (*self.names, *other.names))
 
     def text(self) -> str:
         """Return what is really sent, secrets included."""
@@ -242,6 +250,18 @@ def advice(text: str, on: str) -> str:
     """Return a text whose `invoke …` are to be typed for a group that was placed on a host."""
     placed = f"`invoke on {shlex.quote(on)} "
     return re.sub(r"`invoke (?!on[ `])", lambda _: placed, text) if on else text
+
+
+def act(argv: Sequence[str], stdin: Script | Iterable[bytes] | None = None) -> str:
+    """Return the name of what a command changes: its script's words, else what docker is told.
+
+    Whoever watches a run knows by that where it is, whatever its commands look like: the tests
+    that cut a task short do.
+    """
+    if isinstance(stdin, Script) and stdin.names:
+        return " ".join(stdin.names)
+    words = list(argv[1:]) if argv[0] == "docker" else list(argv)
+    return " ".join(words[:2] if words[0] in _NOUNS else words[:1])
 
 
 def assignments(**values: str | int) -> str:

@@ -5,8 +5,10 @@
         killed(herd, number, "after", "seed-standby")
         herd.invoke("seed-standby")
 
-A command that has no certain number, since another run of the task was killed before, is found by a
-pattern of the shell for its words: killed(herd, "mv -- *", "after", "restore", name).
+Which of them change something, and what, they tell themselves: pgherd starts each of these with the
+name of its act in the environment (PGHERD_ACT). Where a number is not certain, since another run of
+the task was killed before, that name finds it: killed(herd, Act("put-back"), "after", "restore",
+name). What selects nothing is a failure.
 
 Or it gets another signal there, and may clean up: `ended`.
 
@@ -18,7 +20,6 @@ alone: what it had going on goes on, as with `kill -9`.
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -41,18 +42,45 @@ MOMENTS: tuple[When, ...] = ("before", "during", "after")
 
 
 @dataclass(frozen=True)
+class Command:
+    """One that an invoke started: its words, docker's without that one, and the names of its act.
+
+    One that only looks has none.
+    """
+
+    words: str
+    names: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.words.splitlines()[0] if self.words else ''} ({' '.join(self.names)})"
+
+
+@dataclass(frozen=True)
+class Act:
+    """The first command of an act: one of the act's names, and a shell's pattern for its words."""
+
+    name: str
+    words: str = "*"
+
+
+At = int | Act
+
+
+@dataclass(frozen=True)
 class Run:
     """What became of it.
 
     Attributes:
         code: the exit status; that of SIGKILL is -9.
         said: stdout and stderr.
-        commands: those that began, or were about to, in their order; docker's without that word.
+        commands: those that began, or were about to, in their order.
+        hit: it came to the act at which it was to get a signal.
     """
 
     code: int
     said: str
-    commands: list[str]
+    commands: list[Command]
+    hit: bool = False
 
     @property
     def killed(self) -> bool:
@@ -60,46 +88,58 @@ class Run:
         return self.code == -signal.SIGKILL
 
 
-def count(herd: Herd, *words: str) -> list[str]:
+def count(herd: Herd, *words: str) -> list[Command]:
     """Run a task unharmed; return its commands. How often it asks again is chance."""
     run = _run(herd, 0, "before", words)
     assert run.code == 0, f"invoke {' '.join(words)}: {run.code}\n{run.said}"
     return run.commands
 
 
-def acts(commands: list[str]) -> list[int]:
-    """Return the numbers of those that are more than a look."""
-    looks = re.compile(
-        r"ps |logs |version|info|\S+ ls|(\S+ )?inspect |exec .* psql |test |find |sh -[cs]( |$)"
-    )
-    return [number for number, words in enumerate(commands, 1) if not looks.match(words)]
+def acts(commands: list[Command], name: str = "") -> list[int]:
+    """Return the numbers of those that are more than a look, or of those of one name.
+
+    There has to be one: else nothing would be tried, and the test pass.
+    """
+    fitting = (name,) if name else ()
+    found = [n for n, one in enumerate(commands, 1) if one.names and {*fitting} <= {*one.names}]
+    assert found, f"none is an act {name}:\n" + "\n".join(map(str, commands))
+    return found
 
 
-def killed(herd: Herd, number: int | str, when: When, *words: str) -> Run:
-    """Run a task and kill it at a command, counted from 1, or the first that matches a pattern.
+def killed(herd: Herd, at: At, when: When, *words: str) -> Run:
+    """Run a task and kill it at a command, counted from 1, or at an act, which it has to come to.
 
     It ends unharmed if it comes to its end with fewer commands; it must not fail.
     """
-    run = _run(herd, number, when, words)
+    run = _run(herd, at, when, words)
     assert run.killed or run.code == 0, f"invoke {' '.join(words)}: {run.code}\n{run.said}"
+    _reached(run, at)
     assert "Traceback" not in run.said, run.said
     return run
 
 
-def ended(herd: Herd, number: int | str, when: When, sign: signal.Signals, *words: str) -> Run:
+def ended(herd: Herd, at: At, when: When, sign: signal.Signals, *words: str) -> Run:
     """Run a task and send it a signal at a command; it may clean up, and its status tells of it."""
-    run = _run(herd, number, when, words, sign)
-    came = not isinstance(number, int) or len(run.commands) >= number
+    run = _run(herd, at, when, words, sign)
+    came = not isinstance(at, int) or len(run.commands) >= at
     assert run.code == (128 + sign if came else 0), (
-        f"invoke {' '.join(words)}: {run.code}\n{run.said}"
+        f"invoke {' '.join(words)}: {run.code}
+{run.said}"
     )
+    _reached(run, at)
     assert "Traceback" not in run.said, run.said
     return run
+
+
+def _reached(run: Run, at: At) -> None:
+    if isinstance(at, Act):
+        there = "\n".join(map(str, run.commands))
+        assert run.hit, f"no command was an act {at.name} with the words {at.words}:\n{there}"
 
 
 def _run(
     herd: Herd,
-    number: int | str,
+    at: At,
     when: When,
     words: tuple[str, ...],
     sign: signal.Signals = signal.SIGKILL,
@@ -108,8 +148,11 @@ def _run(
         commands = Path(place, "commands")
         environment = herd.environment(
             PATH=f"{_links(Path(place))}:{os.environ['PATH']}", SHIM_REAL=f"{place}/real",
-            SHIM_COMMANDS=str(commands), SHIM_AT=str(number), SHIM_WHEN=when,
-            SHIM_SECONDS=str(DURING_SECONDS), SHIM_SIGNAL=sign.name.removeprefix("SIG"),
+            SHIM_COMMANDS=str(commands), SHIM_WHEN=when, SHIM_SECONDS=str(DURING_SECONDS),
+            SHIM_SIGNAL=sign.name.removeprefix("SIG"),
+            SHIM_AT=str(at) if isinstance(at, int) else "",
+            SHIM_ACT=at.name if isinstance(at, Act) else "",
+            SHIM_WORDS=at.words if isinstance(at, Act) else "",
         )  # fmt: skip
         itself = ["/bin/sh", "-c", 'echo $$ >"$SHIM_COMMANDS/pid"; exec "$@"', "sh"]
         with tempfile.TemporaryFile("w+") as said:  # a pipe would be held by what goes on
@@ -120,7 +163,13 @@ def _run(
             said.seek(0)
             files = [file for file in commands.iterdir() if file.name.isdecimal()]
             files.sort(key=lambda file: int(file.name))
-            return Run(done.returncode, said.read(), [file.read_text() for file in files])
+            hit = (commands / "hit").exists()
+            return Run(done.returncode, said.read(), [_command(file) for file in files], hit)
+
+
+def _command(file: Path) -> Command:
+    act, _, words = file.read_text().partition("\n")
+    return Command(words.rstrip("\n"), tuple(act.split()))
 
 
 def _links(place: Path) -> Path:

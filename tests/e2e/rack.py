@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from conftest import Herd
-from killing import When
+from killing import At, Command, When
 from load import running_load
 from snapshot import Snapshot
 from trial import Change, Trial
@@ -61,12 +61,12 @@ class Rack:
                 trial.ready()
             yield trial
 
-    def count(self) -> list[str]:
+    def count(self) -> list[Command]:
         """Run the task unharmed; return its commands."""
         with self.fresh() as trial:
             return trial.count()
 
-    def cut_short(self, number: int | str, when: When) -> None:
+    def cut_short(self, at: At, when: When) -> None:
         """Kill it there and run it again."""
         with self.fresh() as trial:
-            trial.cut(number, when)
+            trial.cut(at, when)

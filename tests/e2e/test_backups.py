@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from conftest import ROOT, Herd, MakeHerd, docker
 from faults import until
-from killing import When, killed
+from killing import Act, When, killed
 
 # The tests follow each other on one pair: what one has set aside, the next one finds.
 OLD = "20200102T030405Z"  # of a copy that is made here
@@ -155,11 +155,10 @@ def test_an_old_primary_comes_back_as_a_standby(herd: Herd) -> None:
     docker("stop", herd.container("master"))
     herd.sql("standby", "SET synchronous_commit = local; CREATE TABLE since (n int)")
     # While it is made a standby; before the data is moved aside; and when that is done.
-    into = f"source={herd.directory / old_primary},target=/var/lib/postgresql/data"
-    makes, moves = f"run --rm *{into} *", f"mv -- {herd.data('master')} *"
-    moments: list[tuple[str, When]] = [(makes, "during"), (moves, "before"), (moves, "after")]
-    for pattern, when in moments:
-        assert killed(herd, pattern, when, "restore", old_primary).killed
+    makes, moves = Act("mark-standby"), Act("put-back")
+    moments: list[tuple[Act, When]] = [(makes, "during"), (moves, "before"), (moves, "after")]
+    for act, when in moments:
+        assert killed(herd, act, when, "restore", old_primary).killed
         if when == "after":  # the script that renames goes on by itself, to its end
             until(lambda: herd.data("master").is_dir() and not copied.exists(), "it is put back")
         else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 import time
 from pathlib import Path
@@ -10,9 +9,10 @@ from pathlib import Path
 import psycopg
 import pytest
 from conftest import Herd, MakeHerd, docker
-from killing import count, killed
+from killing import Act, killed
 
 ROLES = ("postgres", "replicator")
+CHANGE = Act("rotate")  # of the roles
 CHOSEN = ' it\'s "new" \\back:col $HOME é€ Zq7newZq7 '
 STREAMS = "SELECT string_agg(pid || ' ' || backend_start, ',') FROM pg_stat_replication"
 RECEIVER = "SELECT pid FROM pg_stat_wal_receiver WHERE status = 'streaming'"
@@ -86,20 +86,12 @@ def test_both_are_new_and_no_stream_breaks(pair: Herd) -> None:
     pair.checks()
 
 
-@pytest.fixture(scope="module")
-def change(pair: Herd) -> int:
-    """Which docker command of the task changes the roles."""
-    changes = re.compile(rf"exec .*{pair.container('master')} sh -s")
-    commands = count(pair, "rotate-passwords")
-    return next(n for n, words in enumerate(commands, 1) if changes.match(words))
-
-
 def test_killed_once_the_role_is_changed_a_standby_gets_in_and_the_next_run_completes(
-    pair: Herd, change: int
+    pair: Herd,
 ) -> None:
     """A stream that breaks right then comes back by itself: the helper goes on without the run."""
     former = passwords(pair)
-    assert killed(pair, change, "after", "rotate-passwords").killed
+    assert killed(pair, CHANGE, "after", "rotate-passwords").killed
     assert passwords(pair) == former
     new = passwords(pair, ".rotation")
     assert [opens(pair, "master", role, new[role]) for role in ROLES] == [True, True]
@@ -114,10 +106,10 @@ def test_killed_once_the_role_is_changed_a_standby_gets_in_and_the_next_run_comp
 
 
 @pytest.mark.long
-def test_killed_before_the_role_is_changed(pair: Herd, change: int) -> None:
+def test_killed_before_the_role_is_changed(pair: Herd) -> None:
     """Then the helper ends by itself, or the next run ends it."""
     before, former = streams(pair), passwords(pair)
-    assert killed(pair, change, "before", "rotate-passwords").killed
+    assert killed(pair, CHANGE, "before", "rotate-passwords").killed
     assert opens(pair, "master", "postgres", former["postgres"])
     new = passwords(pair, ".rotation")
     pair.invoke("rotate-passwords")
@@ -158,12 +150,10 @@ def test_what_dry_prints_does_it(pair: Herd, tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-def test_killed_once_the_role_is_changed_other_tasks_go_by_the_new_one(
-    pair: Herd, change: int
-) -> None:
+def test_killed_once_the_role_is_changed_other_tasks_go_by_the_new_one(pair: Herd) -> None:
     """They lay it where the former one is left, and turn nothing back; even with other roles."""
     former = passwords(pair)
-    assert killed(pair, change, "after", "rotate-passwords").killed
+    assert killed(pair, CHANGE, "after", "rotate-passwords").killed
     new = passwords(pair, ".rotation")
     eventually_lays(pair, "standby", new["replicator"])
     for tasks in (["stop", "start"], ["setup-master"], ["seed-standby"]):

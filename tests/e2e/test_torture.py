@@ -18,7 +18,7 @@ import pytest
 from changes import TASKS
 from conftest import ROOT, Herd, MakeHerd, docker
 from faults import until
-from killing import When
+from killing import Act, When
 from rack import Rack
 from trial import group_of
 
@@ -63,19 +63,16 @@ def test_a_snapshot_has_the_containers_that_there_were(adding: Adding) -> None:
 
 
 @pytest.mark.parametrize(
-    ("pattern", "when"),
+    ("name", "when"),
     [
-        pytest.param(
-            "run --rm --interactive --name pgherd-{0}-{0}-standby3 *", "during", id="seeds"
-        ),
-        pytest.param(
-            "run --detach --name {0}-standby3 *", "after", id="serves", marks=pytest.mark.long
-        ),
+        pytest.param("base-backup", "during", id="seeds"),
+        pytest.param("run", "after", id="serves", marks=pytest.mark.long),
     ],
 )
-def test_add_standby_is_killed(adding: Adding, pattern: str, when: When) -> None:
+def test_add_standby_is_killed(adding: Adding, name: str, when: When) -> None:
     """While the second standby is seeded, which follows the first; once its container is made."""
-    adding.rack.cut_short(pattern.format(adding.rack.trial.herd.name), when)
+    node = adding.rack.trial.herd.container("standby3")
+    adding.rack.cut_short(Act(name, f"*{node} *"), when)
     run = adding.rack.trial.last
     assert run
     assert run.killed

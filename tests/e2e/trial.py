@@ -19,7 +19,7 @@ from functools import partial
 from typing import Any
 
 from conftest import Herd, docker
-from killing import Run, When, acts, count, ended, killed
+from killing import At, Command, Run, When, acts, count, ended, killed
 from load import Load, missing, running_load, two_at_once
 from stories import asked_of
 
@@ -64,17 +64,17 @@ class Trial:
         self.sound()
         self.write()
 
-    def cut_short(self, number: int, when: When) -> None:
+    def cut_short(self, at: At, when: When) -> None:
         """Kill the task at one of its commands, and run it again."""
         self.ready()
-        self.cut(number, when)
+        self.cut(at, when)
 
-    def cut(self, number: int | str, when: When) -> None:
+    def cut(self, at: At, when: When) -> None:
         """Do that with what is ready."""
         if self.change.sign is signal.SIGKILL:
-            self.last = killed(self.herd, number, when, *self.words)
+            self.last = killed(self.herd, at, when, *self.words)
         else:
-            self.last = ended(self.herd, number, when, self.change.sign, *self.words)
+            self.last = ended(self.herd, at, when, self.change.sign, *self.words)
             self.told(self.last)
         self.again()
 
@@ -96,12 +96,12 @@ class Trial:
             said = "serves again", "goes on as the primary", "is primary now"
             assert any(f"{primary}: {words}" in run.said for words in said), run.said
 
-    def counted(self) -> list[str]:
+    def counted(self) -> list[Command]:
         """Run the task unharmed; return its commands."""
         self.ready()
         return self.count()
 
-    def count(self) -> list[str]:
+    def count(self) -> list[Command]:
         """Do that with what is ready."""
         commands = count(self.herd, *self.words)
         self.change.after(self)
@@ -170,7 +170,7 @@ def inside(herd: Herd, role: str, statements: str) -> str:
                   statements)  # fmt: skip
 
 
-def points(commands: list[str]) -> Iterator[tuple[int, When]]:
+def points(commands: list[Command]) -> Iterator[tuple[int, When]]:
     """Yield where to kill: each that acts before, during and after it; a look before it.
 
     When a look is done nothing has changed until the next command, before which it is killed.

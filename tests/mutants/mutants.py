@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from planting import Edit, Mutant
 
-STEPS = "scripts/pgherd/steps/"
+ROOM = "scripts/pgherd/"
+STEPS = f"{ROOM}steps/"
 LOSING, WAYS = f"{STEPS}change/losing.py", f"{STEPS}change/ways.py"
-SH = "scripts/pgherd/postgres/sh/"
+SH = f"{ROOM}postgres/sh/"
 LOSSES = "tests/e2e/test_losses.py::"
 SEEDING = "tests/e2e/test_seeding.py::"
 REFUSALS = "tests/e2e/test_refusals.py::"
@@ -119,7 +120,7 @@ MUTANTS = (
         f"{SEEDING}test_a_copy_of_a_synchronous_primary_can_lead_alone[basebackup]",
         (Edit(f"{STEPS}connect.py", "", '"primary_slot_name", "synchronous_standby_names",',
               '"primary_slot_name",'),
-         Edit(f"{STEPS}connect.py", "fragments", """ "synchronous_standby_names = ''\\n"\n""", "\n")),
+         Edit(f"{STEPS}connect.py", "fragments", """"synchronous_standby_names = ''\\n\"""", '""')),
     ),
     Mutant(
         "sync-before-it-streams",
@@ -141,13 +142,13 @@ MUTANTS = (
         "no-lock-on-remote-hosts",
         "Two people change one group on other hosts at once.",
         "tests/e2e/test_remote_lock.py::test_a_second_run_from_another_checkout_is_refused",
-        (Edit("scripts/pgherd/postgres/group.py", "Group._lock_all", "if name == LOCAL:", "if name:"),),
+        (Edit(f"{ROOM}postgres/group.py", "Group._lock_all", "name == LOCAL:", "name:"),),
     ),
     Mutant(
         "no-lock-here",
         "Two runs change one group of this machine at once.",
         f"{REFUSALS}test_a_second_run_while_one_is_at_work",
-        (Edit("scripts/pgherd/postgres/group.py", "Group._lock_all",
+        (Edit(f"{ROOM}postgres/group.py", "Group._lock_all",
               "held.enter_context(self.here.lease(self.secrets.name, self.name))", "pass"),),
     ),
     # --- what verify proves ---
@@ -155,21 +156,21 @@ MUTANTS = (
         "any-error-is-a-refusal",
         "verify takes a write that fails for whatever reason as one that a standby refuses.",
         f"{VERIFY}test_a_write_that_fails_is_not_for_that_a_refused_one",
-        (Edit("scripts/pgherd/verify/probe.py", "_write_refused",
+        (Edit(f"{ROOM}verify/probe.py", "_write_refused",
               "set(answers.values()) == {READ_ONLY}", '"done" not in answers.values()'),),
     ),
     Mutant(
         "wal-may-differ",
         "verify passes a standby whose WAL is another than its primary's.",
         f"{VERIFY}test_it_diverged_in_an_earlier_file_of_the_wal[kept]",
-        (Edit("scripts/pgherd/verify/wal.py", "compare_wal", "if same is False:", "if same is 0:"),),
+        (Edit(f"{ROOM}verify/wal.py", "compare_wal", "same is False", "same is same.__class__"),),
     ),
     Mutant(
         "sync-may-differ",
         "verify passes a standby that is asynchronous where the topology asks for sync.",
         f"{VERIFY}test_it_streams_asynchronously_where_sync_was_asked",
-        (Edit("scripts/pgherd/verify/synchronous.py", "sync_check", "!= asked:", "== -1:"),
-         Edit("scripts/pgherd/verify/synchronous.py", "_sync_state", 'in {"sync", "quorum"}',
+        (Edit(f"{ROOM}verify/synchronous.py", "sync_check", "!= asked:", "== -1:"),
+         Edit(f"{ROOM}verify/synchronous.py", "_sync_state", 'in {"sync", "quorum"}',
               '!= "not there"')),
     ),
     # --- stopping ---
@@ -177,14 +178,14 @@ MUTANTS = (
         "stopped-in-ten-seconds",
         "A server that needs longer than Docker's ten seconds to stop is killed.",
         f"{PAIR}test_a_server_gets_the_time_that_its_stop_takes[invoke stop]",
-        (Edit("scripts/pgherd/docker/engine.py", "Engine.stop", '"--time", str(seconds)',
+        (Edit(f"{ROOM}docker/engine.py", "Engine.stop", '"--time", str(seconds)',
               '"--time", "9"'),),
     ),
     Mutant(
         "stopped-by-docker-in-ten-seconds",
         "A server that somebody stops by hand, or the engine, is killed after ten seconds.",
         f"{PAIR}test_a_server_gets_the_time_that_its_stop_takes[docker stop]",
-        (Edit("scripts/pgherd/postgres/instance.py", "Instance.run_options",
+        (Edit(f"{ROOM}postgres/instance.py", "Instance.run_options",
               '"--stop-timeout", str(STOP_SECONDS)', '"--stop-timeout", "9"'),),
     ),
     Mutant(

@@ -294,8 +294,8 @@ def test_what_is_given_up_as_it_starts_is_ended(
 ) -> None:
     scope, started = Scope(), list[Program]()
 
-    def start(argv: list[str], **streams: Any) -> Program:
-        started.append(start_program(argv, **streams))
+    def start(argv: list[str], act: str, **streams: Any) -> Program:
+        started.append(start_program(argv, act, **streams))
         scope.cancel()
         return started[0]
 
@@ -344,3 +344,12 @@ def test_about(host: LocalHost) -> None:
     said = subprocess.run(["uname", "-sm"], capture_output=True, text=True, check=True).stdout
     assert host.about() == About(said.strip())
     assert host.home == f"{config.ROOT}/data"
+
+
+def test_what_changes_something_has_the_name_of_its_act(host: LocalHost) -> None:
+    """In its environment, for those who watch; what only looks has none."""
+    told = Tool("sh")["-s"]
+    script = Script(('echo "${PGHERD_ACT-nothing}"\n',), ("lay", "mark"))
+    assert host.run(told, stdin=script).out == "lay mark\n"
+    assert host.run(told, stdin=script, reads=True).out == "nothing\n"
+    assert host.run(Tool("sh")["-c", 'echo "$PGHERD_ACT"']).out == "sh\n"

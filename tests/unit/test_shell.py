@@ -13,6 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pgherd.errors import Refused
+from pgherd.postgres import scripts
 from pgherd.shell import (
     Output,
     Result,
@@ -20,6 +21,7 @@ from pgherd.shell import (
     Secret,
     Tool,
     Trace,
+    act,
     argv_of,
     assignments,
     render,
@@ -219,3 +221,11 @@ def test_notes_of_a_dry_script_stay_comments(text: str) -> None:
 
 def test_shell_text_is_quoted_once() -> None:
     assert shlex.split(render(["a", "it's", ""])) == ["a", "it's", ""]
+
+
+def test_an_act_is_named_by_its_script_or_by_what_docker_is_told() -> None:
+    assert act(["docker", "stop", "--time", "9", "a"]) == "stop"
+    assert act(["docker", "network", "create", "n"]) == "network create"
+    assert act(["rm", "-rf", "x"]) == "rm"
+    both = scripts.compose("role", "v=1\n", scripts.compose("slot"))
+    assert act(["docker", "exec", "a", "sh", "-s"], both + "more\n") == "role slot"

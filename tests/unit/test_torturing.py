@@ -15,7 +15,7 @@ import soak
 import torture
 from changes import CHANGES
 from conftest import Herd
-from killing import Run, When
+from killing import Command, Run, When
 from rack import Rack
 from torture import Asked, Tally
 from trial import Trial
@@ -31,15 +31,15 @@ def asked(*, passed: int = 0, at: tuple[int, When] | None = None) -> Asked:
 
 
 class Racked:
-    """A rack whose task has two commands, both no more than a look."""
+    """A rack whose task has two commands, a look and then an act."""
 
     def __init__(self, code: int, fault: Exception | None = None) -> None:
         self.trial = Trial(NOBODY, CHANGES["failover of a pair"])
         self.code, self.fault = code, fault
 
-    def count(self) -> list[str]:
+    def count(self) -> list[Command]:
         """Return its commands."""
-        return ["ps --all", "ps --all"]
+        return [Command("ps --all"), Command("rm c", ("rm",))]
 
     def cut_short(self, number: int, when: When) -> None:
         """Kill it there."""

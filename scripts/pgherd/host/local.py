@@ -17,7 +17,7 @@ from pgherd.host.lock import held
 from pgherd.host.program import NO_STREAM, PIPE, start_program
 from pgherd.host.running import CHUNK, Running
 from pgherd.rules import reachable
-from pgherd.shell import Output, Result, Script, Trace, argv_of
+from pgherd.shell import Output, Result, Script, Trace, act, argv_of
 
 if TYPE_CHECKING:
     from plumbum.commands.base import BaseCommand
@@ -52,7 +52,8 @@ class LocalHost:
         if not self.trace.wants(argv, stdin, reads=reads):
             return Result(tuple(argv), self.name, 0, "", "")
         nothing = isinstance(stdin, Script) and not stdin.text()
-        return _Child(argv, on_line, reads_input=not nothing).finish(stdin, timeout)
+        name = "" if reads else act(argv, stdin)
+        return _Child(argv, on_line, name, reads_input=not nothing).finish(stdin, timeout)
 
     def chunks(self, command: BaseCommand) -> Output:
         """Run a command and yield its output: see `Host.chunks`."""
@@ -61,7 +62,7 @@ class LocalHost:
         def pieces() -> Generator[bytes, None, None]:
             scope.check()
             self.trace.wants(argv, NOTHING, reads=True)
-            yield from _Child(argv, None, reads_input=False).pieces()
+            yield from _Child(argv, None, "", reads_input=False).pieces()
 
         return Output(shlex.join(argv), pieces())
 
@@ -70,7 +71,7 @@ class LocalHost:
         argv = argv_of(command)
         if not self.trace.wants(argv, NOTHING, reads=False):
             return 0
-        process = start_program(argv, stdin=None, stdout=None, stderr=None)
+        process = start_program(argv, act(argv), stdin=None, stdout=None, stderr=None)
         # Ctrl-C belongs to psql, which has the terminal too.
         before = signal.signal(signal.SIGINT, lambda *_: None)
         try:
@@ -103,10 +104,13 @@ class LocalHost:
 class _Child(Running):
     """A running command of this machine."""
 
-    def __init__(self, argv: list[str], on_line: OnLine | None, *, reads_input: bool) -> None:
+    def __init__(
+        self, argv: list[str], on_line: OnLine | None, act: str, *, reads_input: bool
+    ) -> None:
         super().__init__(argv, LOCAL, on_line)
         self.process = start_program(
             argv,
+            act,
             stdin=PIPE if reads_input else NO_STREAM,
             stdout=PIPE,
             stderr=PIPE,

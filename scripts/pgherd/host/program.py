@@ -11,17 +11,22 @@ from plumbum.machines.local import LocalCommand
 from pgherd.errors import Unreachable
 
 Program = subprocess.Popen[bytes]
+ACT = "PGHERD_ACT"
 PIPE, NO_STREAM = subprocess.PIPE, subprocess.DEVNULL
 
 
-def start_program(argv: list[str], **streams: Any) -> Program:
+def start_program(argv: list[str], act: str = "", **streams: Any) -> Program:
     """Start a program that this machine's PATH has.
+
+    One that changes something has the name of that `act` in its environment.
 
     Raises:
         Unreachable: it is not there.
     """
+    environment = {ACT: act} if act else None  # beside this process's own
     try:
-        started = LocalCommand(local.which(argv[0]), "utf-8").popen(argv[1:], **streams)
+        command = LocalCommand(local.which(argv[0]), "utf-8")
+        started = command.popen(argv[1:], env=environment, **streams)
         return cast("Program", started)  # what Plumbum hands on, with additions
     except CommandNotFound:
         raise Unreachable(

@@ -61,8 +61,10 @@ def compose(*pieces: str | Script, **values: str | int) -> Script:
     """
     body = Script()
     for piece in pieces:
-        named = isinstance(piece, str) and "\n" not in piece
-        body += fragment(piece) if named and isinstance(piece, str) else piece
+        if isinstance(piece, str) and "\n" not in piece:
+            body += Script((fragment(piece),), (piece,))
+        else:
+            body += piece
     called = "".join(part for part in body.parts if isinstance(part, str))
     head = fragment("head").replace("$session\n", session(), 1)
     head += _functions(called) + assignments(**values)
@@ -162,4 +164,4 @@ def _joined(script: Script) -> Script:
             parts[-1] += part
         else:
             parts.append(part)
-    return Script(tuple(parts))
+    return Script(tuple(parts), script.names)

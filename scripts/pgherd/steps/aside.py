@@ -171,7 +171,7 @@ def move_aside(host: Host, pairs: Sequence[tuple[str, str]], why: str) -> int:
         script += assignments(source=source, target=target) + f'[ ! -e "$target" ]\n{move}'
         script += entry(host, target, why)
     script += f'{assignments(source=pairs[0][0])}set -- "$source"_bk_*\necho $#\n'
-    result = host.run(Tool("sh")["-eus"], stdin=Script((script,)))
+    result = host.run(Tool("sh")["-eus"], stdin=Script((script,), ("set-aside",)))
     if not result.ok:
         source, target = pairs[0]
         raise Error(f"{source} cannot be set aside as {target}: {result.err.strip()}")

@@ -213,7 +213,7 @@ def _remove_private(group: Group, instance: Instance, image: Image) -> None:
     host, private = instance.host, instance.places.private
     told = entry(host, private, reason(group, instance.name, REMOVED))
     script = f'{assignments(private=private)}rmdir -- "$private"\n{told}'
-    host.run(Tool("sh")["-eus"], stdin=Script((script,)))
+    host.run(Tool("sh")["-eus"], stdin=Script((script,), ("remove-private",)))
 
 
 def _owns_data(group: Group, node: Leaving, image: Image) -> bool:

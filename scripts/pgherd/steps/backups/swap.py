@@ -52,7 +52,7 @@ def swap(
     """
     target = f"{there}_bk_{stamp}"
     script = script_of(host, copy.path, there, target, who=who, why=why, more=more)
-    result = host.run(Tool("sh")["-eus"], stdin=Script((script,)))
+    result = host.run(Tool("sh")["-eus"], stdin=Script((script,), ("put-back",)))
     if not result.ok:
         raise Error(f"{copy.path} cannot be put back as {there}: {result.err.strip()}")
     return target if "moved" in result.out else ""
