@@ -205,7 +205,8 @@ class Herd:
         shutil.rmtree(self.secrets(), ignore_errors=True)
         for left in (ROOT / "data" / "secrets").glob(f"{self.name}_bk_*"):
             shutil.rmtree(left, ignore_errors=True)
-        (ROOT / "data" / f".{self.name}.lock").unlink(missing_ok=True)
+        for left in (ROOT / "data").glob(f".{self.name}*"):  # who was at work
+            left.unlink()
         leftovers.release(self.name)
 
 

@@ -163,8 +163,8 @@ class Far(Herd):
         shutil.rmtree(self.secrets(), ignore_errors=True)
         for left in (ROOT / "data" / "secrets").glob(f"{self.name}*_bk_*"):
             shutil.rmtree(left, ignore_errors=True)
-        for lock in (ROOT / "data").glob(f".{self.name}*.lock"):
-            lock.unlink()
+        for left in (ROOT / "data").glob(f".{self.name}*"):  # who was at work
+            left.unlink()
 
 
 MakeFar = Callable[..., Far]

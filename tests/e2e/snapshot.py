@@ -4,14 +4,13 @@
     ...                          # whatever
     kept.restore()               # the same files, containers made anew, standbys that stream
 
-What the runs of before left at work is ended first. A data directory is another directory then than
-it was, so the mark by which pgherd knows its own is laid anew for it.
+What the runs of before left at work is ended first. A data directory is the same one as before,
+wherever it was moved meanwhile: who knows it as its own goes by that.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import time
@@ -27,7 +26,7 @@ from conftest import Herd, docker
 from killing import end_what_goes_on
 
 READY_SECONDS = 120.0
-MARK = "initdb.done"
+SECRETS, PARKED = "secrets", "parked"
 T = TypeVar("T")
 STREAMING = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'"
 
@@ -60,14 +59,14 @@ class Snapshot:
         place: where the copies lie.
         containers: those that it has.
         network: it has one.
-        ours: the roles whose data directories are marked as pgherd's.
+        inodes: of the data directories, by their names.
     """
 
     herd: Herd
     place: Path
     containers: tuple[Made, ...]
     network: bool
-    ours: frozenset[str]
+    inodes: dict[str, int]
 
     @classmethod
     def take(cls, herd: Herd) -> Snapshot:
@@ -80,14 +79,14 @@ class Snapshot:
         for one in sorted(made, key=lambda one: -one.streaming):
             if one.running:
                 docker("stop", "--time", "60", herd.container(one.role))
-        kept = cls(
-            herd, herd.directory / "kept", made, bool(_network(herd)),
-            frozenset(role for role in herd.nodes if _is_marked(herd, role)),
-        )  # fmt: skip
+        inodes = {path.name: path.stat().st_ino for path in _data(herd)}
+        kept = cls(herd, herd.directory / "kept", made, bool(_network(herd)), inodes)
         shutil.rmtree(kept.place, ignore_errors=True)
         kept.place.mkdir()
-        for name, original in kept._directories():
-            _copy(original, kept.place / name)
+        for path in _data(herd):
+            _copy(path, kept.place / path.name)
+        if herd.secrets().exists():
+            _copy(herd.secrets(), kept.place / SECRETS)
         kept._start()
         return kept
 
@@ -97,13 +96,12 @@ class Snapshot:
         name = f"name={self.herd.name}-"  # of the nodes' and of the helpers' containers
         there = docker("ps", "--all", "--quiet", "--filter", name).split()
         _together(lambda one: docker("rm", "--force", "--volumes", one), there)
-        for _, directory in self._directories():
-            shutil.rmtree(directory)
+        self._park()
         for kept in self.place.iterdir():
-            secret = kept.name == "secrets"
-            _copy(kept, self.herd.secrets() if secret else self.herd.directory / kept.name)
-        for role in self.ours:
-            _lay_mark(self.herd, role)
+            if kept.name != SECRETS:
+                self._empty(kept.name)
+            _copy(kept, self.herd.secrets() if kept.name == SECRETS else self._at(kept.name))
+        shutil.rmtree(self._at(PARKED))
         name = f"pgherd-{self.herd.name}"
         if (meeting := bool(_network(self.herd))) and not self.network:
             docker("network", "rm", name)
@@ -112,15 +110,26 @@ class Snapshot:
         _together(self._make, self.containers)
         self._start()
 
-    def _directories(self) -> list[tuple[str, Path]]:
-        """Return what there is to be kept now: what its copy is called, and where it lies."""
-        data = [path for path in self.herd.directory.glob("*_data*") if path.is_dir()]
+    def _at(self, name: str) -> Path:
+        return self.herd.directory / name
+
+    def _park(self) -> None:
+        """Take all data out of the way, and the passwords, those of before a purge as well."""
         secrets = self.herd.secrets()
-        found = [(path.name, path) for path in data]
-        asides = list(secrets.parent.glob(f"{secrets.name}_bk_*"))
-        for aside in asides:  # of one that was purged: it is in the way, and no part of a start
-            shutil.rmtree(aside)
-        return [*found, *([("secrets", secrets)] if secrets.exists() else [])]
+        for path in [secrets, *secrets.parent.glob(f"{secrets.name}_bk_*")]:
+            shutil.rmtree(path, ignore_errors=True)
+        self._at(PARKED).mkdir()
+        for path in _data(self.herd):
+            path.rename(self._at(PARKED) / path.name)
+
+    def _empty(self, name: str) -> None:
+        """Put a data directory back to its place, with nothing in it."""
+        parked = {path.stat().st_ino: path for path in self._at(PARKED).iterdir()}
+        found = parked.get(self.inodes[name])
+        assert found, f"the directory {name} was deleted, so that it cannot be had again"
+        found.rename(self._at(name))
+        for path in self._at(name).iterdir():
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
     def _make(self, one: Made) -> None:
         docker("create", "--restart", one.policy, *one.words)
@@ -177,6 +186,11 @@ def _mount(raw: dict[str, Any]) -> str:
     return ",".join([*parts, f"source={raw['Source']}", *["readonly"] * raw.get("ReadOnly", False)])
 
 
+def _data(herd: Herd) -> list[Path]:
+    """Return the data directories, and what was set aside of them."""
+    return [path for path in herd.directory.glob("*_data*") if path.is_dir()]
+
+
 def _network(herd: Herd) -> str:
     return docker("network", "ls", "--quiet", "--filter", f"name=^pgherd-{herd.name}$")
 
@@ -185,28 +199,6 @@ def _copy(original: Path, copy: Path) -> None:
     """Copy a directory, sharing its blocks where the file system can."""
     words = ["cp", "--archive", "--reflink=auto", "--no-target-directory"]
     subprocess.run([*words, str(original), str(copy)], check=True)
-
-
-def _private(herd: Herd, role: str) -> Path:
-    return herd.secrets() / herd.container(role) / MARK
-
-
-def _identity(path: Path) -> str:
-    """Say what tells a directory from another in its place, as sh/functions does."""
-    words = ["stat", "--format", "%d:%i:%W", str(path)]
-    return subprocess.run(words, capture_output=True, text=True, check=True).stdout
-
-
-def _is_marked(herd: Herd, role: str) -> bool:
-    mark, data = _private(herd, role), herd.data(role)
-    return mark.exists() and data.exists() and mark.read_text() == _identity(data)
-
-
-def _lay_mark(herd: Herd, role: str) -> None:
-    mark = _private(herd, role)
-    status = mark.stat()
-    mark.write_text(_identity(herd.data(role)))
-    os.utime(mark, (status.st_atime, status.st_mtime))
 
 
 def _together(act: Callable[[T], object], things: Iterable[T]) -> None:

@@ -43,9 +43,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from asking import until
 from changes import CHANGES
 from conftest import INVOKE, ROOT, Herd, MakeHerd, docker
-from killing import MOMENTS, acts
+from killing import MOMENTS, Act, acts, killed
 from trial import Trial, changing, inside
 
 SAMPLE = [
@@ -93,6 +94,19 @@ def test_a_change_is_cut_short(herd: Herd, name: str, act: str) -> None:
 
 
 # --- no node is primary ---
+
+
+@pytest.mark.long
+def test_a_stop_by_hand_completes_what_was_cut_short(herd: Herd) -> None:
+    """The promotion waits inside the standby for the primary's end, whoever brings that about."""
+    with trial_of(herd, "switchover of a pair") as trial:
+        trial.ready()
+        old, new = herd.primary(), trial.standbys[0]
+        assert killed(herd, Act("stop"), "before", *trial.words).killed
+        assert herd.primary() == old
+        docker("stop", "--time", "60", herd.container(old))
+        assert until(lambda: inside(herd, new, "SELECT pg_is_in_recovery()") == "f")
+        trial.again()
 
 
 @pytest.fixture

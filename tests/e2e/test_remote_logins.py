@@ -42,9 +42,10 @@ def told(far: Far, code: int, destination: str = "hosta", **env: str) -> str:
 
 
 def files(host: Host) -> list[Path]:
-    """What lies in the homes of a host; not the lock of the group, which is nothing of it."""
+    """What lies in the homes of a host; not what tells who is at work, which is nothing of it."""
     found = [path for user in USERS for path in host.home(user).rglob("*")]
-    return sorted(path for path in found if path.name != "pgherd" and path.suffix != ".lock")
+    hidden = [path for path in found if path.name.startswith(".") and path.parent.name == "pgherd"]
+    return sorted(path for path in found if path.name != "pgherd" and path not in hidden)
 
 
 # --- keys of hosts ---

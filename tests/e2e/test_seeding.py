@@ -323,15 +323,19 @@ def test_a_base_backup_that_ended_early_is_no_obstacle(make_herd: MakeHerd, end:
 
 @pytest.mark.long
 def test_an_unfinished_copy_is_not_started(make_herd: MakeHerd) -> None:
+    """Its container was killed at its work, as where the machine goes down."""
     herd = make_herd("17")
-    herd.invoke("step.run-master", "step.stop", "step.copy-data")
-    image = docker("inspect", "--format", "{{.Image}}", herd.container("master"))
-    private = herd.secrets() / herd.container("standby")
-    mounts = [f"type=bind,source={herd.data('standby')},target=/copy"]
-    mounts += [f"type=bind,source={private},target=/private"]
-    options = [word for mount in mounts for word in ("--mount", mount)]
-    killed = "rm /copy/global/pg_control && touch /private/seeding"  # what goes last is not there
-    docker("run", "--rm", *options, "--entrypoint", "sh", image, "-c", killed)
+    herd.invoke("step.run-master")
+    large = "SELECT repeat('x', 1000) FROM generate_series(1, 200000)"
+    herd.sql("master", f"CREATE TABLE large AS {large}")
+    herd.invoke("step.stop")
+    helper = f"pgherd-{herd.name}-{herd.container('standby')}"
+    with subprocess.Popen(
+        [*INVOKE, "step.copy-data"], cwd=ROOT, env=herd.environment(), stderr=subprocess.DEVNULL
+    ) as copying:
+        assert until((herd.data("standby") / "base").is_dir)
+        docker("kill", helper)
+        assert copying.wait(60) == 1
     said = herd.invoke("start", code=2).stderr
     assert f"invoke seed-standby --node {herd.container('standby')}" in said
     assert docker("ps", "--all", "--quiet", "--filter", f"name={herd.container('standby')}") == ""

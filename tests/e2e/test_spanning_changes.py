@@ -11,13 +11,11 @@ from pathlib import Path
 
 import pytest
 from conftest import INVOKE, ROOT
-from far import REFUSED, UNREACHABLE, Far, MakeFar
+from far import REFUSED, UNREACHABLE, Far, MakeFar, wait_for
 from load import Load, missing, running_load, two_at_once
 from machine import ENVIRONMENT, lacking, run
 from rig import Rig
 from stories import said_seconds
-
-from pgherd.postgres import scripts
 
 pytest_plugins = ["rigged", "rigged_far"]
 pytestmark = pytest.mark.skipif(bool(lacking()), reason=f"no further Docker hosts: {lacking()}")
@@ -292,33 +290,39 @@ def test_the_successors_host_is_cut_off_while_it_takes_over(far: Far, tmp_path: 
         assert far.primaries() == [new]
 
 
-def armed(far: Far, primary: str, standby: str) -> subprocess.Popen[str]:
-    """Leave what a switchover leaves that is cut short before the primary is stopped."""
-    mark = ("touch", "/var/lib/postgresql/data/standby.signal")
-    far.docker(primary, "exec", "--user", "postgres", far.container(primary), *mark)
-    now = "SELECT received_tli, pg_last_wal_replay_lsn() FROM pg_stat_wal_receiver"
-    timeline, start = far.sql(standby, now).split("|")
-    pieces = ("take-turn", "in-turn", "promote-at-end", "turn-over")
-    values = {"timeline": timeline, "start": start, "turn": "earlier"}
-    script = scripts.compose(*pieces, **values, seconds=600, promoting=60)
-    words = ("docker", "exec", "--interactive", "--user", "postgres", far.container(standby))
-    run = subprocess.Popen(
-        far.host(standby).inside(*words, "sh", "-s"), env=ENVIRONMENT, text=True,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
-    assert run.stdin
-    assert run.stdout
-    run.stdin.write(script.text())
-    run.stdin.close()
-    assert run.stdout.readline() == "armed\n"
-    return run
+STOP_HANGS = """
+case $1 in stop) : >{called}; exec sleep 600 ;; esac
+exec "$original" "$@"
+"""
 
 
-def ended(waiting: subprocess.Popen[str]) -> int:
-    """Wait for the end of a promotion that waited; return its exit status."""
-    assert waiting.stdout
-    with waiting.stdout:
-        return waiting.wait(10)
+def cut_short(far: Far, old: str, new: str) -> None:
+    """Kill a switchover as it stops the primary, which goes on: the standby waits for its end."""
+    host = far.host(old)
+    called = host.directory / "stop-was-called"
+    called.unlink(missing_ok=True)
+    host.replace("docker", STOP_HANGS.format(called=called))
+    try:
+        run = far.begin("switchover", "--to", far.container(new))
+        wait_for(run, called.exists)
+        run.kill()
+        run.communicate(timeout=10)
+    finally:
+        host.unmount()
+    assert far.status(old) == "running"
+
+
+@pytest.mark.long
+def test_a_stop_by_hand_completes_a_switchover_that_was_cut_short(far: Far) -> None:
+    """So the standby does wait, in the tests below as well."""
+    (old,) = far.primaries()
+    new = after(far, old)
+    cut_short(far, old, new)
+    far.docker(old, "stop", "--time", "60", far.container(old))
+    end = time.monotonic() + LOGIN_SECONDS
+    while far.primaries() != [new]:
+        assert time.monotonic() < end
+        time.sleep(0.2)
 
 
 @pytest.mark.long
@@ -326,14 +330,12 @@ def test_a_standby_that_waits_to_take_over_is_called_off(far: Far) -> None:
     """After a cut-short switchover to one of two, one to the other: only that is promoted."""
     (old,) = far.primaries()
     new, third = after(far, old), after(far, old, 2)
-    waiting = armed(far, old, new)
+    cut_short(far, old, new)
     far.host(new).stop_sshd()
     said = far.invoke("switchover", "--to", far.container(third), code=REFUSED).stderr
     assert "may wait for the end of" in said
-    assert waiting.poll() is None
     far.host(new).repair()
     far.invoke("switchover", "--to", far.container(third))
-    assert ended(waiting) != 0
     assert far.primaries() == [third]
     far.checks()
 
@@ -341,10 +343,9 @@ def test_a_standby_that_waits_to_take_over_is_called_off(far: Far) -> None:
 @pytest.mark.long
 def test_start_ends_a_switchover_that_was_cut_short(far: Far) -> None:
     (old,) = far.primaries()
-    waiting = armed(far, old, after(far, old))
+    cut_short(far, old, after(far, old))
     assert warnings(far) == {"marked": far.container(old)}
     assert "it goes on as the primary" in far.invoke("start").stderr
-    assert ended(waiting) != 0
     far.docker(old, "restart", "--time", "60", far.container(old))
     far.invoke("start")
     assert far.primaries() == [old]
