@@ -6,9 +6,11 @@ no test can be: of macOS, SELinux, network file systems, engines that are remote
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import pytest
 from asking import until
@@ -93,7 +95,7 @@ def test_an_image_that_cannot_be_had_or_is_none_of_postgresql(blank: Herd) -> No
 
 def test_a_container_that_was_made_otherwise(make_herd: MakeHerd) -> None:
     """By somebody who took pgherd's labels for it."""
-    herd = make_herd("17", standbys=0, sync="")
+    herd = make_herd("18", standbys=0, sync="")  # of 17 the image itself declares that volume
     herd.invoke("setup-master", "stop")
     name = herd.container("master")
     form = "{{range $k, $v := .Config.Labels}}{{$k}}={{$v}} {{end}}"
@@ -101,8 +103,7 @@ def test_a_container_that_was_made_otherwise(make_herd: MakeHerd) -> None:
     image = docker("inspect", "--format", "{{.Image}}", name)
     docker("rm", name)
     words = [word for label in labels for word in ("--label", label)]
-    docker("create", "--name", name, *words, "--network", "host", "--entrypoint", "postgres", image,
-           "-c", "work_mem=8MB")  # fmt: skip
+    docker("create", "--name", name, *words, "--network", "host", image, "postgres", "-c", "x=1")
     assert found(herd) >= {
         (code, "master")
         for code in ("mount-missing", "network-host", "stop-short", "command-options")
@@ -111,8 +112,14 @@ def test_a_container_that_was_made_otherwise(make_herd: MakeHerd) -> None:
 
 
 def test_without_a_docker_command(blank: Herd) -> None:
-    (blank.directory / "sh").symlink_to("/bin/sh")
-    answer = examined(blank, code=UNREACHABLE, PATH=str(blank.directory))
+    others = blank.directory / "bin"
+    others.mkdir()
+    for place in reversed(os.environ["PATH"].split(":")):
+        for program in Path(place).glob("*"):
+            if program.name != "docker":
+                (others / program.name).unlink(missing_ok=True)
+                (others / program.name).symlink_to(program)
+    answer = examined(blank, code=UNREACHABLE, PATH=str(others))
     assert ("cli-missing", None) in codes(answer, "problem")
 
 
