@@ -110,8 +110,10 @@ class Far(Herd):
         rest = [word for word in words if word not in options]
         return [*options, *(["on", self.on] if self.on else []), *rest]
 
-    def invoke(self, *words: str, code: int = 0, **env: str) -> subprocess.CompletedProcess[str]:
-        """Run `invoke WORDS` as a user would; the exit status has to be `code`."""
+    def invoke(
+        self, *words: str, code: int | None = 0, **env: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `invoke WORDS` as a user would; the exit status has to be `code`, or any if None."""
         return super().invoke(*self.words(*words), code=code, **env)
 
     def begin(self, *words: str, root: Path = ROOT) -> subprocess.Popen[str]:

@@ -123,8 +123,7 @@ def ended(herd: Herd, at: At, when: When, sign: signal.Signals, *words: str) -> 
     run = _run(herd, at, when, words, sign)
     came = not isinstance(at, int) or len(run.commands) >= at
     assert run.code == (128 + sign if came else 0), (
-        f"invoke {' '.join(words)}: {run.code}
-{run.said}"
+        f"invoke {' '.join(words)}: {run.code}\n{run.said}"
     )
     _reached(run, at)
     assert "Traceback" not in run.said, run.said

@@ -47,6 +47,7 @@ from asking import until
 from changes import CHANGES
 from conftest import INVOKE, ROOT, Herd, MakeHerd, docker
 from killing import MOMENTS, Act, acts, killed
+from stories import SWITCHED_SECONDS
 from trial import Trial, changing, inside
 
 SAMPLE = [
@@ -192,14 +193,11 @@ def beset(
     shim = place / "docker"
     shim.write_text(BEFALLING.format(act=act))
     shim.chmod(0o755)
-    done = subprocess.run(
-        [*INVOKE, "switchover", "--to", herd.container(new)], cwd=ROOT, timeout=240, check=False,
-        stdin=subprocess.DEVNULL, capture_output=True, text=True,
-        env=herd.environment(PATH=f"{place}:{os.environ['PATH']}", SHIM_DOCKER=real,
-                             SHIM_OLD=herd.container(old), SHIM_NEW=herd.container(new)),
+    return herd.within(SWITCHED_SECONDS).invoke(
+        "switchover", "--to", herd.container(new), code=None,
+        PATH=f"{place}:{os.environ['PATH']}", SHIM_DOCKER=real,
+        SHIM_OLD=herd.container(old), SHIM_NEW=herd.container(new),
     )  # fmt: skip
-    assert "Traceback" not in done.stderr
-    return done
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ MUTANTS = (
         "fence-without-signal",
         "A lost primary that somebody starts is a second primary.",
         f"{LOSSES}test_the_lost_primary_is_no_primary_when_somebody_starts_it",
-        (Edit(f"{STEPS}change/fence.py", "mark", """lay "$PGDATA/standby.signal" """, ": "),),
+        (Edit(f"{STEPS}change/fence.py", "mark", 'lay "$PGDATA/standby.signal"', "cat >/dev/null"),),
         in_turn=True,
     ),
     Mutant(
@@ -178,8 +178,7 @@ MUTANTS = (
         "stopped-in-ten-seconds",
         "A server that needs longer than Docker's ten seconds to stop is killed.",
         f"{PAIR}test_a_server_gets_the_time_that_its_stop_takes[invoke stop]",
-        (Edit(f"{ROOM}docker/engine.py", "Engine.stop", '"--time", str(seconds)',
-              '"--time", "9"'),),
+        (Edit(f"{ROOM}docker/engine.py", "Engine.stop", '"-t", str(seconds)', '"-t", "9"'),),
     ),
     Mutant(
         "stopped-by-docker-in-ten-seconds",
