@@ -11,6 +11,7 @@ from planting import Edit, Mutant
 ROOM = "scripts/pgherd/"
 STEPS = f"{ROOM}steps/"
 LOSING, WAYS = f"{STEPS}change/losing.py", f"{STEPS}change/ways.py"
+FENCE = f"{STEPS}change/fence.py"
 SH = f"{ROOM}postgres/sh/"
 LOSSES = "tests/e2e/test_losses.py::"
 SEEDING = "tests/e2e/test_seeding.py::"
@@ -60,14 +61,14 @@ MUTANTS = (
         "fence-without-signal",
         "A lost primary that somebody starts is a second primary.",
         f"{LOSSES}test_the_lost_primary_is_no_primary_when_somebody_starts_it",
-        (Edit(f"{STEPS}change/fence.py", "mark", 'lay "$PGDATA/standby.signal"', "cat >/dev/null"),),
+        (Edit(FENCE, "mark", 'lay "$PGDATA/standby.signal"', "cat >/dev/null"),),
         in_turn=True,
     ),
     Mutant(
         "fence-restarts",
         "The engine starts a lost primary again by itself.",
         f"{LOSSES}test_the_lost_primary_is_no_primary_when_somebody_starts_it",
-        (Edit(f"{STEPS}change/fence.py", "stop", "restart != NEVER", "restart == NEVER"),),
+        (Edit(FENCE, "stop", "restart != NEVER", "restart == NEVER"),),
         in_turn=True,
     ),
     # --- the ways back ---
