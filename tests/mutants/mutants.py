@@ -200,8 +200,8 @@ MUTANTS = (
         "delete-data-takes-what-lies-aside",
         "`down --purge --delete-data` deletes what was set aside earlier.",
         f"{SEEDING}test_what_was_set_aside_outlives_a_purge_that_deletes",
-        (Edit(f"{STEPS}teardown.py", "_clear", 'Tool("rmdir")["--", instance.places.data]',
-              'Tool("sh")["-c", f"rm -rf -- {instance.places.data}*"]'),),
+        (Edit(f"{STEPS}teardown.py", "remove_places", 'Tool("rmdir")["--", place.source]',
+              'Tool("sh")["-c", f"rm -rf -- {place.source}*"]'),),
     ),
     Mutant(
         "stopped-foreign-container-is-ours",
