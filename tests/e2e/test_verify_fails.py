@@ -22,7 +22,7 @@ DROP TABLE IF EXISTS written;
 CREATE TABLE written AS SELECT 'both'::text AS who;
 """
 SYNCHRONOUS = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'"
-PROBES = "SELECT count(*) FROM pg_class WHERE relname LIKE 'pgherd_probe%'"
+PROBES = "SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'pgherd_probe%'"
 
 
 def until(so: Callable[[], object], what: str, seconds: float = 30) -> None:
@@ -339,6 +339,55 @@ def test_a_commit_that_hangs_is_told_and_left_as_it_was(herd: Herd) -> None:
     assert writer.wait(30) == 0
     herd.sql("master", "DROP TABLE hung")
     herd.checks()
+
+
+FORBID = """
+CREATE OR REPLACE FUNCTION forbid() RETURNS event_trigger LANGUAGE plpgsql
+  AS $$ BEGIN {only} RAISE 'no % here', tg_tag USING ERRCODE = '42501'; {end} END $$;
+CREATE EVENT TRIGGER forbidden ON {when} EXECUTE FUNCTION forbid();
+ALTER EVENT TRIGGER forbidden ENABLE ALWAYS;
+"""
+
+
+@pytest.mark.parametrize(
+    ("when", "words"),
+    [
+        ("ddl_command_start", "no CREATE SCHEMA here"),
+        pytest.param(
+            "ddl_command_end WHEN TAG IN ('GRANT')", "no GRANT here", marks=pytest.mark.long
+        ),
+        pytest.param("sql_drop", "no DROP SCHEMA here", marks=pytest.mark.long),
+    ],
+)
+def test_ddl_that_is_forbidden_is_told_in_the_servers_words(
+    herd: Herd, when: str, words: str
+) -> None:
+    """And nothing is left behind: what may not be dropped is not made either."""
+    herd.sql("master", FORBID.format(when=when, only="", end=""))
+    try:
+        found = failed(herd, "row-seen")
+        assert f"(SQLSTATE 42501): {words}" in found["evidence"]
+        assert herd.sql("master", PROBES) == 0
+    finally:
+        herd.sql("master", "DROP EVENT TRIGGER forbidden")
+    herd.checks()
+
+
+@pytest.mark.long
+def test_a_probe_that_cannot_be_dropped_is_told_and_goes_with_the_next_verify(herd: Herd) -> None:
+    """As where that is forbidden while verify is at work: at the second time here."""
+    only = "IF nextval('public.drops') > 1 THEN"
+    herd.sql("master", "CREATE SEQUENCE drops")
+    herd.sql("master", FORBID.format(when="sql_drop", only=only, end="END IF;"))
+    try:
+        found = failed(herd, "clean")
+        assert "could not be dropped (SQLSTATE 42501): no DROP SCHEMA here" in found["evidence"]
+        assert herd.sql("master", PROBES) == 1
+    finally:
+        herd.sql("master", "DROP EVENT TRIGGER forbidden")
+        herd.sql("master", "DROP SEQUENCE drops")
+    herd.checks()
+    assert herd.sql("master", PROBES) == 0
 
 
 # --- what a verify leaves to the next ---

@@ -43,7 +43,6 @@ def probe(clients: dict[str, Client], view: View, timeout: float) -> list[CheckR
     standbys = [c for name, c in clients.items() if name != view.primary]
     name = str(primary.ask(OWN_NAME))
     checks: list[CheckResult] = []
-    dropped = ""
     try:
         _make(primary, name)
         written = _write(primary, name, timeout)
@@ -58,8 +57,9 @@ def probe(clients: dict[str, Client], view: View, timeout: float) -> list[CheckR
             for standby in standbys
         ]
     finally:
-        with suppress(psycopg.Error):
-            dropped = _drop(primary, name)
+        dropped, left = _dropped(primary, name)
+    if left:
+        return checks + [_left_behind(primary, standby, name, left) for standby in standbys]
     return checks + [
         _clean(standby, view.facts[standby.instance.name], name, dropped, timeout)
         for standby in standbys
@@ -87,19 +87,23 @@ def _not_written(
 def _make(primary: Client, name: str) -> None:
     """Make a schema of its own with a table in it; it waits for no standby.
 
-    Whoever an application's session becomes may write there (ALTER ROLE … SET role).
+    Whoever an application's session becomes may write there (ALTER ROLE … SET role). Nothing is
+    made where it could not be dropped: an event trigger may forbid the one, or the other.
     """
     schema, connection = sql.Identifier(name), primary.live
     connection.execute("SET synchronous_commit = local")
     for (statement,) in connection.execute(LEFT_BEHIND).fetchall():
         connection.execute(str(statement).encode())
-    connection.execute(
-        sql.SQL(
-            "CREATE SCHEMA {0} CREATE TABLE rows (id int PRIMARY KEY, words text) "
-            "GRANT INSERT ON rows TO PUBLIC"
-        ).format(schema)
-    )
-    connection.execute(sql.SQL("GRANT USAGE ON SCHEMA {} TO PUBLIC").format(schema))
+    create = sql.SQL(
+        "CREATE SCHEMA {0} CREATE TABLE rows (id int PRIMARY KEY, words text) "
+        "GRANT INSERT ON rows TO PUBLIC"
+    ).format(schema)
+    with connection.transaction(force_rollback=True):
+        connection.execute(create)
+        connection.execute(_drop_statement(name))
+    with connection.transaction():
+        connection.execute(create)
+        connection.execute(sql.SQL("GRANT USAGE ON SCHEMA {} TO PUBLIC").format(schema))
 
 
 def _write(primary: Client, name: str, timeout: float) -> tuple[str, float, str]:
@@ -211,11 +215,33 @@ def _answer(standby: Client, statement: sql.Composed) -> str:
     return "done"
 
 
+def _dropped(primary: Client, name: str) -> tuple[str, str]:
+    """Drop the probe; return the position of that in the WAL, and why it stays, if it does."""
+    try:
+        return _drop(primary, name), ""
+    except psycopg.Error as fault:
+        with suppress(psycopg.Error):
+            if primary.ask("SELECT to_regnamespace(%s)", name) is None:  # it was never made
+                return str(primary.ask("SELECT pg_current_wal_insert_lsn()")), ""
+        return "", f"(SQLSTATE {fault.sqlstate}): {fault}"
+
+
 def _drop(primary: Client, name: str) -> str:
     """Drop the probe without waiting for a standby; return the position of that in the WAL."""
     primary.live.execute("SET synchronous_commit = local")
-    primary.live.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(name)))
+    primary.live.execute(_drop_statement(name))
     return str(primary.ask("SELECT pg_current_wal_insert_lsn()"))
+
+
+def _drop_statement(name: str) -> sql.Composed:
+    return sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(name))
+
+
+def _left_behind(primary: Client, standby: Client, name: str, why: str) -> CheckResult:
+    node = primary.instance.name
+    evidence = f"the schema {name} is left on {node}: it could not be dropped {why}"
+    cure = "`invoke verify` again drops it, once it may be dropped"
+    return CheckResult("clean", standby.instance.name, False, evidence, cure)
 
 
 def _clean(standby: Client, facts: Facts, name: str, dropped: str, timeout: float) -> CheckResult:
