@@ -24,6 +24,7 @@ from pgherd.steps.change import fence, turn
 from pgherd.steps.change.fence import Fenced
 from pgherd.steps.change.losing import Loss, chosen, standbys_that_answer
 from pgherd.steps.change.parting import parted
+from pgherd.steps.change.succession import tell_unlogged
 
 
 @dataclass(frozen=True)
@@ -131,8 +132,9 @@ def _take_turn(group: Group, successor: Instance, seen: Observation) -> None:
     first = [] if facts and facts.sync_names == names else ["first-names", "reload"]
     if first and facts and facts.by_files:
         first = [_set_without_login(names)]
-    script = scripts.compose("take-turn", *first, names=conf.sql_literal(names), turn=turn.OURS)
-    successor.execute(script, turn.WAIT_SECONDS)
+    values = {"names": conf.sql_literal(names), "turn": turn.OURS}
+    script = scripts.compose("take-turn", *first, "unlogged", **values)
+    tell_unlogged(successor, successor.execute(script, turn.WAIT_SECONDS))
 
 
 def _set_without_login(names: str) -> str:

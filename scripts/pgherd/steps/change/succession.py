@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from pgherd.host.together import side_by_side
@@ -88,11 +89,28 @@ def prepare(
     names = wanted.render() if wanted and group.topology.group.strict else ""
     slots = [i.node.slot for i, upstream in plan.items() if upstream is successor]
     values = assignments(slots=" ".join(slots), names=conf.sql_literal(names), turn=OURS)
-    before = [] if promoted else ["take-turn", "first-names"]
+    before = [] if promoted else ["take-turn", "first-names", "unlogged"]
     secret = streaming_password(group, asked=True)
     out = serve(group, successor, secret, values, *before, "slot", "passfile-current")
     keep(successor, out)
+    tell_unlogged(successor, out)
     lay_stale(group, successor, out)
+
+
+def tell_unlogged(successor: Instance, out: str) -> None:
+    """Say how many unlogged tables a promotion empties, where sh/unlogged.sh has told of any."""
+    found = re.search(r"^unlogged ([0-9]+) ([0-9]+) (\+?)$", out, re.MULTILINE)
+    if not found:
+        return
+    tables, databases, more = int(found[1]), int(found[2]), found[3]
+    what = f"{tables} unlogged table{'s' * (tables != 1)}"
+    where = f" in {databases} databases" if databases > 1 else ""
+    if more:
+        what, where = (f"{what}{where} or more", "") if tables else ("unlogged tables", "")
+    successor.host.trace.note(
+        f"{successor.name}: {what}{where} will be empty once it is primary: no standby has the "
+        "rows of unlogged tables. `ALTER TABLE … SET LOGGED` keeps them the next time"
+    )
 
 
 def settle(group: Group, primary: Instance, followers: Upstreams, wanted: Sync | None) -> bool:

@@ -1,0 +1,95 @@
+"""What can be told or refused beforehand is, before a server is stopped or a setting changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import psycopg
+import pytest
+from conftest import Herd, MakeHerd, docker, majors
+
+PairOf = Callable[[str], Herd]
+
+
+@pytest.fixture(scope="module")
+def pair_of(make_herd: MakeHerd) -> PairOf:
+    """Return what gives a pair of a major version, made once; each test leaves it sound."""
+    made: dict[str, Herd] = {}
+
+    def give(major: str) -> Herd:
+        if major not in made:
+            made[major] = make_herd(major)
+            made[major].invoke("setup-master", "seed-standby")
+        return made[major]
+
+    return give
+
+
+@pytest.fixture
+def herd(pair_of: PairOf) -> Herd:
+    """A pair for what is the same on every major version."""
+    return pair_of("17")
+
+
+# --- unlogged tables: https://github.com/multigres/multigres/issues/1157 ---
+
+ODD = "o'd d=1"
+
+
+def make_unlogged(herd: Herd, role: str) -> None:
+    """Have three unlogged tables with rows, in two databases."""
+    for statement in (
+        "CREATE UNLOGGED TABLE one AS SELECT 1 AS n",
+        "CREATE UNLOGGED TABLE two (n int PRIMARY KEY, words text)",
+        f'CREATE DATABASE "{ODD}"',
+    ):
+        herd.sql(role, statement)
+    with psycopg.connect(
+        host="127.0.0.1", port=herd.nodes[role]["port"], user="postgres", dbname=ODD,
+        password=herd.password(), autocommit=True,
+    ) as connection:  # fmt: skip
+        connection.execute("CREATE UNLOGGED TABLE three AS SELECT 3 AS n")
+
+
+def drop_unlogged(herd: Herd, role: str) -> None:
+    """Have none again."""
+    for statement in ("DROP TABLE one", "DROP TABLE two", f'DROP DATABASE "{ODD}"'):
+        herd.sql(role, statement)
+
+
+def others(herd: Herd) -> tuple[str, str]:
+    """Return the roles of the primary and the standby."""
+    primary = herd.primary()
+    return primary, next(role for role in herd.nodes if role != primary)
+
+
+@pytest.mark.parametrize("major", majors("17"))
+def test_a_switchover_tells_how_many_tables_it_empties(pair_of: PairOf, major: str) -> None:
+    herd = pair_of(major)
+    primary, standby = others(herd)
+    make_unlogged(herd, primary)
+    said = herd.invoke("switchover", "--to", herd.container(standby)).stderr
+    told = f"{herd.container(standby)}: 3 unlogged tables in 2 databases will be empty"
+    assert told in said
+    assert said.index(told) < said.index("stopping it")
+    assert herd.sql(standby, "SELECT count(*) FROM one") == 0
+    drop_unlogged(herd, standby)
+
+
+@pytest.mark.long
+def test_a_failover_tells_how_many_tables_it_empties(herd: Herd) -> None:
+    primary, standby = others(herd)
+    make_unlogged(herd, primary)
+    docker("kill", herd.container(primary))
+    said = herd.invoke("failover").stderr
+    told = f"{herd.container(standby)}: 3 unlogged tables in 2 databases will be empty"
+    assert told in said
+    assert said.index(told) < said.index("promoting it")
+    herd.invoke("rejoin", herd.container(primary))
+    drop_unlogged(herd, standby)
+
+
+@pytest.mark.long
+def test_without_unlogged_tables_nothing_is_told(herd: Herd) -> None:
+    _, standby = others(herd)
+    assert "unlogged" not in herd.invoke("switchover", "--to", herd.container(standby)).stderr
