@@ -400,14 +400,21 @@ def image(c: Context) -> None:
 # --- another primary ---
 
 
-@task(help={"to": "the standby that is to be primary"})
+@task(
+    help={
+        "to": "the standby that is to be primary",
+        "timeout": "seconds that others are waited for: consumers, archiver, queries (default: 30)",
+        "force": "end what would have to be waited for",
+    }
+)
 @told
-def switchover(c: Context, to: str = "") -> None:
+def switchover(c: Context, to: str = "", timeout: str = "", force: bool = False) -> None:
     """Make a standby the primary while all is well: nothing is lost, and the old one follows."""
     from pgherd.report import changes
     from pgherd.steps.change import switchover as step
 
-    came(c, changes.switched(step.switchover(given(c), to)))
+    seconds = step.waiting(timeout)
+    came(c, changes.switched(step.switchover(given(c), to, seconds=seconds, force=force)))
 
 
 @task(

@@ -311,7 +311,8 @@ def _too_little(name: str, value: str) -> str:
     # PostgreSQL takes any beginning of false, no and off for off (bool.c).
     if name == "hot_standby" and re.fullmatch(r"0|f|fa|fal|fals|false|n|no|of|off", value):
         return "cannot be off: a standby that answers no queries cannot be checked"
-    least = LEAST_SETTINGS.get(name, 0)
-    if re.fullmatch(r"[+-]?[0-9]+", value) and int(value.lstrip("+0")[:9] or "0") < least:
+    least = LEAST_SETTINGS.get(name)  # of others -1 is often the word for "never"
+    number = re.fullmatch(r"[+-]?[0-9]+", value)
+    if least is not None and number and int(value.lstrip("+0")[:9] or "0") < least:
         return f"must be {least} or more"
     return ""

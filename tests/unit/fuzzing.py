@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pgherd.errors import Error
 
 TIMES = int(os.environ.get("FUZZ_TIMES", "1"))  # as many examples as usual, other ones each time
-LONGEST = 25_000  # characters of what an operator is told
+LONGEST = 40_000  # characters of what an operator is told; with --echo the queries are among it
 
 NASTY = [
     "", " ", "-", "--", "-x", "--all", "--help", ".", "..", "/", "~", "~x", "*", "?", "local",

@@ -171,22 +171,23 @@ ONLINE = record("0/03000098", "CHECKPOINT_ONLINE redo 0/3000060; tli 1; …", "X
 
 
 def armed(
-    box: Box, *, wal: str, in_recovery: str = "t", seconds: int = 30
+    box: Box, *, wal: str, in_recovery: str = "t", seconds: int = 30, patience: int = 30
 ) -> subprocess.Popen[str]:
     """Arm a promotion; the WAL and whether the server is in recovery are files."""
     (box.root / "wal").write_text(wal)
     box.tool("pg_waldump", f'cat "{box.root}/wal"')
-    box.tool("pg_ctl", f'echo "$*" >"{box.root}/promoted"')
     box.tool(
         "psql",
         'case "$*" in\n'
+        f'*pg_promote*) [ ! -e "{box.root}/held" ] || exit 0\n'
+        f'echo "$*" >"{box.root}/promoted"; echo t ;;\n'
         f'*wal_receiver*) cat "{box.root}/receiver" 2>/dev/null || : ;;\n'
         f"*redo_lsn*) echo 0/2000060 ;;\n"
         f'*is_in_recovery*) [ -e "{box.root}/promoted" ] && [ {in_recovery} = t ] && echo t ;;\n'
         "esac; exit 0",
     )
     (box.root / "pgherd.turn").write_text("ours\n")  # as take-turn.sh has left it
-    return box.begin(*PIECES, **VALUES, seconds=seconds)
+    return box.begin(*PIECES, **VALUES, seconds=seconds, patience=patience)
 
 
 PIECES = ("in-turn", "promote-at-end", "turn-over")
@@ -209,8 +210,10 @@ def test_promoted_at_the_end(box: Box) -> None:
     assert not box.promoted.exists()
     (box.root / "wal").write_text(HEAP + SHUTDOWN)
     out, err = waiting.communicate(timeout=20)
-    assert (out.splitlines(), err) == (["armed", "promoted after 0/03000028"], "")
-    assert box.promoted.read_text() == f"promote --no-wait --pgdata={box.pgdata}\n"
+    told = ["armed", "received 0/03000028", "promoted after 0/03000028"]
+    assert (out.splitlines(), err) == (told, "")
+    asked = box.promoted.read_text()
+    assert "WHEN pg_last_wal_replay_lsn() > '0/03000028' THEN pg_promote(wait => false)" in asked
     assert not (box.root / "pgherd.turn").exists()
 
 
@@ -260,7 +263,7 @@ def test_called_off(box: Box) -> None:
 def test_one_that_begins_after_its_turn_does_nothing(box: Box) -> None:
     """The run that asked for it was killed, and another one has come meanwhile."""
     assert box.run("take-turn", turn="theirs").returncode == 0
-    late = box.run(*PIECES, **VALUES, seconds=5)
+    late = box.run(*PIECES, **VALUES, seconds=5, patience=5)
     assert (late.returncode, late.stdout) == (71, "")
     assert "another run has taken its turn" in late.stderr
 
@@ -286,12 +289,18 @@ def test_one_that_the_server_was_told_to_make_is_waited_for(box: Box) -> None:
     assert "promoted after 0/03000028" in out
 
 
-def test_a_server_that_cannot_be_told_to(box: Box) -> None:
-    waiting = armed(box, wal="")
-    box.tool("pg_ctl", "exit 1")
-    (box.root / "wal").write_text(SHUTDOWN)
+def test_what_holds_up_replay_is_waited_for_and_nothing_is_asked(box: Box) -> None:
+    """Then the promotion can be called off, or given up."""
+    (box.root / "held").touch()
+    waiting = armed(box, wal=SHUTDOWN, patience=1)
+    out, _ = waiting.communicate(timeout=20)
+    assert (waiting.returncode, out) == (75, "armed\nreceived 0/03000028\n")
+    waiting = armed(box, wal=SHUTDOWN)
+    time.sleep(0.3)
+    assert box.run("take-turn", turn="").returncode == 0
     _, err = waiting.communicate(timeout=20)
-    assert (waiting.returncode, err) == (73, "it could not be promoted\n")
+    assert (waiting.returncode, err) == (71, "the promotion was called off\n")
+    assert not box.promoted.exists()
 
 
 def test_without_a_position_it_begins_at_the_last_checkpoint(box: Box) -> None:
@@ -299,7 +308,7 @@ def test_without_a_position_it_begins_at_the_last_checkpoint(box: Box) -> None:
     box.promoted.unlink()
     box.tool("pg_waldump", f'echo "$*" >"{box.root}/asked"; cat "{box.root}/wal"')
     (box.root / "pgherd.turn").write_text("ours\n")
-    values = {**VALUES, "start": "0/0", "seconds": 5}
+    values = {**VALUES, "start": "0/0", "seconds": 5, "patience": 5}
     box.begin(*PIECES, **values).communicate(timeout=20)
     assert "--start=0/2000060" in (box.root / "asked").read_text()
 
@@ -343,6 +352,101 @@ def test_the_length_of_files_is_not_learned_from_one_made_in_advance(
     assert (box.root / "asked").read_text() == (
         f"--path={wal} --timeline=1 --start={checkpoint} --limit=1 {first} {last}\n"
     )
+
+
+# --- the end of a primary ---
+
+OURS, THEIRS = (
+    "postgres: pa: walsender replicator 10.0.0.2(4) streaming 0/3",
+    ("postgres: pa: walsender ann app 10.0.0.9(5) START_REPLICATION"),
+)
+ENDING: dict[str, str | int] = {"seconds": 1, "archiving": 1, "grace": "", "spared": ""}
+
+
+def state(box: Box, text: str) -> None:
+    """Have pg_control tell this."""
+    (box.root / "state").write_text(f"Database cluster state:               {text}\n")
+
+
+@pytest.fixture
+def ending(box: Box) -> Box:
+    """Where a server ends: its processes are what is laid into a directory like /proc."""
+    box.tool("pg_controldata", f'cat "{box.root}/state"')
+    (box.root / "proc").mkdir()
+    state(box, "in production")
+    return box
+
+
+def process(box: Box, title: str) -> subprocess.Popen[bytes]:
+    """Have a process that has this title."""
+    one = subprocess.Popen(["sleep", "60"])
+    (box.root / "proc" / str(one.pid)).mkdir()
+    title = title.ljust(70, "\0")
+    (box.root / "proc" / str(one.pid) / "cmdline").write_text(title)
+    return one
+
+
+def see_end(box: Box, **changes: str | int) -> tuple[int, list[str]]:
+    """Return the exit code, and what was said."""
+    done = box.run("ending", processes=str(box.root / "proc"), **ENDING | changes)
+    assert done.stderr == ""
+    return done.returncode, [line.rstrip() for line in done.stdout.splitlines()]
+
+
+def test_an_end_that_waits_for_who_receives(ending: Box) -> None:
+    ours, theirs = process(ending, OURS), process(ending, THEIRS)
+    try:
+        code, said = see_end(ending)
+        assert code == 74
+        (line,) = said
+        assert line.startswith("walsenders ")
+        assert f" {theirs.pid} ann app 10.0.0.9(5) START_REPLICATION" in line
+        assert (ours.poll(), theirs.poll()) == (None, None)
+        see_end(ending, grace=1, seconds=2, spared=str(ours.pid))
+        assert (ours.poll(), theirs.wait(10)) == (None, -15)
+        state(ending, "shut down")
+        assert see_end(ending, grace=0, seconds=1)[0] == 75
+        assert ours.wait(10) == -15
+    finally:
+        ours.kill()
+        theirs.kill()
+        ours.wait()
+        theirs.wait()
+
+
+@pytest.mark.parametrize(
+    ("now", "title", "changes", "code", "said"),
+    [
+        ("shut down", "postgres: pa: archiver archiving 00000001000000000000000A",
+         {"seconds": 30}, 75, ["archiver archiving 00000001000000000000000A"]),
+        ("shut down", "postgres: pa: archiver", {}, 75, ["sessions"]),
+        ("in production", "postgres: pa: archiver archiving 0", {}, 74, ["sessions"]),
+        ("in production", "sh -c 'echo postgres: walsender'", {"grace": 0}, 74, ["sessions"]),
+    ],
+)  # fmt: skip
+def test_an_end_that_waits_for_others(
+    ending: Box, now: str, title: str, changes: dict[str, str | int], code: int, said: list[str]
+) -> None:
+    other = process(ending, title)
+    try:
+        state(ending, now)
+        assert see_end(ending, **changes) == (code, said)
+        assert other.poll() is None
+    finally:
+        other.kill()
+        other.wait()
+
+
+def test_the_time_for_the_shutdown_checkpoint_does_not_count(ending: Box) -> None:
+    """To give up there would be a crash."""
+    state(ending, "shutting down")
+    (ending.root / "head").write_text("")
+    running = ending.begin("ending", processes=str(ending.root / "proc"), **ENDING)
+    time.sleep(2.5)
+    assert running.poll() is None
+    state(ending, "shut down")
+    out, _ = running.communicate(timeout=20)
+    assert (running.returncode, out) == (75, "checkpoint\nsessions\n")
 
 
 # --- what lies in a directory ---

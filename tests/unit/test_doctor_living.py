@@ -89,8 +89,6 @@ def test_a_container_without_a_mount_for_its_data() -> None:
         ({"settings": {"full_page_writes": "off"}}, {"not-durable": PROBLEM}),
         ({"settings": {"wal_level": "minimal"}}, {"wal-minimal": PROBLEM}),
         ({"settings": {"wal_retrieve_retry_interval": "5000"}}, {"retry-slow": WARNING}),
-        ({"settings": {"archive_mode": "on"}, "archive_fails": 7.0}, {"archive-fails": PROBLEM}),
-        ({"archive_fails": 7.0}, {}),
         ({"bytes": BYTES | {"work_mem": 64 * 2**20}}, {"shm-small": WARNING}),
         ({"bytes": BYTES | {"maintenance_work_mem": 2**30}}, {"shm-small": WARNING}),
         (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 
 import pytest
@@ -11,10 +12,11 @@ from pgherd.docker import Container
 from pgherd.errors import DeadlinePassed, Error
 from pgherd.postgres.facts import Disk, Facts
 from pgherd.postgres.instance import Instance
-from pgherd.shell import Script
+from pgherd.shell import Result, Script
 from pgherd.steps.change import handover as module
 from pgherd.steps.change import turn
 from pgherd.steps.change.handover import Handover
+from pgherd.steps.holdups import Holdup
 
 PROMOTION = "at_the_end()"
 UNMARK = 'rm -f "$PGDATA/standby.signal"'
@@ -27,7 +29,14 @@ class Servers(FakeHost):
     """A primary pa and its standby s1, of which the promotion ends as it is told to."""
 
     def __init__(self, promotion: Said | Error, stop: Said | Error = STOPPED) -> None:
-        super().__init__({"docker exec": Said(), "docker run": Said(), "docker start": Said()})
+        super().__init__(
+            {
+                "docker exec": Said(),
+                "docker run": Said(),
+                "docker start": Said(),
+                "docker ps": Said(),
+            }
+        )
         self.promotion, self.stop = promotion, stop
         self.acts: list[str] = []
         self.stopping = threading.Event()
@@ -38,7 +47,7 @@ class Servers(FakeHost):
         stdin = options.get("stdin")
         text = stdin.text() if isinstance(stdin, Script) else ""
         act = self._act(argv, text)
-        self.acts += [act] * (argv[1] != "logs")
+        self.acts += [act] * (argv[1] not in {"logs", "ps"})
         if act == "stop pa":
             self.stopping.set()
             self.plan["docker", "stop"] = self.stop
@@ -74,6 +83,8 @@ class Servers(FakeHost):
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "ARM_SECONDS", 0.2)
     monkeypatch.setattr(module, "END_SECONDS", 0.2)
+    monkeypatch.setattr(module, "QUIET_SECONDS", 0.2)
+    monkeypatch.setattr(module, "GLANCE_SECONDS", 0.2)
 
 
 def handed(
@@ -115,9 +126,9 @@ def test_the_primary_is_stopped_only_once_the_promotion_waits(
     assert servers.acts == ["mark pa", "arm s1", "stop pa"]
     assert handover.checkpoint == "0/3000028"
     stop = next(call for call in servers.calls if call.argv[1] == "stop")
-    assert stop.argv == ("docker", "stop", "-t", "600", "pa")
+    assert stop.argv == ("docker", "stop", "-t", "3600", "pa")
     arm = next(call for call in servers.calls if PROMOTION in call.stdin)
-    assert f"turn={turn.OURS}\ntimeline=1\nseconds=600\nstart=0/3000000\n" in arm.stdin
+    assert f"turn={turn.OURS}\ntimeline=1\nseconds=3600\nstart=0/3000000\n" in arm.stdin
     assert arm.stdin.index("flock -s 9") < arm.stdin.index("echo armed")
 
 
@@ -213,6 +224,113 @@ def test_where_nothing_tells_nothing_serves_again(monkeypatch: pytest.MonkeyPatc
     assert "`invoke switchover --to s1` goes on" in caught.value.sentence
 
 
+class Hanging(Servers):
+    """Servers whose primary does not end: before the promotion, or after it."""
+
+    def __init__(self, line: str, codes: list[int], *, promoted: bool) -> None:
+        super().__init__(DONE if promoted else Said("armed\n", code=71))
+        self.line, self.codes = line, codes
+        self.ended, self.given_up = threading.Event(), threading.Event()
+        self.plan["docker", "stop"] = Said()
+
+    def run(self, command: object, **options: object) -> object:  # type: ignore[override]
+        """Stop only once it is told to hurry, or its walsenders are ended."""
+        argv = command.formulate()  # type: ignore[attr-defined]
+        stdin = options.get("stdin")
+        text = stdin.text() if isinstance(stdin, Script) else ""
+        if argv[1:4] == ["stop", "-t", "3600"]:
+            self.acts.append("stop pa")
+            self.stopping.set()
+            assert self.ended.wait(5)
+            self.ended.clear()
+            return super(Servers, self).run(command, **options)  # type: ignore[arg-type]
+        if argv[1:4] == ["stop", "-t", "1"]:
+            self.ended.set()
+        if "archived=0" in text:
+            grace = re.search("^grace=(.*)$", text, re.MULTILINE)
+            self.acts.append(f"see end {grace[1] if grace else ''}".strip())
+            options["on_line"](self.line)  # type: ignore[operator]
+            code = self.codes.pop(0)
+            if code != 75:  # its walsenders were ended, or whoever waits for it gives up
+                self.ended.set()
+                threading.Timer(0.2, self.given_up.set).start()
+            return Result(tuple(argv), "local", code, "", "")
+        return super().run(command, **options)
+
+    def _promoted(self, options: dict[str, object]) -> Said | Error:
+        found = super()._promoted(options)
+        if self.promotion is not DONE:  # it is given up with the stop
+            self.given_up.wait(5)
+        return found
+
+
+def test_past_the_bound_the_old_primary_serves_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its walsenders are ended, so that it comes down in order, and it starts as it was."""
+    servers = Hanging("walsenders 9 ann app 10.0.0.9(5) START_REPLICATION", [74, 0], promoted=False)
+    handover = handed(servers, monkeypatch, STANDBY, status="running")
+    with pytest.raises(DeadlinePassed) as caught:
+        handover.take_place()
+    assert caught.value.sentence == (
+        "pa did not end within 30 s: it waits for process 9 (ann app 10.0.0.9(5) "
+        "START_REPLICATION)."
+    )
+    assert servers.acts == [
+        "mark pa", "arm s1", "stop pa", "see end ''", "call off s1", "stop pa", "see end 0",
+        "offline unmark", "start pa", "other pa",
+    ]  # fmt: skip
+    assert "pa: serves again; writes were refused for " in capsys.readouterr().err
+
+
+def test_one_that_archives_after_the_promotion_is_ended(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    servers = Hanging("archiver archiving 0A", [75], promoted=True)
+    handed(servers, monkeypatch, STANDBY, status="running").take_place()
+    assert servers.acts == ["mark pa", "arm s1", "stop pa", "see end ''", "stop pa"]
+    assert "pa: it waits for its archiver (archiving 0A); it is ended, as s1 has all" in (
+        capsys.readouterr().err
+    )
+
+
+def test_one_whose_checkpoint_is_not_written_is_never_killed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    servers = Hanging("sessions", [74, 74, 74, 0], promoted=False)
+    with pytest.raises(DeadlinePassed):
+        handed(servers, monkeypatch, STANDBY, status="running").take_place()
+    stops = [call.argv for call in servers.calls if call.argv[1] == "stop"]
+    assert [argv[3] for argv in stops] == ["3600", "3600"]
+    assert servers.codes == []
+
+
+def test_what_is_ended_by_force_is_ended_before_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    servers = Hanging("walsenders 9 x", [0], promoted=True)
+    handover = handed(servers, monkeypatch, STANDBY, status="running")
+    handover.found = [Holdup("consumer-late", "pa", "", "", 9)]
+    handover.take_place()
+    assert servers.acts == ["mark pa", "arm s1", "stop pa", "see end 1"]
+    assert "ended=9\n" in servers.calls[0].stdin
+    assert "pg_terminate_backend(pid)" in servers.calls[0].stdin
+
+
+def test_a_standby_that_has_all_and_does_not_replay_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cloudquery 12656: it was said not to have got the last."""
+    servers = Servers(Said("armed\nreceived 0/3000028\n", code=75))
+    row = {"pid": 5, "user": "ann", "application_name": "psql", "state": "active",
+           "seconds": 9.0, "query": "SELECT 1"}  # fmt: skip
+    held = {"by": "relation", "seconds": 30.0, "holders": [row]}
+    handover = handed(servers, monkeypatch, standby_facts(held=held))
+    with pytest.raises(DeadlinePassed) as caught:
+        handover.take_place()
+    assert caught.value.sentence.startswith(
+        "s1 has all that pa wrote, and did not replay it within 30 s: replay on s1 is held for 30 "
+        "s by process 5 (psql of ann, active: SELECT 1)."
+    )
+    assert "start pa" in servers.acts
+
+
 @pytest.mark.parametrize("fault", [KeyboardInterrupt(), SystemExit(143), OSError(11, "no fork")])
 def test_whatever_the_fault_is_it_is_undone_and_goes_on(
     monkeypatch: pytest.MonkeyPatch, fault: BaseException
@@ -252,4 +370,4 @@ def test_the_printed_script_stops_first(
     servers.trace.dry = True
     handed(servers, monkeypatch, STANDBY).take_place()
     script = capsys.readouterr().out
-    assert script.index("docker stop -t 600 pa") < script.index(PROMOTION)
+    assert script.index("docker stop -t 3600 pa") < script.index(PROMOTION)

@@ -66,8 +66,13 @@ LISTED = {
     ("postgres/sh/copy.sh", 'find "$PGDATA/$emptied" -mindepth 1 -delete'):
         "in a copy that begin() has found empty",
     ("postgres/sh/copy.sh",
-     ("find \"$PGDATA\" ${tablespaces-} \\( -name pg_internal.init -o -name 'pgsql_tmp*' \\) "
-      "-prune -exec rm -rf {} +")): "in a copy that begin() has found empty",
+     ("find \"$PGDATA\" ${tablespaces-} \\( -name pg_internal.init -o -name 'pgsql_tmp*' -o -path "
+      "'*/archive_status/*.ready' \\) -prune -exec rm -rf {} +")):
+        "in a copy that begin() has found empty",
+    ("postgres/sh/keep-unarchived.sh",
+     ('for file in $kept; do mv "$PGDATA/pg_wal/archive_status/$file.ready" '
+      '"$PGDATA/pg_wal/archive_status/$file.done"; done')):
+        "renames an empty file, once the WAL file that it is about was copied",
     ("postgres/sh/functions/begin.sh", 'find "$PGDATA" ${tablespaces-} -mindepth 1 -delete'):
         "what a run of ours had begun to fill, in this very directory, before any server ran",
     ("steps/aside.py", ("EMPTY_DATA = f'rm -f \"{PGDATA}/PG_VERSION\"\\nfind \"{PGDATA}\" "

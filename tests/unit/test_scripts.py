@@ -73,12 +73,13 @@ def test_functions_come_along_where_they_are_called(name: str) -> None:
         "beyond": ["wal_records"],
         "drop-slot": ["until_true"],
         "disarm": ["until_true"],
-        "examine": ["unfinished"],
+        "examine": ["unarchived", "unfinished"],
         "hba": ["lay", "block", "gateways"],
         "has": ["until_true"],
         "has-shutdown": ["wal_records"],
         "in-force": ["passline", "logs_in"],
         "initdb": ["unfinished", "begin"],
+        "keep-unarchived": ["unarchived"],
         "let-go": ["until_true"],
         "mark-standby": ["lay"],
         "passfile": ["lay", "passline", "in_passfile"],
@@ -435,6 +436,8 @@ def source(tmp_path: Path) -> Path:
                  "base/1", "global/pg_control", "pg_wal/0001", "pg_notify/x"]:  # fmt: skip
         (path / name).write_text(name)
     (path / "pg_replslot" / "s1").mkdir()
+    (path / "pg_wal" / "archive_status").mkdir()
+    (path / "pg_wal" / "archive_status" / "0001.ready").write_text("")
     return path
 
 

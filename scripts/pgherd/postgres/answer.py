@@ -18,7 +18,8 @@ _KINDS: dict[type, tuple[str, ...]] = {
 _ROWS = {
     "slots": ({"name", "active", "restart", "wal_status"}, {"retained", "left"}),
     "sync_waiters": ({"pid", "since", "query"}, {"seconds"}),
-    "clients": ({"pid", "user", "application_name", "state"}, set()),
+    "clients": ({"pid", "user", "application_name", "state"}, {"transaction"}),
+    "holders": ({"pid", "user", "application_name", "state", "query"}, {"seconds"}),
     "tablespaces": ({"name", "path", "lies", "databases"}, set()),
 }
 
@@ -30,14 +31,34 @@ def check(answer: Mapping[str, Any]) -> None:
             raise ValueError(f"{name} is no {kind.__name__}")
     for lsn in _lsns(answer):
         lsn_to_int("0/0" if lsn is None else lsn)
-    for name, (keys, numbers) in _ROWS.items():
-        for row in answer[name]:
-            if missing := (keys | numbers) - row.keys():
-                raise ValueError(f"a row of {name} lacks {', '.join(sorted(missing))}")
-            [float(row[key] or 0) for key in numbers]
+    for name in ("slots", "sync_waiters", "clients"):
+        _check_rows(name, answer[name])
     for part in (answer["receiver"], answer["replicator"]):
         dict(part or {})
     float(answer["replayed_age"] or 0)
+    _check_waits(answer)
+
+
+def _check_rows(name: str, rows: Any) -> None:
+    keys, numbers = _ROWS[name]
+    for row in rows:
+        if missing := (keys | numbers) - row.keys():
+            raise ValueError(f"a row of {name} lacks {', '.join(sorted(missing))}")
+        [float(row[key] or 0) for key in numbers]
+
+
+def _check_waits(answer: Mapping[str, Any]) -> None:
+    """Look at what a switchover may have to wait for, where that is told."""
+    if last := answer.get("checkpoint"):
+        lsn_to_int(last["redo"])
+        float(last["seconds"])
+    if held := answer.get("held"):
+        _check_rows("holders", held["holders"])
+        [str(held["by"]), float(held["seconds"] or 0)]
+    if archiver := answer.get("archiver"):
+        [int(archiver["files"]), bool(archiver["always"])]
+        [float(archiver["seconds"]), float(archiver["fails"] or 0)]
+    int(answer.get("prepared") or 0)
 
 
 def _plain(answer: Mapping[str, Any]) -> Iterator[tuple[type, str, object]]:
@@ -64,4 +85,5 @@ def _lsns(answer: Mapping[str, Any]) -> Iterator[Any]:
     yield answer["lsn"]
     yield answer["received"]
     for sender in answer["senders"]:
-        yield from (sender[key] for key in ("sent", "flush", "replay"))
+        yield from (sender.get(key) for key in ("sent", "write", "flush", "replay"))
+        float(sender.get("connected") or 0)

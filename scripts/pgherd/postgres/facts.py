@@ -60,7 +60,7 @@ def read_links(text: str) -> Iterator[Outside]:
 
 @dataclass(frozen=True)
 class Sender:
-    """A row of pg_stat_replication: a standby as its upstream sees it."""
+    """A row of pg_stat_replication: whoever receives from a server: a standby, most often."""
 
     application_name: str
     state: str
@@ -73,6 +73,17 @@ class Sender:
     silent: float | None = None  # seconds since it last reported
     tls: str | None = None  # the version, as TLSv1.3; None where it is not encrypted
     cipher: str | None = None
+    pid: int = 0
+    user: str | None = None
+    slot: str | None = None
+    plugin: str | None = None  # of logical decoding
+    write: str | None = None
+    connected: float | None = None  # seconds
+
+    @property
+    def confirmed(self) -> int:
+        """How far it has confirmed, as a primary that is stopped waits for it (WalSndDone)."""
+        return lsn_to_int(self.flush or self.write or "0/0")
 
     @property
     def streaming(self) -> bool:
@@ -116,6 +127,10 @@ class Facts:
     read_only: str | None = None  # what makes a superuser's transactions so, if anything does
     by_files: bool = False  # nobody could log in, so that its files were read instead
     links: tuple[Outside, ...] = ()  # out of the data directory: only a look at the host has them
+    checkpoint: Mapping[str, Any] | None = None
+    archiver: Mapping[str, Any] | None = None
+    held: Mapping[str, Any] | None = None
+    prepared: int = 0
 
     @classmethod
     def parse(cls, text: str) -> Facts:
@@ -276,6 +291,7 @@ class Disk:
     settings: str = ""  # the SHA-256 of its pgherd.conf
     history: str = ""  # the history file of its timeline
     sync_names: str = ""  # whom its commits waited for, by postgresql.auto.conf
+    unarchived: tuple[str, ...] = ()  # WAL files that a standby would not archive any more
     rewindable: bool = False  # checksums or wal_log_hints: without them pg_rewind refuses
     outside: tuple[Outside, ...] = ()  # where its links lead
     gone: tuple[str, ...] = ()  # those of them where nothing is, though there is a place for it
@@ -306,6 +322,7 @@ class Disk:
             settings=marks.get("settings", ""),
             history=marks.get("history", "").replace(";", "\n"),
             sync_names=re.sub(r"(['\\])\1", r"\1", marks.get("sync_names", "")),
+            unarchived=tuple(marks.get("unarchived", "").split()),
             rewindable=control.get("Data page checksum version", "0") != "0"
             or control.get("wal_log_hints setting") == "on",
             outside=tuple(read_links(text)),

@@ -26,7 +26,6 @@ class Server:
     grave: tuple[str, ...] = ()
     bad_lines: tuple[str, ...] = ()
     bad_rules: tuple[str, ...] = ()
-    archive_fails: float | None = None
     collations: tuple[str, ...] = ()
     libc: str | None = None
     broken_pages: int = 0

@@ -17,6 +17,7 @@ from pgherd.shell import Script, Secret, assignments, heredoc
 FUNCTIONS = (
     "until_true",
     "this_directory",
+    "unarchived",
     "unfinished",
     "begin",
     "lay",

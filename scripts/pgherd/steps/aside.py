@@ -10,6 +10,7 @@ those who find a copy later, and those who remove a node once more that it was.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -30,6 +31,7 @@ WHY_LABEL = "pgherd.why"  # of a volume
 REMOVED = "removed"  # the reason of a node's last line
 CUT_SHORT = "an unfinished copy"  # in the reason, where what lay there was one
 # First what makes it a database: cut short, it is none that a server would run on.
+SAID_FILES = 20
 EMPTY_DATA = f'rm -f "{PGDATA}/PG_VERSION"\nfind "{PGDATA}" -mindepth 1 -delete\n'
 EMPTY_TABLESPACES = 'for place in ${tablespaces-}; do find "$place" -mindepth 1 -delete; done\n'
 EMPTY = EMPTY_DATA + EMPTY_TABLESPACES
@@ -228,6 +230,39 @@ def _copy(
             target = to.source.removesuffix(PART)
             move_aside(instance.host, [(to.source, target)], reason(group, instance.name, why))
     return f"{mounts[0].source}_bk_{stamp}"
+
+
+def keep_unarchived(group: Group, instance: Instance, image: Image, files: Sequence[str]) -> None:
+    """Copy the WAL files that a former primary has not archived, before it is a standby.
+
+    As one it would remove them, and the new primary never archives what it has received: the
+    archive would have a gap of which nothing tells. Whoever calls has seen that no server runs.
+    """
+    if not files:
+        return
+    volume, host = instance.node.volume, instance.host
+    target = f"{volume or instance.places.data}_unarchived_{datetime.now(UTC).strftime(_STAMP)}"
+    why = "WAL that was not archived"
+    if volume:
+        _make_volume(group, instance, target, why)
+    else:
+        told = entry(host, target, reason(group, instance.name, why))
+        text = assignments(target=target) + 'mkdir -- "$target"\n' + told
+        made = host.run(Tool("sh")["-eus"], stdin=Script((text,)))
+        if not made.ok:
+            raise Error(f"{target} cannot be made: {made.err.strip()}")
+    mounts = [*instance.mounts(), Mount(target, ASIDE, volume is not None)]
+    instance.offline(image, scripts.compose("keep-unarchived"), mounts=mounts, timeout=None)
+    names = " ".join(files) if len(files) <= SAID_FILES else f"{files[0]} to {files[-1]}"
+    group.trace.note(
+        f"{instance.name}: {len(files)} WAL files were not archived, and are kept in {target}: "
+        f"{names}. Put them into the archive, or take a new base backup: it has a gap without them"
+    )
+
+
+def read_unarchived(said: str) -> list[str]:
+    """Return the WAL files that a script tells of as not archived."""
+    return re.findall(r"^unarchived (\S+)$", said, re.MULTILINE)
 
 
 def _make_volume(group: Group, instance: Instance, name: str, why: str) -> None:

@@ -9,6 +9,7 @@ from pgherd.postgres.facts import Facts
 from pgherd.postgres.group import Group
 from pgherd.postgres.instance import PRIVATE, Instance
 from pgherd.shell import Script
+from pgherd.steps import aside
 from pgherd.steps.node import (
     DELAY,
     bring_passfile,
@@ -25,6 +26,7 @@ STREAMING_SECONDS = 300
 SAID_EVERY = 15  # seconds
 GLANCE_SECONDS = 5  # after so long without streaming, see whether the standby still runs
 SECURED = "AND pid IN (SELECT pid FROM pg_stat_ssl WHERE ssl)"
+UNARCHIVED = "unarchived | sed 's/^/unarchived /'\n"
 # Settings that a copy brings along and that are another node's: whom it followed, and above all
 # the standbys that its commits would wait for after a promotion.
 INHERITED = (
@@ -99,7 +101,9 @@ def connect_stopped(
     group.trace.note(f"{note}, marked as a standby" if mark else note)
     make_private(instance)
     pieces: list[str | Script] = [private_fragment(group, instance), fragments(instance, upstream)]
-    instance.offline(image, scripts.compose(*pieces, *(["mark-standby"] * mark)))
+    pieces += ["mark-standby", UNARCHIVED] * mark
+    said = instance.offline(image, scripts.compose(*pieces))
+    aside.keep_unarchived(group, instance, image, aside.read_unarchived(said))
 
 
 def mark_standby(group: Group, instance: Instance, image: Image) -> None:

@@ -16,7 +16,7 @@ from pgherd.postgres.failed import ScriptFailed
 from pgherd.postgres.group import Group
 from pgherd.postgres.instance import PGDATA, READY_SECONDS, Instance
 from pgherd.shell import Script, Tool
-from pgherd.steps import belonging, guards, outside
+from pgherd.steps import aside, belonging, guards, outside
 from pgherd.steps.hba import hba_values
 from pgherd.steps.image import find_image
 from pgherd.steps.private import hear, lay_private, private_fragment, streaming_password
@@ -146,6 +146,8 @@ def bring_up(
     wanted = hashlib.sha256(settings(instance).encode()).hexdigest()
     if disk.settings != wanted or not disk.ours or disk.unready:
         adopt(group, instance, image)
+    if disk.standby_signal:
+        aside.keep_unarchived(group, instance, image, disk.unarchived)
     run_container(group, instance, image, container)
 
 
@@ -173,10 +175,12 @@ def run_container(
     instance.run_server(image)
 
 
-def wait_serving(group: Group, instance: Instance, *more: str | Script) -> None:
+def wait_serving(
+    group: Group, instance: Instance, *more: str | Script, seconds: int = READY_SECONDS
+) -> None:
     """Wait until a server answers; bring its settings, rules and passfile up to date; do more."""
     secret = streaming_password(group, asked=True)
-    out = serve(group, instance, secret, "passfile-current", *more)
+    out = serve(group, instance, secret, "passfile-current", *more, seconds=seconds)
     keep(instance, out)
     lay_stale(group, instance, out)
 
@@ -196,13 +200,15 @@ def bring_passfile(group: Group, instance: Instance) -> None:
         lay_stale(group, instance, out)
 
 
-def serve(group: Group, instance: Instance, *more: str | Script) -> str:
+def serve(
+    group: Group, instance: Instance, *more: str | Script, seconds: int = READY_SECONDS
+) -> str:
     """Run the script of `serving_script`; a setting that PostgreSQL does not take is refused.
 
     With TLS key and certificates are laid first where they are not as they ought to be.
     """
-    script = serving_script(group, instance, *more)
-    run = partial(instance.execute, script, READY_SECONDS + 60.0)
+    script = serving_script(group, instance, *more, seconds=seconds)
+    run = partial(instance.execute, script, seconds + seconds / 5)
     out = with_certificates(group, instance, lambda: with_settings(instance, run))
     hear(group, out)
     return out
@@ -219,7 +225,9 @@ def with_certificates(group: Group, instance: Instance, act: Callable[[], str]) 
     return out
 
 
-def serving_script(group: Group, instance: Instance, *more: str | Script) -> Script:
+def serving_script(
+    group: Group, instance: Instance, *more: str | Script, seconds: int = READY_SECONDS
+) -> Script:
     """Return the script that waits for a server and brings its files up to date, and does more."""
     return scripts.compose(
         "ready",
@@ -231,7 +239,7 @@ def serving_script(group: Group, instance: Instance, *more: str | Script) -> Scr
         *(["delay"] if delayed(instance) else []),
         *more,
         "reload",
-        seconds=READY_SECONDS,
+        seconds=seconds,
         PGDATA=PGDATA,
         **hba_values(instance),
     )

@@ -84,5 +84,6 @@ def judged(
         *tls_warnings.of_encryption(picture),
         *warning.of_slots(picture),
         *warning.of_data(picture),
+        *warning.of_holdups(picture),
     )
     return Status(group.name, tuple(picture.standing()), warnings)

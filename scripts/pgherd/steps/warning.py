@@ -12,7 +12,7 @@ from typing import Any
 from pgherd.docker import Container
 from pgherd.postgres.facts import Facts
 from pgherd.postgres.headless import no_primary, paused
-from pgherd.steps import guards, outside
+from pgherd.steps import guards, holdups, outside
 from pgherd.steps.change.fence import NEVER, is_fenced
 from pgherd.steps.diff.containers import made_first, restarted
 from pgherd.steps.leaders import writes_refused
@@ -207,6 +207,13 @@ def _sync(picture: Picture, leader: str, led: Facts) -> Warning_ | None:
     wanted = asked.render() if asked else "asynchronous"
     text = f"{leader} waits for {names}, and the topology asks {wanted}"
     return Warning_("sync-differs", leader, f"{text}: `invoke step.require-sync`")
+
+
+def of_holdups(picture: Picture) -> Iterator[Warning_]:
+    """Yield what would make the outage of a switchover long: consumers, archiving, held replay."""
+    for name, facts in picture.facts.items():
+        for found in holdups.of_node(picture.group.topology, name, facts):
+            yield Warning_(found.code, name, f"{found.text}: {found.cure}")
 
 
 def of_slots(picture: Picture) -> Iterator[Warning_]:

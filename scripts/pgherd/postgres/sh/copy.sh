@@ -44,7 +44,7 @@ for place in ${tablespaces-}; do copied "/from.tablespaces$place" "$place"; done
 for emptied in pg_replslot pg_dynshmem pg_notify pg_serial pg_snapshots pg_stat_tmp pg_subtrans; do
   find "$PGDATA/$emptied" -mindepth 1 -delete
 done
-find "$PGDATA" ${tablespaces-} \( -name pg_internal.init -o -name 'pgsql_tmp*' \) -prune -exec rm -rf {} +
+find "$PGDATA" ${tablespaces-} \( -name pg_internal.init -o -name 'pgsql_tmp*' -o -path '*/archive_status/*.ready' \) -prune -exec rm -rf {} +
 as_before /from/global/pg_control
 cp -p /from/global/pg_control "$PGDATA/global/pg_control"
 as_before "$PGDATA/global/pg_control"

@@ -21,8 +21,15 @@ until at_the_end; do
   [ "$(date +%s)" -lt "$end" ] || exit 75
   sleep 0.005
 done
+last=${last##*lsn: } last=${last%%,*}
 in_turn || fail 71 'the promotion was called off'
-pg_ctl promote --no-wait --pgdata="$PGDATA" >/dev/null || fail 73 'it could not be promoted'
+echo "received $last"
+# Asked for once all is replayed: what holds up replay would hold up the promotion, which cannot be taken back.
+end=$(($(date +%s) + patience))
+until [ "$(sql -c "SELECT CASE WHEN pg_last_wal_replay_lsn() > '$last' THEN pg_promote(wait => false) END")" = t ]; do
+  [ "$(date +%s)" -lt "$end" ] || exit 75
+  sleep 0.01
+  in_turn || fail 71 'the promotion was called off'
+done
 until_true $promoting 'SELECT NOT pg_is_in_recovery()'
-last=${last##*lsn: }
-echo "promoted after ${last%%,*}"
+echo "promoted after $last"

@@ -2,7 +2,7 @@
 # it gets to run only later. When this is done nothing of it goes on any more, and what is now stays so.
 echo "$turn" >/tmp/pgherd.turn
 exec 9>>/tmp/pgherd.turn.lock
-end=$(($(date +%s) + 90))
+end=$(($(date +%s) + ${patience:-90}))
 until flock -n 9; do
   [ "$(date +%s)" -lt "$end" ] || exit 75
   sleep 0.02

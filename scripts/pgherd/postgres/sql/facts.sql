@@ -68,11 +68,43 @@ SELECT json_build_object(
     FROM pg_stat_wal_receiver),
   'senders', (
     SELECT coalesce(json_agg(json_build_object(
-      'application_name', application_name, 'state', state, 'sync_state', sync_state,
-      'sent', sent_lsn, 'flush', flush_lsn, 'replay', replay_lsn, 'backend_start', backend_start,
+      'pid', r.pid, 'user', usename, 'slot', slot_name, 'plugin', plugin,
+      'application_name', application_name, 'state', state, 'sync_state', sync_state, 'sent', sent_lsn,
+      'write', write_lsn, 'flush', flush_lsn, 'replay', replay_lsn, 'backend_start', backend_start,
+      'connected', extract(epoch FROM clock_timestamp() - backend_start),
       'replay_lag', extract(epoch FROM replay_lag),
       'silent', extract(epoch FROM clock_timestamp() - reply_time), 'tls', version, 'cipher', cipher)), '[]')
-    FROM pg_stat_replication LEFT JOIN pg_stat_ssl USING (pid)),
+    FROM pg_stat_replication r LEFT JOIN pg_stat_ssl USING (pid) LEFT JOIN pg_replication_slots ON active_pid = r.pid),
+  -- what lies before the position is older than so many seconds
+  'checkpoint', (
+    SELECT json_build_object('redo', redo_lsn, 'seconds', extract(epoch FROM clock_timestamp() - checkpoint_time))
+    FROM pg_control_checkpoint()),
+  -- NULL where it does not archive. `fails`: seconds since a file could not be archived, where none could be since
+  'archiver', CASE WHEN current_setting('archive_mode') = 'always'
+      OR current_setting('archive_mode') = 'on' AND NOT pg_is_in_recovery() THEN (
+    SELECT json_build_object(
+      'always', current_setting('archive_mode') = 'always',
+      'fails', (SELECT extract(epoch FROM clock_timestamp() - last_failed_time) FROM pg_stat_archiver
+        WHERE last_failed_time > coalesce(last_archived_time, '-infinity')),
+      'files', count(*),
+      'seconds', coalesce(extract(epoch FROM clock_timestamp() - min(modification)), 0))
+    FROM pg_ls_archive_statusdir() WHERE name LIKE '%.ready') END,
+  -- NULL where replay waits for no session. Those who may hold it: a lock tells by itself, a snapshot that there is one
+  'held', (
+    SELECT json_build_object(
+      'by', s.wait_event,
+      'seconds', (SELECT extract(epoch FROM clock_timestamp() - min(waitstart)) FROM pg_locks l WHERE l.pid = s.pid),
+      'holders', (
+        SELECT coalesce(json_agg(json_build_object(
+          'pid', pid, 'user', usename, 'application_name', application_name, 'state', state,
+          'seconds', extract(epoch FROM clock_timestamp() - xact_start), 'query', left(query, 60)) ORDER BY xact_start), '[]')
+        FROM pg_stat_activity h WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()
+          AND CASE WHEN s.wait_event_type = 'Lock' THEN pid IN (
+              SELECT theirs.pid FROM pg_locks AS mine JOIN pg_locks AS theirs USING (locktype, database, relation)
+              WHERE mine.pid = s.pid AND NOT mine.granted AND theirs.granted)
+            ELSE backend_xmin IS NOT NULL END))
+    FROM pg_stat_activity s WHERE backend_type = 'startup'
+      AND (wait_event_type IN ('Lock', 'BufferPin') OR wait_event LIKE 'RecoveryConflict%')),
   'slots', (
     SELECT coalesce(json_agg(json_build_object(
       'name', slot_name, 'active', active, 'restart', restart_lsn, 'wal_status', wal_status,
@@ -84,8 +116,10 @@ SELECT json_build_object(
     FROM pg_stat_activity WHERE wait_event = 'SyncRep'),
   'clients', (
     SELECT coalesce(json_agg(json_build_object(
-      'pid', pid, 'user', usename, 'application_name', application_name, 'state', state)), '[]')
+      'pid', pid, 'user', usename, 'application_name', application_name, 'state', state,
+      'transaction', extract(epoch FROM clock_timestamp() - xact_start))), '[]')
     FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()),
+  'prepared', (SELECT count(*) FROM pg_prepared_xacts),
   -- those outside the data directory: in a mount of the container, in memory (tmpfs), or in the container only; and in
   -- which databases something would have to be moved out of it
   'tablespaces', (

@@ -13,7 +13,7 @@ SELECT json_build_object(
       ('shared_buffers', 'work_mem', 'maintenance_work_mem', 'max_wal_size', 'max_slot_wal_keep_size')),
   'settings', (
     SELECT json_object_agg(name, setting) FROM pg_settings WHERE name IN
-      ('archive_mode', 'dynamic_shared_memory_type', 'fsync', 'full_page_writes', 'hash_mem_multiplier',
+      ('dynamic_shared_memory_type', 'fsync', 'full_page_writes', 'hash_mem_multiplier',
        'max_connections', 'max_locks_per_transaction', 'max_parallel_workers_per_gather', 'max_prepared_transactions',
        'max_wal_senders', 'max_worker_processes', 'wal_level', 'wal_retrieve_retry_interval')),
   -- where ALTER SYSTEM has put it; NULL where it has not
@@ -41,10 +41,6 @@ SELECT json_build_object(
   'bad_rules', (
     SELECT coalesce(json_agg('line ' || line_number || ': ' || error), '[]') FROM pg_hba_file_rules
     WHERE error IS NOT NULL),
-  -- seconds since a file could not be archived, where none could be since
-  'archive_fails', (
-    SELECT extract(epoch FROM clock_timestamp() - last_failed_time) FROM pg_stat_archiver
-    WHERE last_failed_time > coalesce(last_archived_time, '-infinity')),
   'collations', :'collations'::json,
   'libc', (SELECT max(pg_collation_actual_version(oid)) FROM pg_collation WHERE collprovider = 'c'),
   'broken_pages', (SELECT coalesce(sum(checksum_failures), 0) FROM pg_stat_database),

@@ -135,6 +135,7 @@ def _stopped(pair: Pair, primary: Instance, asked: Asked) -> tuple[Pair, Way]:
         pair.note("a run was cut short here; if it kept what was there, `invoke backups` shows it")
     else:
         _refuse_newer(instance, disk.timeline, theirs, asked)
+        aside.keep_unarchived(group, instance, pair.image, disk.unarchived)
     return pair, ways.of_stopped(instance, pair.image, disk, theirs)
 
 

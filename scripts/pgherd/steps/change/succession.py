@@ -9,7 +9,7 @@ from pgherd.host.together import side_by_side
 from pgherd.postgres import conf, scripts
 from pgherd.postgres.facts import Facts
 from pgherd.postgres.group import Group
-from pgherd.postgres.instance import Instance
+from pgherd.postgres.instance import READY_SECONDS, Instance
 from pgherd.postgres.observation import Observation
 from pgherd.shell import assignments
 from pgherd.steps import connect
@@ -77,6 +77,7 @@ def prepare(
     plan: Upstreams,
     *,
     promoted: bool = False,
+    seconds: int = READY_SECONDS,
 ) -> None:
     """Make a standby ready to be the primary: rules, passfile, and slots for those that follow it.
 
@@ -91,7 +92,8 @@ def prepare(
     values = assignments(slots=" ".join(slots), names=conf.sql_literal(names), turn=OURS)
     before = [] if promoted else ["take-turn", "first-names", "unlogged"]
     secret = streaming_password(group, asked=True)
-    out = serve(group, successor, secret, values, *before, "slot", "passfile-current")
+    before += ["slot", "passfile-current"]
+    out = serve(group, successor, secret, values, *before, seconds=seconds)
     keep(successor, out)
     tell_unlogged(successor, out)
     lay_stale(group, successor, out)

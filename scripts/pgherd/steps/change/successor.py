@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from pgherd.errors import Refused, Unreachable
+import time
+
+from pgherd.errors import DeadlinePassed, Refused, Unreachable
 from pgherd.postgres.conf import lsn_to_int
 from pgherd.postgres.facts import Facts
 from pgherd.postgres.group import Group
 from pgherd.postgres.headless import is_paused, paused
 from pgherd.postgres.instance import Instance
 from pgherd.postgres.observation import Observation
-from pgherd.steps import connect, guards
+from pgherd.steps import connect, guards, holdups
+from pgherd.steps.holdups import Holdup
 from pgherd.steps.tls import half_way
 
 NEAR = 16 * 1024 * 1024  # bytes that a standby may lack, or have still to replay
+LATE_SECONDS = 10.0  # by which it may replay later than the primary writes
+LONG_SECONDS = 60.0  # of a transaction
+PAUSE_SECONDS = 0.5  # between two looks
 
 
 def candidate(group: Group, name: str, seen: Observation) -> Instance:
@@ -74,10 +80,14 @@ def refuse_unfit(successor: Instance, primary: Instance, seen: Observation) -> N
         )
     for what, position in (("receive", sender.flush), ("replay", sender.replay)):
         lacking = lsn_to_int(theirs.lsn or "0/0") - lsn_to_int(position or "0/0")
-        if lacking > NEAR:
+        late = sender.replay_lag or 0.0 if what == "replay" and lacking > 0 else 0.0
+        if what == "replay" and mine.held:  # who holds it is told by `held_up`
+            continue
+        if lacking > NEAR or late > LATE_SECONDS:
+            behind = f", and is {late:.0f} s late" if late > LATE_SECONDS else ""
             raise Refused(
-                f"{name} has still to {what} {lacking / 1e6:.0f} MB: writes would be refused for "
-                "as long as that takes. `invoke status` tells when it is near."
+                f"{name} has still to {what} {lacking / 1e6:.0f} MB{behind}: writes would be "
+                "refused for as long as that takes. `invoke status` tells when it is near."
             )
 
 
@@ -90,6 +100,90 @@ def _refuse_late(name: str, facts: Facts) -> None:
             f"{name} replays {facts.apply_delay / 1000:g} s late on purpose "
             "(recovery_min_apply_delay): it is there for the past, and no successor."
         )
+
+
+def held_up(
+    group: Group, successor: Instance, primary: Instance, seen: Observation, seconds: int
+) -> list[Holdup]:
+    """Return what a switchover would have to wait for.
+
+    Who has not confirmed all by now may do so at any moment: as many seconds are waited for that,
+    but not where somebody is so late that it is no use.
+    """
+    mine, theirs = seen.nodes[successor.name].facts, seen.nodes[primary.name].facts
+    if mine is None or theirs is None:
+        return []
+    topology, target = group.topology, theirs.lsn or "0/0"
+    until, told = time.monotonic() + seconds, False
+    while True:
+        both = (primary.name, theirs, successor.name, mine)
+        found = list(holdups.of_switchover(topology, *both, target))
+        sure = any(holdup.sure for holdup in found)
+        if not found or sure or time.monotonic() > until or group.trace.dry:
+            return found
+        if not told:
+            texts = "; ".join(holdup.text for holdup in found)
+            group.trace.note(f"{texts}: waiting for up to {seconds} s")
+            told = True
+        time.sleep(PAUSE_SECONDS)
+        theirs, mine = primary.facts(), successor.facts()
+
+
+def refuse_held_up(successor: Instance, found: list[Holdup]) -> None:
+    """Refuse a switchover that would have to wait for others, with what ends each.
+
+    Raises:
+        Refused: there are some; nothing was changed.
+    """
+    if found:
+        each = "\n".join(f"- {holdup.text}: {holdup.cure}" for holdup in found)
+        raise Refused(
+            f"Writes would be refused for as long as these take:\n{each}\n"
+            f"`invoke switchover --to {successor.name} --force` ends them."
+        )
+
+
+def release_replay(group: Group, successor: Instance, seconds: int) -> None:
+    """End the sessions that hold up replay on a standby, until all is replayed that it has by now.
+
+    Raises:
+        DeadlinePassed: it is still held up.
+    """
+    facts = successor.facts()
+    target, until = lsn_to_int(facts.received or "0/0"), time.monotonic() + seconds
+    while lsn_to_int(facts.lsn or "0/0") < target:
+        if facts.held:
+            end_holders(group, successor, facts)
+        if group.trace.dry:
+            return
+        if time.monotonic() > until:
+            raise DeadlinePassed(f"{successor.name} did not replay in {seconds} s what it has.")
+        time.sleep(PAUSE_SECONDS)
+        facts = successor.facts()
+
+
+def end_holders(group: Group, successor: Instance, facts: Facts) -> None:
+    """Cancel the queries that hold up replay, and end the idle transactions."""
+    cancel, terminate = holdups.ends(facts)
+    calls = [f"pg_cancel_backend({pid})" for pid in cancel]
+    calls += [f"pg_terminate_backend({pid})" for pid in terminate]
+    if calls:
+        successor.psql(f"SELECT {', '.join(calls)};\n")
+        group.trace.note(f"{holdups.of_replay(successor.name, facts).text}: ended")
+
+
+def tell_transactions(group: Group, primary: Instance, seen: Observation) -> None:
+    """Say which long transactions the switchover ends, and that prepared ones go on."""
+    facts = seen.nodes[primary.name].facts
+    for row in facts.clients if facts else ():
+        if (seconds := float(row.get("transaction") or 0)) > LONG_SECONDS:
+            name = f"{row['application_name'] or 'no name'} of {row['user']}"
+            group.trace.note(
+                f"{primary.name}: the transaction of process {row['pid']} ({name}) has gone on for "
+                f"{seconds:.0f} s, and is ended"
+            )
+    if facts and facts.prepared:
+        group.trace.note(f"{primary.name}: {facts.prepared} prepared transactions go on afterwards")
 
 
 def refuse_cut_short(group: Group, primary: Instance, seen: Observation) -> None:

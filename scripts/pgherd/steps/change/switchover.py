@@ -1,6 +1,6 @@
 """The planned change of primary: a standby takes over, and the old primary follows it.
 
-1. examine: one primary, and a standby that streams from it and is near
+1. examine: one primary, a standby that streams from it and is near, and nobody to be waited for
 2. prepare the standby: slots, rules, for whom its commits wait
 3. prepare the primary: a checkpoint, so that it has little to write; marked as a standby to be
 4. arm the promotion, which waits inside the standby for the end of the stream
@@ -17,12 +17,13 @@ finds (`interrupted`).
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from pgherd.docker import Image
-from pgherd.errors import Refused
+from pgherd.errors import DeadlinePassed, Refused, quoted
 from pgherd.host.scope import cleaning_up
 from pgherd.host.together import side_by_side
 from pgherd.postgres.conf import sql_literal
@@ -31,7 +32,7 @@ from pgherd.postgres.group import Group
 from pgherd.postgres.instance import Instance
 from pgherd.postgres.observation import Observation
 from pgherd.shell import assignments
-from pgherd.steps import connect, outside
+from pgherd.steps import aside, connect, outside
 from pgherd.steps.change import interrupted, succession, turn
 from pgherd.steps.change.handover import Handover
 from pgherd.steps.change.outage import Outage
@@ -39,14 +40,23 @@ from pgherd.steps.change.rejoin import bring_back
 from pgherd.steps.change.successor import (
     brought_near,
     candidate,
+    held_up,
     refuse_cut_short,
     refuse_few_sessions,
+    refuse_held_up,
     refuse_unfit,
+    release_replay,
+    tell_transactions,
 )
+from pgherd.steps.holdups import Holdup
 from pgherd.steps.image import ensure_image
 from pgherd.steps.node import bring_passfile, wait_serving
 from pgherd.steps.tls import half_way
 from pgherd.sync import Sync
+
+WAIT_SECONDS = 30  # for others, unless said otherwise
+LONGEST_WAIT = 3600
+ANSWER_SECONDS = 40  # for a server that serves to be prepared
 
 
 @dataclass(frozen=True)
@@ -69,12 +79,28 @@ class Switched:
     asynchronous: float | None
 
 
-def switchover(group: Group, name: str) -> Switched | None:
+def waiting(text: str) -> int:
+    """Read how many seconds others are waited for. Raises Refused for what is no such number."""
+    if text and not (re.fullmatch(r"[0-9]{1,4}", text) and 0 < int(text) <= LONGEST_WAIT):
+        raise Refused(f"--timeout is seconds, from 1 to {LONGEST_WAIT}, not {quoted(text)}.")
+    return int(text or WAIT_SECONDS)
+
+
+def switchover(
+    group: Group, name: str, *, seconds: int = WAIT_SECONDS, force: bool = False
+) -> Switched | None:
     """Make a standby the primary, with nothing lost; None where it is primary already.
 
     Run again after it was cut short, it goes on from where it was.
 
+    Args:
+        group: the group.
+        name: the standby.
+        seconds: how long others are waited for: consumers, the archiver, queries on the standby.
+        force: those that would have to be waited for are ended.
+
     Raises:
+        DeadlinePassed: others were waited for, and the old primary serves again.
         Refused: the node is no standby that streams and is near; nothing was changed.
         Error: a stage failed; the sentence tells who serves.
     """
@@ -96,12 +122,25 @@ def switchover(group: Group, name: str) -> Switched | None:
         outside.refuse_to_change(group, (former, successor), seen)
         refuse_few_sessions(successor, former)
         half_way.refuse_half_way(group, seen)
+        found = held_up(group, successor, former, seen, 0 if force else seconds)
+        if not force:
+            refuse_held_up(successor, found)
+        tell_transactions(group, former, seen)
         brought_near(group, successor, former, seen)
-        return _planned(group, former, successor, seen, image)
+        if any(holdup.node == successor.name for holdup in found):
+            release_replay(group, successor, seconds)
+        ended = found if force else None
+        return _planned(group, former, successor, seen, image, ended, seconds)
 
 
 def _planned(
-    group: Group, former: Instance, successor: Instance, seen: Observation, image: Image
+    group: Group,
+    former: Instance,
+    successor: Instance,
+    seen: Observation,
+    image: Image,
+    ended: list[Holdup] | None,
+    seconds: int,
 ) -> Switched:
     """Change the primary while it serves."""
     theirs, mine = seen.nodes[former.name].facts, seen.nodes[successor.name].facts
@@ -111,16 +150,32 @@ def _planned(
     start, timeline = (mine.lsn or "0/0", mine.timeline) if mine else ("0/0", 1)
     plan = succession.upstreams(group, successor, seen)
     there = seen.nodes[former.name].container
-    handover = Handover(group, former, successor, plan[former], image, start, timeline, there)
+    handover = Handover(
+        group, former, successor, plan[former], image, start, timeline, there, theirs, seconds,
+        ended,
+    )  # fmt: skip
+    ours, limit = assignments(turn=turn.OURS), ANSWER_SECONDS
     preparing: list[Callable[[], None]] = [
-        lambda: succession.prepare(group, successor, wanted, plan),
-        lambda: wait_serving(group, former, assignments(turn=turn.OURS), "take-turn"),
+        lambda: succession.prepare(group, successor, wanted, plan, seconds=limit),
+        lambda: wait_serving(group, former, ours, "take-turn", seconds=limit),
     ]
-    side_by_side(lambda act: act(), preparing)
+    answering = list(zip((successor, former), preparing, strict=True))
+    side_by_side(lambda pair: _in_time(*pair), answering)
     with Outage(group, former, successor) as outage:
         handover.take_place()
         with cleaning_up():  # from here on nothing can be undone
             return _followed(group, handover, plan, seen, wanted, outage)
+
+
+def _in_time(instance: Instance, act: Callable[[], None]) -> None:
+    """Prepare a server. One that does not answer is told of, also where its container is paused."""
+    try:
+        act()
+    except DeadlinePassed as fault:
+        paused = turn.paused(instance)
+        raise DeadlinePassed(
+            f"{instance.name} does not answer{paused}.\n{fault.sentence}"
+        ) from None
 
 
 def _resumed(group: Group, successor: Instance, seen: Observation, image: Image) -> Switched | None:
@@ -218,6 +273,9 @@ def _follow(handover: Handover, instance: Instance, upstream: Instance, seen: Ob
     if upstream is not handover.successor:  # that one has the slots already
         connect.ensure_slot(instance, upstream)
     if instance is former:
+        if handover.theirs and handover.theirs.archiver:
+            disk = former.disk(handover.image)
+            aside.keep_unarchived(group, former, handover.image, disk.unarchived)
         group.trace.note(f"{former.name}: starting it, as a standby of {upstream.name}")
         if handover.container:
             former.engine.start(handover.container)

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from secrets import token_hex
 
-from pgherd.errors import DeadlinePassed
+from pgherd.docker import docker
+from pgherd.errors import DeadlinePassed, Error
 from pgherd.host.together import side_by_side
 from pgherd.postgres import scripts
 from pgherd.postgres.group import Group
@@ -20,17 +21,20 @@ from pgherd.postgres.observation import Observation
 
 OURS = token_hex(8)  # what tells this run from others
 WAIT_SECONDS = 120.0
+PATIENCE = 90  # seconds for a promotion that was asked for to come to its end
+GLANCE_SECONDS = 10.0  # for Docker to list a container
 PROMOTING_SECONDS = 3600  # a promotion that was asked for cannot be taken back: its end is awaited
 
 
-def call_off(instance: Instance) -> None:
+def call_off(instance: Instance, seconds: int = PATIENCE) -> None:
     """End what waits for its turn on a server, so that what it is now, it stays.
 
     Raises:
-        DeadlinePassed: a promotion that was asked for does not come to its end.
+        DeadlinePassed: a promotion that was asked for does not come to its end, or no answer comes.
     """
     try:
-        instance.execute(scripts.compose("take-turn", turn=""), WAIT_SECONDS)
+        script = scripts.compose("take-turn", turn="", patience=seconds)
+        instance.execute(script, seconds * WAIT_SECONDS / PATIENCE)
     except DeadlinePassed as fault:
         raise goes_on(instance, fault) from None
 
@@ -60,3 +64,16 @@ def settled(group: Group, seen: Observation) -> Observation:
         group.trace.note(f"{instance.name}: what was prepared for a promotion is called off")
     side_by_side(call_off, waiting)
     return group.observe()
+
+
+def paused(instance: Instance) -> str:
+    """Say of a server that does not answer that its container is paused; empty if it is not.
+
+    Docker can list a container that it cannot look into.
+    """
+    words = ["ps", "--filter", f"name=^/?{instance.name}$", "--format", "{{.Status}}"]
+    try:
+        out = instance.engine.run(docker[words], timeout=GLANCE_SECONDS, reads=True).out
+    except Error:
+        return ""
+    return f": its container is paused (`docker unpause {instance.name}`)" * ("(Paused)" in out)

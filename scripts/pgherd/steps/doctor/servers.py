@@ -83,18 +83,6 @@ def durability(node: NodeCase) -> Iterator[Finding]:
         yield node.finding("wal-minimal", PROBLEM, text, "set wal_level = replica, and restart")
 
 
-def archiving(node: NodeCase) -> Iterator[Finding]:
-    """Yield an archive_command that fails, which keeps all WAL until the disk is full."""
-    server = node.server
-    if server and server.archive_fails is not None and server.settings.get("archive_mode") != "off":
-        text = (
-            f"archive_command of {node.name} fails, last {server.archive_fails:.0f} s ago: WAL "
-            f"piles up ({size(server.wal)})"
-        )
-        cure = f"`invoke logs --node {node.name}`; a base backup brings the primary's command along"
-        yield node.finding("archive-fails", PROBLEM, text, cure)
-
-
 def shm(node: NodeCase) -> Iterator[Finding]:
     """Yield too little /dev/shm for parallel queries: `could not resize shared memory segment`."""
     server, given = node.server, node.health.shm if node.health else None
@@ -194,6 +182,6 @@ def container(node: NodeCase) -> Iterator[Finding]:
 
 
 NODE_CHECKS = (
-    settings, rules, reloads, restarts, retry, durability, archiving, shm, limits, damage,
+    settings, rules, reloads, restarts, retry, durability, shm, limits, damage,
     collations, container,
 )  # fmt: skip

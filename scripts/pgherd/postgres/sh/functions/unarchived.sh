@@ -1,0 +1,6 @@
+# unarchived: the WAL files that the archiver has not archived yet, where a standby would never: it removes them instead
+unarchived() {
+  set -- "$PGDATA"/pg_wal/archive_status/*.ready
+  [ -e "$1" ] && [ "$(as_postgres postgres -C archive_mode -D "$PGDATA" 2>/dev/null)" = on ] || return 0
+  for ready; do basename "$ready" .ready; done
+}
