@@ -435,14 +435,22 @@ def failover(c: Context, to: str = "", max_loss: str = "", unfenced: bool = Fals
     came(c, changes.failed_over(found))
 
 
-@task(positional=["name"], help={"name": "the node", "set-aside": "also if it has newer data"})
+@task(
+    positional=["name"],
+    help={
+        "name": "the node",
+        "max-loss": 'bytes of its own commits that may be lost, or "any" (default: 0)',
+    },
+)
 @told
-def rejoin(c: Context, name: str, set_aside: bool = False) -> None:
+def rejoin(c: Context, name: str, max_loss: str = "") -> None:
     """Bring an old primary or a stray standby back: as it is, rewound, or with a new copy."""
     from pgherd.steps.change import rejoin as step
+    from pgherd.steps.change.losing import read_limit
     from pgherd.steps.seed.asked import Asked
 
-    step.rejoin(given(c), name, Asked(set_aside=set_aside, async_meanwhile=True))
+    asked = Asked(max_loss=read_limit(max_loss), async_meanwhile=True)
+    step.rejoin(given(c), name, asked)
 
 
 for shared, name in ((stop, "stop"), (start, "start"), (logs, "logs"), (verify, "check")):

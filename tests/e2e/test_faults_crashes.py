@@ -92,7 +92,7 @@ def test_the_directory_of_a_standby_is_removed(herd: Herd, load: Load) -> None:
     crash(herd, "standby")
     until(lambda: herd.status("standby") == "exited", "the engine cannot start it again")
     said = herd.invoke("start", code=1).stderr
-    assert f"{name}: its data is gone: `invoke rejoin {name}` seeds it anew" in said
+    assert f"{name}: not started: its data is gone: `invoke rejoin {name}`" in said
     assert "1 is needed, and 0 run" in said
     herd.invoke("rejoin", name)
     load.first(time.monotonic())

@@ -77,7 +77,8 @@ def test_an_older_primary_is_not_taken_for_the_one_to_keep(chain: Herd) -> None:
     docker("start", herd.container(old))
     inside(herd, old, "CREATE TABLE own AS SELECT 1 AS n")
     said = herd.invoke("failover", code=2).stderr
-    assert f"{herd.container(new)} was promoted and has newer data" in said
+    assert f"{herd.container(old)} serves as primary, and is not the one to keep" in said
+    assert f"{herd.container(new)} leads: " in said
     docker("stop", herd.container(old))
     herd.invoke("step.run-standby", "--node", herd.container(new))
     herd.invoke("rejoin", herd.container(old))

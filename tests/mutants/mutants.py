@@ -11,6 +11,7 @@ from planting import Edit, Mutant
 ROOM = "scripts/pgherd/"
 STEPS = f"{ROOM}steps/"
 LOSING, WAYS = f"{STEPS}change/losing.py", f"{STEPS}change/ways.py"
+HISTORY = f"{ROOM}postgres/history.py"
 FENCE = f"{STEPS}change/fence.py"
 SH = f"{ROOM}postgres/sh/"
 LOSSES = "tests/e2e/test_losses.py::"
@@ -35,7 +36,7 @@ MUTANTS = (
         "max-loss-not-counted",
         "A failover loses more than --max-loss allows.",
         f"{LOSSES}test_a_failover_that_loses_acknowledged_commits_is_refused",
-        (Edit(LOSING, "Loss.refuse_above", "<= (limit or 0)", "<= 9 + (limit or 0)"),),
+        (Edit(LOSING, "Loss.refuse_above", "self.above(limit or 0)", "self.above(9 + (limit or 0))"),),
     ),
     Mutant(
         "least-takes-over",
@@ -47,14 +48,14 @@ MUTANTS = (
         "lost-bytes-wrong",
         "The bytes of WAL that a failover loses are told wrong.",
         f"{LOSSES}test_a_failover_that_loses_acknowledged_commits_is_refused",
-        (Edit(WAYS, "Beyond.read", "+ length - lsn", "+ 2 * length - lsn"),
-         Edit(WAYS, "Beyond.read", "max(size, length)", "size // 2")),
+        (Edit(HISTORY, "_reach", "+ int(length) - lsn", "+ 2 * int(length) - lsn"),
+         Edit(HISTORY, "Beyond.read", "return cls(size,", "return cls(size // 2,")),
     ),
     Mutant(
         "lost-commits-wrong",
         "The commits that a failover loses are told wrong.",
         f"{LOSSES}test_a_failover_that_loses_acknowledged_commits_is_refused",
-        (Edit(f"{SH}beyond.sh", "", "desc: COMMIT/) commits++", "desc: /) commits += 2"),),
+        (Edit(f"{SH}beyond.sh", "", "commits++", "commits += 2"),),
     ),
     # --- who was primary is none any more ---
     Mutant(

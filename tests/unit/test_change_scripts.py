@@ -121,12 +121,12 @@ def test_commits_are_counted(box: Box, awk: str) -> None:
     dump = (
         HEAP
         + record("0/03000138", "COMMIT 2026-01-01 00:00:00.000000 UTC")
-        + record("0/03000160", "COMMIT_PREPARED 7: 2026-01-01")
+        + record("0/03000160", "COMMIT_PREPARED 7: 2026-01-01 00:00:01.5 UTC")
         + record("0/03000190", "ABORT 2026-01-01")
         + record("0/030001B8", 'MESSAGE transactional, prefix "desc: COMMIT"', "LogicalMsg", 60)
     )
     said = beyond(box, {"0/3000100": dump}, "0/3000100", "0/3000100", awk)
-    assert said == ["beyond=0/030001B8 60 2"]
+    assert said == ["beyond=0/030001B8 60 2", "last=0/03000160 34 2026-01-01 00:00:01 UTC"]
     asked = (box.root / "asked").read_text()
     assert asked.startswith(f"--path={box.pgdata}/pg_wal --timeline=1 --start=0/3000100 ")
 
@@ -156,12 +156,13 @@ def test_a_record_of_which_a_part_was_received_is_beyond(
 ) -> None:
     dump = record(lsn, "COMMIT 2026-01-01", size=size)
     said = beyond(box, {"0/3000000": dump}, "0/3000000", from_, awk)
-    assert said == ([f"beyond={lsn} {size} 1"] if counts else [])
+    assert said == ([f"beyond={lsn} {size} 1", f"last={lsn} {size} "] if counts else [])
 
 
 def test_where_the_begin_is_gone_it_looks_from_the_position(box: Box) -> None:
     dump = record("0/05000100", "COMMIT 2026-01-01")
-    assert beyond(box, {"0/5000100": dump}, "0/3000000", "0/5000100") == ["beyond=0/05000100 34 1"]
+    said = beyond(box, {"0/5000100": dump}, "0/3000000", "0/5000100")
+    assert said == ["beyond=0/05000100 34 1", "last=0/05000100 34 "]
 
 
 # --- a promotion that waits for the end ---

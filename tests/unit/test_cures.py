@@ -50,7 +50,7 @@ def test_what_is_not_started_says_why(
     made = group(topology("s1"))
     monkeypatch.setattr(made, "observe", lambda: seen)
     monkeypatch.setattr(lifecycle, "ensure_image", lambda *_: image())
-    monkeypatch.setattr(lifecycle, "_startable", lambda *_: {})
+    monkeypatch.setattr(lifecycle, "_startable", lambda *_: ({}, {}))
     monkeypatch.setattr(settling, "settle", lambda *_: None)
     lifecycle.start(made)
     said = capsys.readouterr().err

@@ -82,6 +82,7 @@ def test_a_database(state: str, clean: bool) -> None:
         state=state,
         timeline=2,
         checkpoint="0/3000028",
+        reached="0/3000028",
     )
     assert disk.clean is clean
     assert disk.position == (2, 0x3000028)

@@ -24,13 +24,13 @@ from pgherd.errors import Refused, Unreachable
 from pgherd.passwords import Passwords
 from pgherd.postgres.facts import Disk, Facts
 from pgherd.postgres.group import Group
+from pgherd.postgres.history import Beyond
 from pgherd.postgres.instance import Instance
 from pgherd.postgres.observation import Observation, Seen
 from pgherd.shell import Secret
 from pgherd.steps import connect, guards
 from pgherd.steps.change import failover, fence, turn
 from pgherd.steps.change.fence import Fenced
-from pgherd.steps.change.ways import Beyond
 from pgherd.topology import Topology
 
 EXEC = "docker exec --interactive --user postgres"
@@ -329,7 +329,11 @@ def test_so_much_may_be_lost_where_that_is_said(monkeypatch: pytest.MonkeyPatch)
         ({"s1": None}, "", "No standby of g answers"),
         ({}, "pa", "pa does not run as a standby: choose s1"),
         ({"pa": facts(), "s1": standby_facts()}, "s1", "`invoke switchover --to s1` changes it"),
-        ({"pa": facts(), "s1": facts()}, "", "Two nodes are primary at once"),
+        (
+            {"pa": facts(), "s1": facts()},
+            "",
+            "2 nodes are primary at once: pa (timeline 1), s1 (timeline 1). pa leads",
+        ),
     ],
 )
 def test_refused_before_anything_is_changed(
@@ -375,6 +379,7 @@ def test_unknown_loss_is_refused_where_it_may_be_acknowledged(
     lost = Lost(monkeypatch, TRIO, s1=None)  # s2 has no say: commits waited for s1
     lost.boxes["s1"] = container("s1", status="exited")
     away(lost, monkeypatch)
+    monkeypatch.setattr(Instance, "disk", lambda *_: Disk())
     said = lost.refused(unfenced=True)
     assert "unknown how much" in said
     assert not [act for act in lost.acts if act.endswith("pa")]

@@ -33,14 +33,13 @@ from pgherd.host.lock import held, is_gone
 from pgherd.passwords import Passwords
 from pgherd.postgres import conf, scripts
 from pgherd.postgres.facts import Disk, Facts, NoAnswer
-from pgherd.postgres.history import History
+from pgherd.postgres.history import Beyond, History
 from pgherd.postgres.observation import Observation, Seen
 from pgherd.postgres.site import read_answers
 from pgherd.report import status as report
 from pgherd.shell import Secret, Trace
 from pgherd.steps import guards, hosts, looking, status, strays
 from pgherd.steps.change.losing import read_limit
-from pgherd.steps.change.ways import Beyond
 from pgherd.steps.seed.asked import Asked
 from pgherd.steps.sync import read_sync
 from pgherd.sync import Sync

@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 
 import pytest
-from fakes import facts, group, observation, standby_facts, topology
+from fakes import SYSTEM, facts, group, observation, standby_facts, topology
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,14 +14,17 @@ from pgherd.errors import Refused
 from pgherd.postgres.conf import lsn_to_int
 from pgherd.postgres.facts import Disk, Facts
 from pgherd.postgres.group import Group
+from pgherd.postgres.history import Beyond
 from pgherd.steps import connect
 from pgherd.steps.change import losing
 from pgherd.steps.change.fence import Fenced
 from pgherd.steps.change.losing import Loss, chosen, read_limit, weigh
-from pgherd.steps.change.ways import Beyond
 from pgherd.sync import Sync
 
-DISK = Disk(pg_version="17", empty=False, sync_names="FIRST 1 (s1)", checkpoint="0/3000000")
+DISK = Disk(
+    pg_version="17", empty=False, sync_names="FIRST 1 (s1)", checkpoint="0/3000000", timeline=1,
+    system_identifier=SYSTEM,
+)  # fmt: skip
 
 
 def follower(
@@ -110,16 +113,16 @@ def test_one_that_rereads_may_have_more_than_it_says() -> None:
 )
 def test_reached(sync: str, answering: dict[str, int], reached: int | None) -> None:
     made = group(topology("s1", "s2", "s3"))
-    running = {n: standby_facts(lsn=f"0/{at}") for n, at in answering.items()}
-    found = losing._reached(made, made.master, Sync.parse(sync), running)
+    found = losing.reached(made, made.master, Sync.parse(sync), answering)
     assert found == (float("inf") if reached is None else reached)
 
 
 def test_one_that_rereads_tells_no_position() -> None:
-    made = group(topology("s1", "s2"))
-    running = {"s1": follower(made, "s1", "pa", received=None)}
-    asked = Sync.parse("FIRST 1 (s1)")
-    assert losing._reached(made, made.master, asked, running) == float("inf")
+    made = group(topology("s1", "s2", sync="s1"))
+    rereads = follower(made, "s1", "pa", received=None)
+    seen = observation(pa=None, s1=rereads, s2=follower(made, "s2", "pa"))
+    loss = weigh(made, made.master, made.instance("s2"), seen, Fenced(DISK, BEYOND))
+    assert loss.acknowledged
 
 
 @given(st.data())
@@ -139,8 +142,8 @@ def test_no_acknowledged_commit_is_beyond(data: st.DataObject) -> None:
             last = commit
     answering = data.draw(st.lists(st.sampled_from(names), unique=True))
     made = group(topology(*names))
-    running = {name: standby_facts(lsn=f"0/{ends[name]}") for name in answering}
-    assert losing._reached(made, made.master, sync, running) >= last
+    has = {name: ends[name] for name in answering}
+    assert losing.reached(made, made.master, sync, has) >= last
 
 
 # --- what would be lost ---

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
+from typing import Any
 
 import pytest
-from fakes import SYSTEM, facts, group, image, observation, standby_facts, topology
+from fakes import SYSTEM, facts, group, image, observation, sender, standby_facts, topology
 from test_losing import follower
 
 from pgherd.errors import Refused
 from pgherd.postgres.facts import Disk, Facts
 from pgherd.postgres.group import Group
 from pgherd.postgres.instance import Instance
-from pgherd.steps import guards
+from pgherd.steps import guards, leaders
 from pgherd.steps.change import failover
 from pgherd.steps.change.lost import lost_primary
 
@@ -22,6 +23,8 @@ LED = Disk(pg_version="17", empty=False, system_identifier=SYSTEM, state="in pro
            timeline=1)  # fmt: skip
 FOLLOWED = replace(LED, state="shut down in recovery", standby_signal=True)
 MARKED = replace(LED, standby_signal=True)  # by a switchover that was cut short
+HISTORY = "1\t0/2000000\tx\n"
+PROMOTED = replace(LED, timeline=2, history=HISTORY, reached="0/3000000", checkpoint="0/3000000")
 CHAIN = topology("s1", "s2", "s3", s3={"upstream": "s2"})
 
 
@@ -49,11 +52,19 @@ def test_the_one_that_they_follow(monkeypatch: pytest.MonkeyPatch) -> None:
     assert lost(monkeypatch, made, nodes) is made.master
 
 
-def test_where_none_tells_it_is_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_none_tells_it_is_who_leads_by_its_data_or_the_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     made = group(topology("s1", "s2"))
     assert lost(monkeypatch, made, {"pa": None, "s1": standby_facts(), "s2": None}) is made.master
-    with pytest.raises(Refused, match="none tells whether s2 was primary: `invoke start`"):
-        lost(monkeypatch, made, {"pa": standby_facts(), "s1": standby_facts(), "s2": None})
+    leads = {"s2": LED}
+    assert lost(
+        monkeypatch, made, {"pa": None, "s1": standby_facts(), "s2": None}, leads
+    ) is made.instance("s2")
+    one = {"pa": standby_facts(), "s1": standby_facts(), "s2": None}
+    assert lost(monkeypatch, made, one) is made.instance("s2")
+    with pytest.raises(Refused, match="none tells whether s1, s2 was primary: `invoke start`"):
+        lost(monkeypatch, made, {"pa": standby_facts(), "s1": None, "s2": None})
 
 
 def test_where_all_are_standbys_nobody_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,8 +108,10 @@ def test_where_a_cascade_alone_answers_the_data_tells(
 def test_several_may_have_been_primary(monkeypatch: pytest.MonkeyPatch) -> None:
     made = group(CHAIN)
     nodes = {"pa": None, "s1": None, "s2": None, "s3": follower(made, "s3", "s2")}
-    with pytest.raises(Refused, match="Any of pa and s1 may have been primary"):
-        lost(monkeypatch, made, nodes, {"pa": LED, "s1": LED, "s2": FOLLOWED})
+    further = replace(LED, reached="0/9000000", timeline=2)
+    assert lost(
+        monkeypatch, made, nodes, {"pa": LED, "s1": further, "s2": FOLLOWED}
+    ) is made.instance("s1")
     with pytest.raises(Refused, match="Any of pa and s1 may have been primary"):
         lost(monkeypatch, made, nodes)
 
@@ -128,24 +141,35 @@ def test_one_whose_host_is_away_may_have_been_it(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ("nodes", "disks", "sentence"),
     [
-        ({}, {"s2": replace(LED, timeline=2)}, "`invoke step.run-standby --node s2`"),
-        ({"s1": {"timeline": 2}}, {}, "`invoke status` tells who is left"),
-        ({"s1": {"timeline": 2}}, {"s2": replace(LED, timeline=2)}, "step.run-standby --node s2`"),
+        ({}, {"s2": PROMOTED}, "`docker stop pa`, then `invoke start`, which runs s2"),
+        (
+            {"s1": {"timeline": 2, "history": HISTORY}},
+            {},
+            "docker stop pa`, then `invoke failover`",
+        ),
+        ({"s1": {"timeline": 2, "history": HISTORY}}, {"s2": PROMOTED}, "`invoke start`"),
         ({}, {"s2": LED}, ""),
-        ({}, {"s2": replace(LED, timeline=2, system_identifier="1")}, ""),
+        ({}, {"s2": replace(PROMOTED, system_identifier="1")}, ""),
+        ({"s1": {"streams": True}}, {"s2": PROMOTED}, ""),  # a stray one: this one serves
     ],
 )
-def test_an_older_primary_is_not_taken_for_the_one_to_keep(
-    nodes: dict[str, dict[str, int]], disks: dict[str, Disk], sentence: str
+def test_a_primary_that_does_not_lead_is_not_kept(
+    nodes: dict[str, dict[str, Any]],
+    disks: dict[str, Disk],
+    sentence: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     made = group(topology("s1", "s2"))
+    streams = any(more.pop("streams", False) for more in nodes.values())
     answering = {n: standby_facts(**more) for n, more in nodes.items()}
-    seen = observation(pa=facts(), **answering)
-    down = {made.instance(name): disk for name, disk in disks.items()}
+    led = facts(*([sender("s1")] if streams else []))
+    seen = observation(pa=led, **answering)
+    monkeypatch.setattr(leaders, "_counted", lambda *_: {})
     if not sentence:
-        failover._refuse_newer(made.master, facts(), seen, down)
+        assert failover._contest(made, made.master, led, seen, image(), disks).name == "pa"
         return
-    with pytest.raises(Refused, match="promoted and has newer data") as refused:
-        failover._refuse_newer(made.master, facts(), seen, down)
+    with pytest.raises(
+        Refused, match="pa serves as primary, and is not the one to keep"
+    ) as refused:
+        failover._contest(made, made.master, led, seen, image(), disks)
     assert sentence in refused.value.sentence
-    assert "docker stop pa" in refused.value.sentence

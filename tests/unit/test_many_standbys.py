@@ -71,8 +71,8 @@ def chain() -> Topology:
 
 def ordered(made: Group, names: list[str], seen: Observation) -> list[list[str]]:
     nodes = [made.instance(name) for name in names]
-    upstreams = {n.name: upstream_of(made, n, seen, Asked()) for n in nodes}
-    return [[n.name for n in level] for level in levels(made, nodes, upstreams, seen)]
+    upstreams = {n.name: upstream_of(made, n, seen, Asked(), image()) for n in nodes}
+    return [[n.name for n in level] for level in levels(made, nodes, upstreams, seen, Asked())]
 
 
 def only(primary: str, *standbys: str) -> Observation:
@@ -98,9 +98,10 @@ def test_an_upstream_that_does_not_serve_is_refused() -> None:
         ordered(group(chain()), ["s3"], only("pa"))
 
 
-def test_two_primaries_are_refused_below_one_of_them() -> None:
-    seen = observation(pa=facts(), s1=None, s2=facts(), s3=None, s4=None)
-    with pytest.raises(Refused, match="Two nodes are primary at once: pa and s2"):
+def test_of_two_primaries_the_one_that_leads_is_followed() -> None:
+    seen = observation(pa=facts(sender("s1")), s1=None, s2=facts(), s3=None, s4=None)
+    assert ordered(group(chain()), ["s1"], seen) == [["s1"]]
+    with pytest.raises(Refused, match=r"2 nodes are primary .* pa leads: s1 streams"):
         ordered(group(chain()), ["s3"], seen)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 from dataclasses import replace
@@ -106,13 +107,14 @@ class Coming:
         self.did.append("copy")
         return "/d/pa_bk"
 
-    def comes(self, *, set_aside: bool = False) -> list[str]:
+    def comes(self, max_loss: float | None = math.inf) -> list[str]:
         """Let pa rejoin; return what was done."""
-        rejoin.rejoin(self.group, "pa", Asked(set_aside=set_aside))
+        rejoin.rejoin(self.group, "pa", Asked(max_loss=max_loss))
         return self.did
 
 
-OWN = "beyond=0/5000180 54 2\n"
+OWN = "beyond=0/5000180 54 2\nlast=0/5000160 34 2026-01-01 00:00:00 UTC\n"
+LOST = 0x160 - 0x148 + 34  # bytes, to the end of the last commit
 
 
 def test_as_it_is(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -136,7 +138,7 @@ def test_rewound_and_what_it_had_is_kept(
 
 
 def test_rewound_and_nothing_of_worth_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    coming = Coming(monkeypatch, said=OWN.replace(" 2\n", " 0\n"))
+    coming = Coming(monkeypatch, said="beyond=0/5000180 54 0\n")
     assert coming.comes()[-2:] == ["drop", "sync"]
 
 
@@ -209,21 +211,66 @@ def test_one_that_streams_already(
 # --- refused ---
 
 
-def test_newer_data_is_refused_before_anything_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commits_of_its_own_are_refused_before_anything_is_stopped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     coming = Coming(monkeypatch)
+    coming.host.plan["docker", "exec"] = Said(OWN)
     coming.box, coming.mine = container("pa"), standby_facts(timeline=3, lsn="0/6000000")
-    with pytest.raises(Refused, match=r"newer data \(timeline 3; the primary is at 2\)"):
-        coming.comes()
+    coming.mine = replace(coming.mine, history="1 0/5000148\n")
+    with pytest.raises(Refused, match=r"pa has 2 commits \(.*2026.*\) that s1 has not") as refused:
+        coming.comes(None)
+    assert f"`invoke rejoin pa --max-loss {LOST}`" in refused.value.sentence
+    assert "`docker stop s1`, then `invoke failover --to pa`" in refused.value.sentence
     assert (coming.verbs, coming.did) == ([], [])
 
 
-def test_newer_data_of_one_that_is_down(monkeypatch: pytest.MonkeyPatch) -> None:
-    newer = replace(DISK, timeline=3, history="1 0/5000148\n2 0/6000000\n")
-    coming = Coming(monkeypatch, newer)
-    with pytest.raises(Refused, match="--set-aside keeps it aside"):
-        coming.comes()
+@pytest.mark.parametrize("lost", [None, LOST - 1])
+def test_commits_of_one_that_is_down(lost: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    coming = Coming(monkeypatch, said=OWN)
+    with pytest.raises(Refused, match=f"{lost or 0} bytes of it may be lost") as refused:
+        coming.comes(lost)
+    assert f"`invoke rejoin pa --max-loss {LOST}`" in refused.value.sentence
     assert coming.verbs == []
-    assert coming.comes(set_aside=True)[-1] == "sync"
+    assert coming.comes(LOST)[-1] == "sync"
+
+
+def test_what_cannot_be_counted_is_lost_only_where_any_may_be(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    coming = Coming(monkeypatch, replace(DISK, checkpoint="0/9000000"))
+    with pytest.raises(Refused, match="`invoke rejoin pa --max-loss any`"):
+        coming.comes(10**15)
+    assert coming.comes()[-1] == "sync"
+
+
+def test_commits_that_waited_for_the_one_that_leads_were_told_to_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    coming = Coming(monkeypatch, replace(DISK, sync_names="FIRST 1 (s1)"), OWN)
+    assert "rewind" in coming.comes(None)
+
+
+def test_what_a_failover_has_weighed_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "rewind" in Coming(monkeypatch, replace(DISK, standby_signal=True), OWN).comes(None)
+    coming = Coming(
+        monkeypatch, replace(DISK, standby_signal=True, state="in archive recovery"), OWN
+    )
+    with pytest.raises(Refused, match="Clients may have been told of what pa has"):
+        coming.comes(None)  # a standby
+
+
+def test_one_that_wrote_more_meanwhile_serves_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    coming = Coming(monkeypatch, said=OWN)
+    coming.host.plan |= {
+        ("docker", "exec"): Said("beyond=0/5000180 54 0\n"),
+        ("docker", "start"): Said(),
+    }
+    coming.box, coming.mine = container("pa"), facts(lsn="0/6000000")
+    with pytest.raises(Refused, match="pa has 2 commits"):
+        coming.comes(None)
+    assert coming.verbs[-1] == "start"
+    assert "rewind" not in coming.did
 
 
 def test_another_systems_server_is_not_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,8 +285,6 @@ def test_another_systems_server_is_not_stopped(monkeypatch: pytest.MonkeyPatch) 
     ("pa", "s1", "sentence"),
     [
         (facts(), standby_facts(), "pa is the primary: there is nothing for it to follow"),
-        (facts(timeline=2), facts(timeline=2), "pa is not the older one"),
-        (facts(timeline=3), facts(timeline=2), "pa is not the older one"),
         (None, standby_facts(), "No node of g is primary"),
     ],
 )

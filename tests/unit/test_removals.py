@@ -63,6 +63,12 @@ LISTED = {
     ("postgres/sh/rewind.sh",
      ('rm -f "$PGDATA/postmaster.opts" "$PGDATA/postmaster.pid" "$PGDATA/standby.signal" '
       '"$PGDATA/recovery.signal"')): "files of a server that is down, with its data kept aside",
+    ("postgres/sh/rewind.sh",
+     '[ "$timeline" = 00000001 ] || [ -e "$PGDATA/pg_wal/$timeline.history" ] || rm -f -- "$file"'):
+        "WAL of a timeline that was rewound away, with the node's data kept aside",
+    ("steps/node.py",
+     'begin = group.there(instance.node.host, f"docker rm {instance.name}; rm {mark}")'):
+        "a sentence: the operator's own act, on a mark that there was a database",
     ("postgres/sh/copy.sh", 'find "$PGDATA/$emptied" -mindepth 1 -delete'):
         "in a copy that begin() has found empty",
     ("postgres/sh/copy.sh",

@@ -179,7 +179,7 @@ def test_followers_follow_the_primary_observed(trio: Group) -> None:
 
 def test_two_primaries_are_refused(trio: Group) -> None:
     seen = observation(pa=facts(), s1=facts(), s2=None, s3=None)
-    with pytest.raises(Refused, match="Two nodes are primary at once: pa and s1"):
+    with pytest.raises(Refused, match=r"2 nodes are primary .* pa leads"):
         trio.primary(seen)
 
 
@@ -191,7 +191,10 @@ def test_two_primaries_are_refused(trio: Group) -> None:
             "pa does not run yet: `invoke setup-master` makes it; or `invoke",
         ),
         (Seen(container("pa", status="exited"), None), "No node of g is primary (pa is exited)"),
-        (Seen(container("pa"), None, "psql: error"), "pa does not answer: psql: error"),
+        (
+            Seen(container("pa"), None, "psql: error"),
+            "pa does not answer, and may be the primary: `invoke logs",
+        ),
         (Seen(container("pa", status="paused"), None, "x"), "pa is paused, and may be the primary"),
     ],
 )
@@ -248,6 +251,7 @@ def clients(made: Group, monkeypatch: pytest.MonkeyPatch, **nodes: Facts) -> dic
     module = import_module("pgherd.verify.examine")  # the package has a function of that name
     monkeypatch.setattr(module, "SETTLE_SECONDS", 0.0)
     monkeypatch.setattr(module, "HUNG_SECONDS", 0.0)  # what is slept between two looks
+    monkeypatch.setattr(made, "count_own", lambda _: {})  # which asks by docker
     monkeypatch.setattr(Client, "facts", lambda self: nodes[self.instance.name])
     return {
         name: Client(instance, cast("Connection", Server(nodes[name])))

@@ -23,6 +23,7 @@ from fakes import (
 from pgherd.errors import Refused, Unreachable
 from pgherd.postgres.conf import conninfo, read_conninfo
 from pgherd.postgres.facts import Facts
+from pgherd.postgres.history import Beyond
 from pgherd.postgres.observation import Observation, Seen
 from pgherd.report import status as report
 from pgherd.steps import status as step
@@ -210,7 +211,25 @@ def told_all(status: Status) -> list[str]:
 def test_two_primaries_of_one_timeline() -> None:
     texts = told(found(pa=LED, s1=facts()))
     assert set(texts) == {"two-primaries"}
-    assert "pa at timeline 1, s1 at timeline 1" in texts["two-primaries"]
+    said = "2 nodes are primary at once: pa (timeline 1), s1 (timeline 1). pa leads: nothing else "
+    assert texts["two-primaries"].startswith(said)
+
+
+def test_a_standby_that_was_promoted_beside_a_primary_that_goes_on() -> None:
+    """It has the newer timeline, and the one that serves has a standby that streams from it."""
+    stray = facts(timeline=2, history=HISTORY)
+    asked = topology("s1", "s2", sync="s1")
+    own = {
+        ("pa", "s2"): Beyond(900, 3, 850, "2026-01-01 00:00:00 UTC"),
+        ("s2", "pa"): Beyond(90, 0),
+    }
+    seen = replace(observation(pa=LED, s1=FOLLOWS, s2=stray), own=own)
+    text = told(judged(group(asked), seen))["two-primaries"]
+    assert "pa leads: s1 streams from it, and its commits wait for that. s2 has no commit" in text
+    assert (
+        "pa has 3 commits (850 bytes, the last at 2026-01-01 00:00:00 UTC) that s2 has not" in text
+    )
+    assert text.endswith("To keep what pa has: `invoke rejoin s2`")
 
 
 def test_an_old_primary_that_came_back() -> None:
@@ -346,8 +365,12 @@ def test_a_standby_that_follows_an_old_primary() -> None:
     old = facts(sender("s2"), slots=(slot("s2"),))
     new = facts(timeline=2, history="1\t0/4000000\tx\n")
     status = judged(group(asked), observation(pa=old, s1=new, s2=follows("pa", primary_slot="s2")))
-    assert set(told(status)) == {"two-primaries", "old-primary", "wrong-upstream"}
-    assert "`invoke rejoin s2`" in told(status)["wrong-upstream"]
+    assert set(told(status)) == {"two-primaries"}
+    assert "pa leads: s2 streams from it" in told(status)["two-primaries"]
+    lost = replace(old, senders=(sender("s2", state="catchup"),))
+    seen = observation(pa=lost, s1=new, s2=follows("pa", primary_slot="s2"))
+    status = judged(group(asked), seen)
+    assert set(told(status)) == {"two-primaries", "old-primary", "not-streaming"}
 
 
 def test_of_two_primaries_of_different_systems_the_standbys_one_leads() -> None:

@@ -9,8 +9,9 @@ from fakes import SYSTEM, FakeHost, Said, facts, group, image, standby_facts, to
 
 from pgherd.errors import Refused
 from pgherd.postgres.facts import Disk, Facts
+from pgherd.postgres.history import Beyond, counted
 from pgherd.steps.change import ways
-from pgherd.steps.change.ways import Beyond, Kind, Way
+from pgherd.steps.change.ways import Kind, Way
 
 PROMOTED = facts(timeline=2, history="1\t0/5000148\tpromoted\n", lsn="0/7000000")
 SAME = facts(timeline=1, lsn="0/5000148")
@@ -102,13 +103,13 @@ OWN = "beyond=0/5000180 54 2\n"
         # one timeline: a standby that is behind, one that is ahead, another primary
         ({"standby_signal": True, "state": "shut down in recovery"}, SAME, "", Kind.FOLLOW, 0),
         ({"standby_signal": True, "state": "shut down in recovery"}, SAME, OWN,
-         Kind.BASE_BACKUP, 2),
-        ({"state": "shut down"}, SAME, "", Kind.BASE_BACKUP, 0),
+         Kind.BASE_BACKUP, None),
+        ({"state": "shut down"}, SAME, "", Kind.BASE_BACKUP, None),
         # a mark alone makes no standby's data of a primary's; nor does recovery without the mark
         ({"state": "in archive recovery"}, SAME, "", Kind.FOLLOW, 0),
         # promoted as well, and what it wrote is removed
         ({"timeline": 2, "history": "1 0/4000000\n"}, PROMOTED, "", Kind.REWIND, None),
-        ({"timeline": 2, "history": "7 0/4000000\n"}, PROMOTED, OWN, Kind.BASE_BACKUP, 0),
+        ({"timeline": 2, "history": "7 0/4000000\n"}, PROMOTED, OWN, Kind.BASE_BACKUP, None),
         ({"half_copied": True}, PROMOTED, "", Kind.BASE_BACKUP, 0),
         ({"pg_version": None}, PROMOTED, "", Kind.BASE_BACKUP, 0),
     ],
@@ -136,8 +137,8 @@ def test_the_reason_is_told() -> None:
     assert way.why == (
         "it has 110 bytes of its own after 0/5000148, where the histories part: 1 commit"
     )
-    assert ways.counted(None) == "an unknown number of commits"
-    assert ways.counted(0) == "0 commits"
+    assert counted(None) == "an unknown number of commits"
+    assert counted(0) == "0 commits"
 
 
 def test_another_systems_database_is_refused() -> None:

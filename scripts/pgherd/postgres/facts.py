@@ -18,6 +18,7 @@ from pgherd.rules import PGDATA, PRIVATE, within
 GONE = "gone"  # a file that the server reads, and that is no more there
 # In pg_controldata's output; a standby that was promoted has the second first.
 TIMELINES = ("Latest checkpoint's TimeLineID", "Min recovery ending loc's timeline")
+ENDS = ("Latest checkpoint location", "Minimum recovery ending location")
 
 
 def _unreadable(fault: Exception, answer: object) -> Error:
@@ -288,6 +289,8 @@ class Disk:
     state: str | None = None
     timeline: int = 0
     checkpoint: str = "0/0"
+    reached: str = "0/0"  # its WAL ends here or later
+    checkpointed: str = ""  # when that checkpoint was
     settings: str = ""  # the SHA-256 of its pgherd.conf
     history: str = ""  # the history file of its timeline
     sync_names: str = ""  # whom its commits waited for, by postgresql.auto.conf
@@ -306,6 +309,7 @@ class Disk:
         """
         marks = _marks(text)
         control = parse_controldata(text)
+        ends = [control.get(key, "0/0") for key in ENDS]
         return cls(
             pg_version=marks.get("pg_version"),
             empty="empty" in marks,
@@ -318,7 +322,9 @@ class Disk:
             system_identifier=control.get("Database system identifier"),
             state=control.get("Database cluster state"),
             timeline=max(_number(control.get(key, "0")) for key in TIMELINES),
-            checkpoint=control.get("Latest checkpoint location", "0/0"),
+            checkpoint=ends[0],
+            reached=max(ends, key=lsn_to_int),
+            checkpointed=control.get("Time of latest checkpoint", ""),
             settings=marks.get("settings", ""),
             history=marks.get("history", "").replace(";", "\n"),
             sync_names=re.sub(r"(['\\])\1", r"\1", marks.get("sync_names", "")),

@@ -6,19 +6,24 @@ import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from itertools import permutations
 
 from pgherd import config
 from pgherd.certificates import Certificates
 from pgherd.docker import GROUP_LABEL, HELPER_LABEL, HOME_LABEL, Container, Image, docker
-from pgherd.errors import Refused, Unreachable
+from pgherd.errors import Error, Refused, Unreachable
 from pgherd.host import LOCAL, Host
 from pgherd.host.local import LocalHost
 from pgherd.host.open import open_host
 from pgherd.host.together import side_by_side
 from pgherd.passwords import Passwords
+from pgherd.postgres import leading
 from pgherd.postgres.facts import Facts, NoAnswer
 from pgherd.postgres.headless import no_primary
+from pgherd.postgres.history import Beyond
 from pgherd.postgres.instance import Instance
+from pgherd.postgres.leading import NOTHING, Known, Leader, Own
 from pgherd.postgres.observation import Observation, Seen
 from pgherd.postgres.site import Site
 from pgherd.shell import Trace
@@ -103,7 +108,9 @@ class Group:
         """
         asked = self.topology.upstream_of(instance.node)
         if asked is None or asked.name == self.topology.primary.name:
-            return self._only(others, seen)
+            facts = {n: f for n, f in seen.facts.items() if f.in_recovery or n in others}
+            leads = self.leader(facts, seen.own)
+            return self._only([leads.name] if leads else others, seen)
         return self.instance(asked.name)
 
     def primary(self, seen: Observation) -> Instance:
@@ -114,17 +121,37 @@ class Group:
         """
         return self._only(seen.primaries, seen)
 
+    def leader(self, facts: Mapping[str, Facts], own: Own = NOTHING) -> Leader | None:
+        """Return who leads of the nodes that are primary, and why; see `leading`.
+
+        Args:
+            facts: what the servers say that answer.
+            own: what was counted that one has and another has not.
+        """
+        return leading.leader(leading.known_of(self.topology, facts), own, self.master.name)
+
     def _only(self, names: list[str], seen: Observation) -> Instance:
         if not names:
             names = [n for n in [self.master.name] if seen.nodes[n].planned]
         if len(names) == 1:
             return self.instance(names[0])
         if names:
-            raise Refused(
-                f"Two nodes are primary at once: {' and '.join(names)}. `invoke status` tells the "
-                "older one, and `invoke rejoin` brings that back as a standby."
-            )
+            raise Refused(f"{self.several(seen)}.")
         raise Refused(no_primary(self, seen))
+
+    def several(self, seen: Observation) -> str:
+        """Say which nodes are primary at once, who leads, what each has, and the cure."""
+        leads = self.leader(seen.facts, seen.own)
+        name = leads.name if leads else ""
+        known = leading.known_of(self.topology, seen.facts)
+        others = [other for other in seen.primaries if other != name]
+        told = [leading.told(known, seen.own, other, name) for other in others]
+        cures = ", ".join(f"`invoke rejoin {other}`" for other in others)
+        all_ = ", ".join(f"{n} (timeline {seen.facts[n].timeline})" for n in [name, *others])
+        return (
+            f"{len(others) + 1} nodes are primary at once: {all_}. {name} leads: "
+            f"{leads.why if leads else ''}. {'. '.join(told)}. To keep what {name} has: {cures}"
+        )
 
     # --- what is ---
 
@@ -146,7 +173,39 @@ class Group:
         for name, instance in self.instances.items():
             seen.setdefault(name, Seen(None, None, self.away.get(instance.node.host, "")))
         self.work_where(node.facts for node in seen.values())
-        return Observation({name: seen[name] for name in self.instances}, engines)
+        nodes = {name: seen[name] for name in self.instances}
+        found_facts = {name: node.facts for name, node in nodes.items() if node.facts}
+        return Observation(nodes, engines, self.count_own(found_facts))
+
+    def count_own(self, facts: Mapping[str, Facts]) -> Own:
+        """Count what each of several primaries of one system wrote since it left the others.
+
+        Where that cannot be counted, as its WAL is gone, positions have to do. With one primary
+        nothing is asked.
+        """
+        leads = [name for name, its in facts.items() if not its.in_recovery]
+        pairs = [
+            (name, other)
+            for name, other in permutations(leads, 2)
+            if facts[name].system_identifier == facts[other].system_identifier
+        ]
+        known = leading.known_of(self.topology, facts)
+        found = side_by_side(lambda pair: self.count_one(known, *pair), pairs)
+        return dict(zip(pairs, found, strict=True))
+
+    def count_one(self, known: Mapping[str, Known], name: str, other: str) -> Beyond | None:
+        """Count what a node that runs has and another has not; by positions where that fails."""
+        mine, fork = known[name].history, known[name].history.fork(known[other].history)
+        told = leading.beyond(known[name], known[other])
+        if fork is None or told is None:
+            return told
+        try:
+            counted = self.instances[name].written_since(mine.timeline, fork.lsn)
+        except Error:
+            return told
+        if counted is None or fork.lsn:
+            return counted or told
+        return replace(told, last=counted.last)  # on one timeline nothing tells since when
 
     def _look(self, site: Site, tolerant: bool) -> tuple[dict[str, Seen], dict[str, Container]]:
         try:

@@ -22,7 +22,11 @@ def no_primary(group: Group, seen: Observation) -> str:
             return f"{name} is paused, and may be the primary: `{unpause(group, name)}`."
     if silent := [name for name, node in unknown.items() if node.silence]:
         name = first if first in silent else silent[0]
-        return f"{name} does not answer: {unknown[name].silence}"
+        lost = "; if it is lost, `invoke failover`" if standbys else ""
+        return (
+            f"{name} does not answer, and may be the primary: `invoke logs --node {name}` tells "
+            f"why{lost}. {unknown[name].silence}"
+        )
     if not unknown:
         return (
             f"No node of {group.name} is primary, all are standbys: `invoke failover` makes the "

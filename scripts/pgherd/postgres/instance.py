@@ -34,6 +34,7 @@ from pgherd.host import Host
 from pgherd.postgres import hold, scripts
 from pgherd.postgres.facts import Disk, Facts
 from pgherd.postgres.failed import ScriptFailed
+from pgherd.postgres.history import Beyond
 from pgherd.postgres.places import Places
 from pgherd.rules import volume_of, within
 from pgherd.shell import Result, Script, Tool, assignments
@@ -43,6 +44,7 @@ PGDATA, PRIVATE = rules.PGDATA, rules.PRIVATE
 STOP_SECONDS = 600  # a fast shutdown waits for the standbys to receive everything
 READY_SECONDS = 300  # crash recovery may have much to do
 LOG_TAIL = 15
+COUNT_SECONDS = 60.0  # for pg_waldump to read what two primaries wrote since they parted
 TIMED_OUT = 75  # EX_TEMPFAIL, what our scripts exit with at a deadline
 NAME_TAKEN = "is already in use by container"  # what Docker says where another has the name
 # Which directories and volumes are there: for each two words a line, yes or no.
@@ -52,6 +54,11 @@ while [ $# -gt 0 ]; do
     echo yes || echo no
   shift 2
 done
+"""
+
+_SINCE_CHECKPOINT = """\
+start=$(LC_ALL=C pg_controldata "$PGDATA" | sed -n "s/^Latest checkpoint's REDO location: *//p")
+from=$start
 """
 
 
@@ -282,6 +289,20 @@ class Instance:
             Error: it does not answer.
         """
         return Facts.parse(self.query(scripts.sql("facts")))
+
+    def written_since(self, timeline: int, start: str | None) -> Beyond | None:
+        """Count what the running server has in its WAL of a timeline after a position.
+
+        Without one it is what it wrote since its last checkpoint began. None where nothing is
+        found, as where that WAL is not there any more.
+
+        Raises:
+            Error: it does not answer, or that takes too long.
+        """
+        values = {"from": start, "start": start} if start else {}
+        pieces = ["beyond"] if start else [_SINCE_CHECKPOINT, "beyond"]
+        script = scripts.compose(*pieces, timeline=timeline, **values)
+        return Beyond.read(self.execute(script, COUNT_SECONDS, reads=True), start or "0/0")
 
     def query(self, text: str, timeout: float = 60.0) -> str:
         """Run SQL that changes nothing, as superuser on the socket; return psql's bare output."""

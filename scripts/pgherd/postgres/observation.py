@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pgherd.docker import Container
 from pgherd.postgres.facts import Facts
 from pgherd.postgres.instance import Instance
+from pgherd.postgres.leading import Own
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,17 @@ class Observation:
     Attributes:
         nodes: what was found of each node, by its name.
         engines: every container of each host's engine by its name, other people's too.
+        own: where several nodes are primary, what each has in its WAL that another has not.
     """
 
     nodes: Mapping[str, Seen]
     engines: Mapping[str, Mapping[str, Container]]
+    own: Own = field(default_factory=dict)
+
+    @property
+    def facts(self) -> dict[str, Facts]:
+        """What the servers say that answer."""
+        return {name: node.facts for name, node in self.nodes.items() if node.facts}
 
     @property
     def primaries(self) -> list[str]:

@@ -1,32 +1,27 @@
-"""Who may be primary: of one system only one node, and the one with the newest history."""
+"""Who may be started as primary: the node that leads, by what runs and by what lies on the disks.
+
+Who leads is decided by `postgres/leading.py`, of all that is known: what the servers say that
+answer, and the data of those that are down.
+"""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import permutations
 
 from pgherd.docker import Image
-from pgherd.errors import Refused
-from pgherd.postgres.facts import Disk, Facts
+from pgherd.errors import Error, Refused
+from pgherd.host.together import side_by_side
+from pgherd.postgres import leading
+from pgherd.postgres.facts import Disk
 from pgherd.postgres.group import Group
+from pgherd.postgres.history import Beyond
+from pgherd.postgres.leading import Known, Leader, Own
 from pgherd.postgres.observation import Observation, Seen
 from pgherd.steps import guards
-
-
-def foremost(facts: Mapping[str, Facts], asked: str) -> str | None:
-    """Return who counts as primary where several nodes are, and the only one where one is.
-
-    It is one of the system that the standbys are of, since timelines of two systems say nothing
-    beside each other; then the one that was promoted last, then the one that has standbys, then
-    the one that was asked for.
-    """
-    systems = {its.system_identifier for its in facts.values() if its.in_recovery}
-
-    def rank(name: str) -> tuple[bool, int, int, bool]:
-        its = facts[name]
-        return its.system_identifier in systems, its.timeline, len(its.senders), name == asked
-
-    return max((n for n, its in facts.items() if not its.in_recovery), key=rank, default=None)
+from pgherd.steps.change import ways
 
 
 def writes_refused(name: str, place: str) -> tuple[str, str]:
@@ -61,33 +56,153 @@ def alive(node: Seen) -> bool:
     return bool(node.container and node.container.alive)
 
 
-def refuse_two_primaries(
-    group: Group, seen: Observation, image: Image, starting: dict[str, Disk]
-) -> None:
-    """Refuse to start a server as primary where another node of its system is, or may be, one.
+def leads(disk: Disk) -> bool:
+    """Tell whether a server would run on this data as a primary."""
+    return bool(disk.pg_version) and not disk.standby_signal and not disk.unfinished
 
-    Of two that are no standbys the one with the newer history is the primary: a greater timeline,
-    and on one timeline the one that others may follow. The other is a former primary, or a copy
-    that was not marked.
+
+def has_newer(name: str, timeline: int, other: str, its: int) -> str:
+    """Say that a node was promoted after the one that it is to follow, by their timelines."""
+    return f"{name} was promoted and has newer data (timeline {timeline}; {other} is at {its})"
+
+
+# --- who leads, of those that run and those that are down ---
+
+
+@dataclass(frozen=True)
+class Contest:
+    """Who leads in a group, with what is known of its nodes, and what each has of its own."""
+
+    leader: Leader | None
+    known: Mapping[str, Known]
+    own: Own
+
+    @property
+    def name(self) -> str:
+        """The node that leads; empty where none does."""
+        return self.leader.name if self.leader else ""
+
+    def told(self, name: str) -> str:
+        """Say who leads, why, and what another node and that one have of their own."""
+        why = f": {self.leader.why}" if self.leader and self.leader.why else ""
+        what = leading.told(self.known, self.own, name, self.name)
+        return f"{self.name} leads{why}. {what}"
+
+
+def contest(
+    group: Group, seen: Observation, image: Image, disks: Mapping[str, Disk], system: str | None
+) -> Contest:
+    """Return who leads of one system: of its primaries, and of the nodes that are down.
+
+    A standby counts as well where it was promoted, or follows one that was, after all of those:
+    then none of them is to be primary.
+
+    Args:
+        group: the group.
+        seen: the group as it was found.
+        image: for a look into the WAL of nodes that are down.
+        disks: what lies in the data directories of the nodes that are down.
+        system: the identifier of the database that is meant.
+    """
+    known = leading.known_of(group.topology, seen.facts)
+    known |= {
+        name: leading.of_disk(disk, leads=leads(disk))
+        for name, disk in disks.items()
+        if disk.pg_version and not disk.unfinished
+    }
+    known = {name: node for name, node in known.items() if node.system == system}
+    newest = max((k.history.timeline for k in known.values() if k.leads), default=0)
+    if newest:
+        known = {
+            name: replace(node, leads=node.leads or node.history.timeline > newest)
+            for name, node in known.items()
+        }
+    own = _counted(group, seen, image, disks, known)
+    return Contest(leading.leader(known, own, group.master.name), known, own)
+
+
+def _counted(
+    group: Group,
+    seen: Observation,
+    image: Image,
+    disks: Mapping[str, Disk],
+    known: Mapping[str, Known],
+) -> Own:
+    """Count what each of those that may lead has and the others have not."""
+    names = [name for name, node in known.items() if node.leads]
+    pairs = [pair for pair in permutations(names, 2) if pair not in seen.own]
+
+    def count(pair: tuple[str, str]) -> Beyond | None:
+        name, other = pair
+        if name in seen.facts:
+            return group.count_one(known, name, other)
+        return of_down(group, image, disks[name], known, pair)
+
+    return {**seen.own, **dict(zip(pairs, side_by_side(count, pairs), strict=True))}
+
+
+def of_down(
+    group: Group, image: Image, disk: Disk, known: Mapping[str, Known], pair: tuple[str, str]
+) -> Beyond | None:
+    """Count what the first node of a pair, which is down, has and the second has not."""
+    name, other = pair
+    fork = known[name].history.fork(known[other].history)
+    if fork is None or fork.lsn is None:
+        return leading.beyond(known[name], known[other])
+    try:
+        return ways.beyond(group.instance(name), image, disk, fork.timeline, fork.lsn)
+    except Error:
+        return leading.beyond(known[name], known[other])
+
+
+def disks_of(group: Group, seen: Observation, image: Image) -> dict[str, Disk]:
+    """Return what lies in the data directories of the nodes that are down and can be looked at."""
+    down = [
+        instance
+        for name, instance in group.instances.items()
+        if not alive(seen.nodes[name]) and instance.node.host not in group.away
+    ]
+    found = side_by_side(lambda instance: guards.data_of(instance, image), down)
+    return {instance.name: disk for instance, disk in zip(down, found, strict=True)}
+
+
+def leader_down(group: Group, seen: Observation, image: Image, but: str = "") -> str:
+    """Return the node that is down and leads, where none serves as primary; empty if none does.
+
+    One may serve that is to be seeded itself (`but`), as one with a database of its own.
+    """
+    if [name for name in seen.primaries if name != but]:
+        return ""
+    disks = disks_of(group, seen, image)
+    systems = [d.system_identifier for d in disks.values() if leads(d)]
+    for system in dict.fromkeys(systems):
+        found = contest(group, seen, image, disks, system)
+        if found.name and leads(disks.get(found.name, Disk())):
+            return found.name
+    return ""
+
+
+# --- what is refused ---
+
+
+def refuse_second(group: Group, seen: Observation, image: Image, name: str, disk: Disk) -> None:
+    """Refuse to start a server as primary where another node of its system leads, or may.
 
     Raises:
-        Refused: with which is which, and what to do.
+        Refused: with who leads, and what to do.
     """
-    leaders = {n: (d.system_identifier, d.position) for n, d in starting.items() if leads(d)}
-    if not leaders:
+    if not leads(disk):
         return
-    known = {**_others(group, seen, image, starting), **leaders}
-    for name, (system, position) in leaders.items():
-        for other, (theirs, its) in known.items():
-            if other == name or theirs != system:
-                continue
-            down = other not in seen.primaries and other not in starting
-            copied = group.topology.primary.name == name and its[0] == position[0]
-            if down and (copied or its[0] < position[0]):
-                continue  # a copy not marked yet, a former primary: down, they keep nobody
-            raise Refused(_twins(group, seen, (name, other), position[0], its[0]))
-        for other, disk in starting.items():
-            refuse_older(other, disk, name, system, position[0])
+    refuse_silent(seen, {name})
+    disks = {**disks_of(group, seen, image), name: disk}
+    found = contest(group, seen, image, disks, disk.system_identifier)
+    serving = [n for n in seen.primaries if n != name and n in found.known]
+    if serving or found.name != name:
+        raise Refused(_second(group, found, name, disks, serving))
+
+
+def refuse_silent(seen: Observation, starting: set[str]) -> None:
+    """Refuse to start a primary beside a node that runs and does not answer: it may be one."""
     for name, node in seen.nodes.items():
         silent = alive(node) and not node.facts and not node.planned
         if name not in starting and silent:
@@ -97,69 +212,49 @@ def refuse_two_primaries(
             )
 
 
-def refuse_older(standby: str, disk: Disk, primary: str, system: str | None, timeline: int) -> None:
-    """Refuse a primary with less history than its standby: that was promoted, and marked since."""
-    if disk.system_identifier == system and disk.timeline > timeline:
-        raise Refused(
-            f"{has_newer(standby, disk.timeline, primary, timeline)}. It is marked as a standby, "
-            f"and with {primary} as primary that would be lost: remove standby.signal from the "
-            f"data of {standby}, run it (`invoke step.run-standby --node {standby}`), and let "
-            f"{primary} follow (`invoke rejoin {primary}`)."
-        )
-
-
-def has_newer(name: str, timeline: int, other: str, its: int) -> str:
-    """Say that a node was promoted after the one that it is to follow, by their timelines."""
-    return f"{name} was promoted and has newer data (timeline {timeline}; {other} is at {its})"
-
-
-def leads(disk: Disk) -> bool:
-    """Tell whether a server would run on this data as a primary."""
-    return bool(disk.pg_version) and not disk.standby_signal and not disk.unfinished
-
-
-def _others(
-    group: Group, seen: Observation, image: Image, starting: dict[str, Disk]
-) -> dict[str, tuple[str | None, tuple[int, int]]]:
-    """Return what the nodes that are not to be started are, if they are no standbys."""
-    found: dict[str, tuple[str | None, tuple[int, int]]] = {}
-    for name, node in seen.nodes.items():
-        instance = group.instance(name)
-        if node.facts:
-            if not node.facts.in_recovery:
-                found[name] = (node.facts.system_identifier, node.facts.position)
-        elif name not in starting and not alive(node):
-            disk = guards.data_of(instance, image)
-            if leads(disk):
-                found[name] = (disk.system_identifier, disk.position)
-    return found
-
-
-def _twins(group: Group, seen: Observation, both: tuple[str, str], mine: int, theirs: int) -> str:
-    """Return the sentence for two nodes of one system that are no standbys, by their timelines.
-
-    Of `both` the first is to be started. Beside a primary that serves, `rejoin` takes the way that
-    fits, also where one was cut short.
-    """
-    name, other = both
-    if other in seen.primaries and mine <= theirs:
+def _second(
+    group: Group, found: Contest, name: str, disks: Mapping[str, Disk], serving: list[str]
+) -> str:
+    other = found.name if found.name != name else serving[0]
+    if serving and found.name in serving:
         return (
             f"{other} is the primary, and {name} is not marked as a standby: beside {other} it "
             f"would be a second primary. `invoke rejoin {name}` brings it back as a standby."
         )
-    if mine == theirs:
-        if group.instance(other).node.upstream and not group.instance(name).node.upstream:
-            name, other = other, name
-        return (
-            f"The data of {name} is a copy of {other}'s and not marked as a standby: started like "
-            "this it would be a second primary, take writes of its own, and never be the same "
-            f"again. If it has never run by itself, connect and mark it first (`invoke "
-            f"step.connect-standby --node {name} step.mark-standby --node {name}`); else seed it "
-            f"anew (`invoke seed-standby --node {name}`)."
-        )
-    former, leader = (name, other) if mine < theirs else (other, name)
+    if serving:
+        return serves_instead(group, found, serving[0])
+    if unmarked := copied(disks, name, other):
+        return unmarked
     return (
-        f"{former} was primary before {leader} was promoted: beside {leader} it would be a second "
-        f"primary. With {former} stopped, `invoke step.run-standby --node {leader}` runs "
-        f"{leader}, and `invoke rejoin {former}` makes {former} its standby."
+        f"{name} is not the one to be primary. {found.told(name)}. `invoke start` runs {other}; "
+        f"then `invoke rejoin {name}` makes {name} its standby."
+    )
+
+
+def serves_instead(group: Group, found: Contest, serving: str) -> str:
+    """Say that a node serves as primary which does not lead, as the one that does is down."""
+    stop = group.there(group.topology.node(serving).host, f"docker stop {serving}")
+    return (
+        f"{serving} serves as primary, and is not the one to keep. {found.told(serving)}. What "
+        f"clients write on {serving} makes it worse: `{stop}`, then `invoke start`, which runs "
+        f"{found.name}, and `invoke rejoin {serving}`."
+    )
+
+
+def _last_checkpoint(disk: Disk) -> tuple[str | None, tuple[int, int], str]:
+    return disk.system_identifier, disk.position, disk.checkpointed
+
+
+def copied(disks: Mapping[str, Disk], name: str, other: str) -> str:
+    """Say that of two nodes one is a copy of the other, if neither has run since it was made."""
+    mine, theirs = disks.get(name, Disk()), disks.get(other, Disk())
+    stopped = mine.state == theirs.state == "shut down" and leads(mine) and leads(theirs)
+    if not stopped or _last_checkpoint(mine) != _last_checkpoint(theirs):
+        return ""
+    return (
+        f"The data of {name} is a copy of {other}'s and not marked as a standby: started like "
+        "this it would be a second primary, take writes of its own, and never be the same "
+        f"again. If it has never run by itself, connect and mark it first (`invoke "
+        f"step.connect-standby --node {name} step.mark-standby --node {name}`); else seed it "
+        f"anew (`invoke seed-standby --node {name}`)."
     )

@@ -12,7 +12,15 @@ from pgherd.postgres.observation import Observation
 from pgherd.steps import guards, outside, settling
 from pgherd.steps.change import fence, interrupted, turn
 from pgherd.steps.image import ensure_image
-from pgherd.steps.leaders import alive, leads, refuse_two_primaries
+from pgherd.steps.leaders import (
+    alive,
+    contest,
+    copied,
+    disks_of,
+    leads,
+    refuse_silent,
+    serves_instead,
+)
 from pgherd.steps.node import DataGone, bring_passfile, bring_up, data_on, wait_serving
 
 # --- step 3 ---
@@ -40,6 +48,9 @@ def stop(group: Group, *, tolerant: bool = True, removing: bool = False) -> None
         stop_instances(group, [i for i in running if i not in first])
         if group.away:  # the others are stopped; that is not what was asked for
             raise Unreachable(f"Not stopped is what is on {', '.join(group.away)}.")
+
+
+HALF_COPIED = "its data is an unfinished copy, left by a run that was cut short"
 
 
 def _is(seen: Observation, name: str, status: str) -> bool:
@@ -88,8 +99,12 @@ def _stop(group: Group, instance: Instance, *, clean: bool) -> None:
 def start(group: Group) -> None:
     """Step 9: start every server that has data, as what its data says it is, and wait for it.
 
+    What cannot be started, or must not be, is left out and named at the end, with its cure: data
+    that is gone or half copied, and what would be a second primary beside the node that leads.
+
     Raises:
-        Refused: two would be primary: a copy that was not marked as a standby, for one.
+        Refused: who leads cannot be told, or is down while another one serves as primary.
+        Error: all that can be is started, and something was left out.
     """
     with group.locked():
         seen = group.observe()
@@ -100,9 +115,9 @@ def start(group: Group) -> None:
             seen = group.observe()
         image = ensure_image(group, seen)
         seen = _unmarked(group, seen)
-        down = _startable(group, seen, image)
+        down, left = _startable(group, seen, image)
         fenced = [n for n, s in seen.nodes.items() if fence.is_fenced(s.container) and not alive(s)]
-        if not down and not fenced:
+        if not down and not fenced and not left:
             runs = any(map(alive, seen.nodes.values()))
             nothing = "already started" if runs else "nothing to start: `invoke setup-master`"
             group.trace.note(f"{group.name}: {nothing}")
@@ -112,12 +127,16 @@ def start(group: Group) -> None:
             starting,
         )
         _serve(group, seen, down, starting)
-        for name in (name for name in fenced if name not in down):
+        for name in (name for name in fenced if name not in down and name not in left):
             group.trace.note(
                 f"{name}: not started, as its restart policy is `no`, which a failover or a "
                 f"restore leaves: `invoke rejoin {name}`"
             )
-        settling.settle(group)
+        led = bool(seen.primaries) or any(map(leads, down.values()))
+        for name, why in left.items():
+            cure = f": `invoke rejoin {name}`" if led else ""
+            group.trace.note(f"{name}: not started: {why}{cure}")
+        settling.settle(group, list(left))
 
 
 def _serve(
@@ -146,21 +165,67 @@ def _unmarked(group: Group, seen: Observation) -> Observation:
     return seen
 
 
-def _startable(group: Group, seen: Observation, image: Image) -> dict[str, Disk]:
-    """Return the nodes that are down and have a database, by name; refuse what must not run."""
-    found = [
-        (instance, disk)
-        for instance, disk in _down(group, seen, image)
+def _startable(
+    group: Group, seen: Observation, image: Image
+) -> tuple[dict[str, Disk], dict[str, str]]:
+    """Return the nodes that are to be started, with their data; and who is left out, and why.
+
+    Raises:
+        Refused: who leads cannot be told, or nothing can be started.
+    """
+    left: dict[str, str] = {}
+    found = {
+        instance.name: disk
+        for instance, disk in _down(group, seen, image, left)
         if not _behind_fence(instance, seen, disk)
-    ]
-    for instance, disk in found:
-        refuse_half_copied(instance, disk)
-    down = {i.name: d for i, d in found if d.pg_version and not d.half_made}
-    refuse_two_primaries(group, seen, image, down)
+    }
+    left |= {name: HALF_COPIED for name, disk in found.items() if is_half_copied(disk)}
+    down = {
+        name: disk
+        for name, disk in found.items()
+        if name not in left and disk.pg_version and not disk.half_made
+    }
+    left |= _not_to_lead(group, seen, image, down)
+    down = {name: disk for name, disk in down.items() if name not in left}
+    if left and not down and not seen.facts:
+        told = ", ".join(f"{name}: {why}" for name, why in left.items())
+        raise Refused(
+            f"There is nothing to start. {told}. `invoke backups` lists what was set aside, which "
+            "`invoke restore` puts back."
+        )
     for name in down:
         guards.check_data_unused(group.instance(name), seen)
         guards.check_port(group.instance(name), seen)
-    return down
+    return down, left
+
+
+def _not_to_lead(
+    group: Group, seen: Observation, image: Image, down: dict[str, Disk]
+) -> dict[str, str]:
+    """Return those of the nodes that would be primaries beside the one that leads, and why not.
+
+    Raises:
+        Refused: a node serves as primary, and one that is down leads; or one is a copy of another
+            that was not marked yet.
+    """
+    found: dict[str, str] = {}
+    would = [name for name, disk in down.items() if leads(disk)]
+    if not would:
+        return found
+    refuse_silent(seen, set(down))
+    all_down = {**disks_of(group, seen, image), **down}
+    for system in dict.fromkeys(down[name].system_identifier for name in would):
+        its = contest(group, seen, image, all_down, system)
+        serving = [name for name in seen.primaries if name in its.known]
+        if serving and its.name not in serving:
+            raise Refused(serves_instead(group, its, serving[0]))
+        for name in would:
+            if name == its.name or down[name].system_identifier != system:
+                continue
+            if its.name in down and (unmarked := copied(down, name, its.name)):
+                raise Refused(unmarked)
+            found[name] = f"it would be a second primary. {its.told(name)}"
+    return found
 
 
 def _behind_fence(instance: Instance, seen: Observation, disk: Disk) -> bool:
@@ -169,27 +234,37 @@ def _behind_fence(instance: Instance, seen: Observation, disk: Disk) -> bool:
     return fence.is_fenced(container) and disk.standby_signal
 
 
-def _down(group: Group, seen: Observation, image: Image) -> list[tuple[Instance, Disk]]:
-    """Look at the data of each server that is down; that of the first primary has to be there."""
+def _down(
+    group: Group, seen: Observation, image: Image, left: dict[str, str]
+) -> list[tuple[Instance, Disk]]:
+    """Look at the data of each server that is down; where it is gone, say so in `left`.
+
+    Raises:
+        DataGone: no other node has any data.
+    """
+    gone: list[DataGone] = []
 
     def look(instance: Instance) -> Disk:
         try:
             return data_on(group, instance, image, seen.nodes[instance.name].container)
         except DataGone as fault:
-            if instance.node.upstream is None and not seen.primaries:
-                raise
-            gone = f"its data is gone: `invoke rejoin {instance.name}` seeds it anew"
-            group.trace.note(f"{instance.name}: {gone}" if seen.primaries else fault.sentence)
+            gone.append(fault)
+            left[instance.name] = "its data is gone"
             return Disk()
 
     down = [i for i in group.instances.values() if not alive(seen.nodes[i.name])]
-    return list(zip(down, side_by_side(look, down), strict=True))
+    found = list(zip(down, side_by_side(look, down), strict=True))
+    if gone and not seen.facts and not any(disk.pg_version for _, disk in found):
+        raise gone[0]
+    return found
+
+
+def is_half_copied(disk: Disk) -> bool:
+    """Tell whether what lies there is a copy that was cut short."""
+    return disk.half_copied or bool(disk.pg_version and disk.state is None and not disk.half_made)
 
 
 def refuse_half_copied(instance: Instance, disk: Disk) -> None:
     """Refuse to start a server on a copy that was cut short."""
-    if disk.half_copied or (disk.pg_version and disk.state is None and not disk.half_made):
-        raise Refused(
-            f"The data of {instance.name} is an unfinished copy, left by a run that was cut short: "
-            f"`invoke seed-standby --node {instance.name}` makes it anew."
-        )
+    if is_half_copied(disk):
+        raise Refused(f"{instance.name}: {HALF_COPIED}: `invoke rejoin {instance.name}`.")

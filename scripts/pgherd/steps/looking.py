@@ -86,7 +86,10 @@ def psql(group: Group, name: str, command: str, *, terminal: bool) -> int:
         group.work_where([answer if isinstance(answer, Facts) else None])
     else:
         seen = group.observe(tolerant=True)
-        instance = group.primary(seen)
+        leads = group.leader(seen.facts, seen.own)
+        instance = group.instance(leads.name) if leads else group.primary(seen)
+        if len(seen.primaries) > 1:
+            group.trace.note(f"{group.several(seen)}.")
         container = seen.nodes[instance.name].container
     if container is None or not container.running:
         raise Refused(f"{instance.name} does not run: `invoke start`.")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pgherd.docker import Image, Mount
+from pgherd.docker import Container, Image, Mount
 from pgherd.errors import Refused
 from pgherd.host.together import side_by_side
 from pgherd.postgres import scripts
+from pgherd.postgres.facts import Disk
 from pgherd.postgres.failed import ScriptFailed
 from pgherd.postgres.group import Group
 from pgherd.postgres.instance import Instance
@@ -70,8 +71,7 @@ def run_master(group: Group, seen: Observation) -> None:
     guards.check_data_unused(master, seen)
     guards.check_port(master, seen)
     master.engine.check_network(group.network, group.name)
-    disk = data_on(group, master, image, container)
-    lifecycle.refuse_half_copied(master, disk)
+    disk = _data_of_master(group, seen, image, container)
     if disk.standby_signal:
         raise Refused(
             f"The data of {master.name} is a standby's (standby.signal): setup-master never "
@@ -80,18 +80,39 @@ def run_master(group: Group, seen: Observation) -> None:
     if disk.empty or disk.unfinished:
         make_database(group, master, image)
     else:
-        leaders.refuse_two_primaries(group, seen, image, {master.name: disk})
+        leaders.refuse_second(group, seen, image, master.name, disk)
         group.trace.note(f"{master.name}: its data is here already; running it")
         bring_up(group, master, image, container, disk)
         return
     run_container(group, master, image, container)
 
 
+def _data_of_master(
+    group: Group, seen: Observation, image: Image, container: Container | None
+) -> Disk:
+    """Look at the data of the topology's first node.
+
+    Raises:
+        Refused: it is gone, or half copied.
+    """
+    try:
+        disk = data_on(group, group.master, image, container)
+        lifecycle.refuse_half_copied(group.master, disk)
+    except Refused as fault:
+        leading = leaders.leader_down(group, seen, image)
+        if not leading:
+            raise
+        raise Refused(
+            f"{leading} leads this group, and is down: `invoke start` runs it, and then `invoke "
+            f"rejoin {group.master.name}` makes {group.master.name} its standby.\n{fault.sentence}"
+        ) from None
+    return disk
+
+
 def _refuse_other_primary(group: Group, seen: Observation) -> None:
     master = group.master
     facts = seen.nodes[master.name].facts
     others = [name for name in seen.primaries if name != master.name]
-    follow = f"`invoke seed-standby --node {master.name}` makes it follow"
     if facts and facts.in_recovery:
         raise Refused(
             f"{master.name} is a standby now; setup-master never promotes. `invoke switchover --to "
@@ -100,13 +121,12 @@ def _refuse_other_primary(group: Group, seen: Observation) -> None:
     for name in others:
         other = seen.nodes[name].facts
         if facts and other and other.system_identifier == facts.system_identifier:
-            raise Refused(
-                f"Two nodes are primary at once: {master.name} (timeline {facts.timeline}) and "
-                f"{name} (timeline {other.timeline}). `docker stop` the wrong one; then `invoke "
-                "seed-standby --node` it follows the other."
-            )
+            raise Refused(f"{group.several(seen)}.")
     if others and not facts and _same_group(group, seen, others[0]):
-        raise Refused(f"{others[0]} is the primary of this group now; {follow}.")
+        raise Refused(
+            f"{others[0]} is the primary of this group now: `invoke rejoin {master.name}` makes it "
+            f"follow, or `invoke seed-standby --node {master.name}` where it has no data."
+        )
 
 
 def _same_group(group: Group, seen: Observation, name: str) -> bool:

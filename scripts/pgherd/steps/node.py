@@ -33,13 +33,15 @@ class DataGone(Refused):
     """A node's database was there and is not any more: no new one is made in its place."""
 
     def __init__(self, group: Group, instance: Instance) -> None:
-        anew = f"or begin anew: `invoke down --purge --confirm {group.name}`"
+        mark = f"{instance.places.private}/initdb.done"
+        begin = group.there(instance.node.host, f"docker rm {instance.name}; rm {mark}")
+        anew = f"`invoke start` runs the others, if they have one. To begin anew: `{begin}`"
         if instance.node.upstream:
-            anew = f"or seed it anew: `invoke seed-standby --node {instance.name}`"
+            anew = f"Or seed it anew: `invoke rejoin {instance.name}`"
         super().__init__(
             f"The database of {instance.name} is gone: {instance.node.data} has none, and it had "
-            "one. No new one is made in its place. Put it back (a copy set aside, a mount that is "
-            f"missing?), {anew}."
+            "one. No new one is made in its place. Put it back (a mount that is missing, a copy "
+            f"set aside: `invoke backups`). {anew}."
         )
 
 

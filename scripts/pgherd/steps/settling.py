@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pgherd.errors import Error, room_wanted
 from pgherd.postgres.facts import Facts
 from pgherd.postgres.group import Group
-from pgherd.postgres.headless import paused
+from pgherd.postgres.headless import no_primary, paused
 from pgherd.postgres.instance import Instance
 from pgherd.postgres.observation import Observation
 from pgherd.steps import connect, sync
@@ -16,8 +18,14 @@ from pgherd.steps.tls import half_way
 LAST_LINES = 40  # of a log, in which a full disk may be told
 
 
-def settle(group: Group) -> None:
-    """Say what came up, as what; wait until the primary has its standbys."""
+def settle(group: Group, left: Sequence[str] = ()) -> None:
+    """Say what came up, as what; wait until the primary has its standbys.
+
+    `left` are the nodes that were left out.
+
+    Raises:
+        Error: something was left out, or does not answer or follow; with its cure.
+    """
     if group.trace.dry:
         return
     seen = group.observe()
@@ -30,8 +38,8 @@ def settle(group: Group) -> None:
     silent = [n for n, s in seen.nodes.items() if alive(s) and not s.facts]
     if silent:
         raise Error(why_silent(group, silent[0], seen))
-    if not seen.primaries and any(node.facts for node in seen.nodes.values()):
-        group.primary(seen)  # says that there is none, and what to do
+    if not seen.primaries and seen.facts:
+        raise Error(_no_primary(group, seen, left))
     half_way.as_asked(group, seen)
     if _twice(seen):
         group.primary(seen)  # says which are two, and what to do
@@ -39,7 +47,7 @@ def settle(group: Group) -> None:
     for name in seen.primaries:
         if facts := seen.nodes[name].facts:
             _settle_primary(group, group.instance(name), facts, seen, wait=not stray)
-    _refuse_stray(stray, seen)
+    _refuse_stray([*left, *stray], seen)
 
 
 def _refuse_stray(stray: list[str], seen: Observation) -> None:
@@ -49,6 +57,18 @@ def _refuse_stray(stray: list[str], seen: Observation) -> None:
             f"All that can be is started, but {' and '.join(stray)} does not follow "
             f"{seen.primaries[0]}, the primary: {cures}."
         )
+
+
+def _no_primary(group: Group, seen: Observation, left: Sequence[str]) -> str:
+    """Say that what was started are standbys; one that was left out may have been primary."""
+    if not left:
+        return no_primary(group, seen)
+    names = " and ".join(left)
+    return (
+        f"All that can be is started, and these are standbys. {names} may have been primary: if it "
+        "cannot be put back, `invoke failover` makes the standby that has most the primary, and "
+        f"`invoke rejoin {left[0]}` brings it back then."
+    )
 
 
 def strays(group: Group, seen: Observation) -> list[str]:

@@ -38,7 +38,7 @@ def run_standby(group: Group, name: str) -> None:
             master.make_database(group, instance, image)
             run_container(group, instance, image, container)
         else:
-            leaders.refuse_two_primaries(group, seen, image, {name: disk})
+            leaders.refuse_second(group, seen, image, name, disk)
             bring_up(group, instance, image, container, disk)
         wait_serving(group, instance)
 
@@ -56,7 +56,10 @@ def copy_data(group: Group, name: str) -> None:
     """Step 5, from a stopped master."""
     with group.locked():
         instance, image = _down(group, name)
-        upstream = group.master
+        leading = leaders.leader_down(group, group.observe(), image)
+        upstream = group.instance(leading) if leading else group.master
+        if upstream is instance:
+            raise Refused(f"{name} is the one that leads: it is no copy of another.")
         container = upstream.container()
         if container and container.alive:
             raise Refused(f"{upstream.name} runs: its files cannot be copied. `invoke step.stop`.")
@@ -97,7 +100,11 @@ def connect_standby(group: Group, name: str) -> None:
         instance, image = _down(group, name)
         _refuse_empty(instance, image)
         others = [n for n in seen.primaries if n != name]
-        upstream = group.upstream_of(instance, others, seen) if others else group.master
+        if others:
+            upstream = group.upstream_of(instance, others, seen)
+        else:
+            leading = leaders.leader_down(group, seen, image)
+            upstream = group.instance(leading) if leading not in {"", name} else group.master
         if seen.nodes[upstream.name].facts:
             connect.ensure_slot(instance, upstream)
         connect.connect_stopped(group, instance, upstream, image, mark=False)
@@ -154,8 +161,8 @@ def _refuse_leader(group: Group, instance: Instance, image: Image) -> None:
                 return
             raise Refused(
                 f"{leaders.has_newer(instance.name, mine.timeline, name, theirs.timeline)}: it is "
-                f"the primary. `invoke step.run-standby --node {instance.name}` runs it, and "
-                f"`invoke rejoin {name}` lets {name} follow."
+                f"the primary. `invoke start` runs it, and `invoke rejoin {name}` lets {name} "
+                "follow."
             )
 
 

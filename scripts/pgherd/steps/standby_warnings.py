@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pgherd.postgres.facts import Facts, Sender, ahead
+from pgherd.postgres.leading import SILENT_SECONDS
 from pgherd.steps.standing import STREAMING, Picture
 from pgherd.steps.warning import Warning_
-
-SILENT_SECONDS = 20.0  # a standby reports every 10 s (wal_receiver_status_interval)
 
 
 def of_standbys(picture: Picture) -> Iterator[Warning_]:

@@ -8,11 +8,11 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
-from pgherd.postgres.conf import lsn_to_int, read_conninfo
+from pgherd.postgres.conf import lsn_to_int
 from pgherd.postgres.facts import Facts, Sender
 from pgherd.postgres.group import Group
+from pgherd.postgres.leading import followed
 from pgherd.postgres.observation import Observation, Seen
-from pgherd.steps.leaders import foremost
 
 PRIMARY, STANDBY, DOWN, ABSENT = "primary", "standby", "down", "absent"
 SILENT, FOREIGN, UNREACHABLE = "silent", "foreign", "unreachable"
@@ -65,7 +65,7 @@ class Picture:
         group: the topology, and whose a container is.
         seen: what was found.
         data: what lies in the directories of nodes without a container: a word of `guards`.
-        leader: the node that counts as primary, which is the foremost where several are.
+        leader: the node that counts as primary, see `leading` where several are.
     """
 
     def __init__(
@@ -74,12 +74,13 @@ class Picture:
         self.group = group
         self.seen = seen
         self.data = data
-        self.leader = foremost(self.facts, group.master.name)
+        leads = group.leader(self.facts, seen.own)
+        self.leader = leads.name if leads else None
 
     @cached_property
     def facts(self) -> dict[str, Facts]:
         """What the servers say that answer."""
-        return {name: node.facts for name, node in self.seen.nodes.items() if node.facts}
+        return self.seen.facts
 
     @property
     def led(self) -> Facts | None:
@@ -89,22 +90,9 @@ class Picture:
     @cached_property
     def upstreams(self) -> dict[str, str]:
         """Whom each standby follows now: a node's name, else the address."""
-        followed = {n: self._followed(n, f) for n, f in self.facts.items() if f.in_recovery}
-        return {name: upstream for name, upstream in followed.items() if upstream}
-
-    def _followed(self, name: str, facts: Facts) -> str | None:
-        asked = read_conninfo(facts.primary_conninfo)
-        host, port = asked.get("host", ""), asked.get("port", "5432")
-        if facts.receiver and facts.receiver.get("sender"):
-            host, port = str(facts.receiver["sender"]), str(facts.receiver.get("port") or 5432)
-        if not host:
-            return None
-        here = self.group.topology.node(name).host
-        for other in self.group.topology.nodes.values():
-            beside = other.host == here and (host, port) == (other.name, "5432")
-            if beside or (port == str(other.port) and host in {other.reached_at, other.listen}):
-                return other.name
-        return f"{host}:{port}"
+        standbys = {n: f for n, f in self.facts.items() if f.in_recovery}
+        found = {n: followed(self.group.topology, n, f) for n, f in standbys.items()}
+        return {name: upstream for name, upstream in found.items() if upstream}
 
     def sender(self, name: str) -> Sender | None:
         """Return a standby as its upstream has it."""

@@ -113,14 +113,7 @@ def of_primaries(picture: Picture) -> Iterator[Warning_]:
         return
     others = [name for name in picture.seen.primaries if name != leader]
     if others:
-        which = ", ".join(f"{n} at timeline {picture.facts[n].timeline}" for n in [leader, *others])
-        rejoin = " ".join(f"`invoke rejoin {name}`" for name in others)
-        yield Warning_(
-            "two-primaries",
-            leader,
-            f"{len(others) + 1} nodes are primary and take writes: {which}. To keep what {leader} "
-            f"has: {rejoin}",
-        )
+        yield Warning_("two-primaries", leader, picture.group.several(picture.seen))
     for name in others:
         if _older(picture.facts[name], led):
             yield Warning_("old-primary", name, _old_primary(picture, name))
@@ -133,7 +126,7 @@ def of_primaries(picture: Picture) -> Iterator[Warning_]:
                 "marked",
                 name,
                 f"{name} is primary, and standby.signal lies in its data: a switchover was cut "
-                f"short. `invoke switchover --to …` again, or `invoke start`",
+                f"short. `invoke start` lets it go on; `invoke switchover --to …` completes it",
             )
 
 

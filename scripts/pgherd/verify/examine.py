@@ -10,7 +10,6 @@ import psycopg
 
 from pgherd.postgres.facts import Facts, ahead
 from pgherd.postgres.group import Group
-from pgherd.steps.leaders import foremost
 from pgherd.steps.outside import astray
 from pgherd.steps.sync import HUNG_SECONDS, hung_long, read_sync
 from pgherd.steps.tls.laid import as_asked, told
@@ -68,7 +67,8 @@ def _once(group: Group, clients: dict[str, Client], timeout: float) -> View:
     view = View({name: c.facts() for name, c in clients.items() if c.connection})
     if any(hung_long(facts) for facts in view.facts.values()):
         view = _seen_twice(clients, view)
-    view.primary = foremost(view.facts, group.master.name)
+    leads = group.leader(view.facts, group.count_own(view.facts))
+    view.primary = leads.name if leads else None
     for name in standbys_of(group, view.primary):
         view.checks += _examine_one(group, clients, view, name, timeout)
     return view
@@ -81,7 +81,7 @@ def _examine_one(
     checks = {
         "standby-up": lambda: _standby_up(clients[name], view.facts.get(name)),
         "in-recovery": lambda: _in_recovery(view, name),
-        "same-system": lambda: _same_system(group, clients, view, name),
+        "same-system": lambda: _same_system(clients, view, name),
         "streaming": lambda: _streaming(group, clients, view, name),
         "encrypted": lambda: _encrypted(group, view, name),
         "sync": lambda: sync_check(group, view, name),
@@ -139,9 +139,10 @@ def _in_recovery(view: View, name: str) -> Outcome:
     return False, evidence, cure
 
 
-def _same_system(group: Group, clients: dict[str, Client], view: View, name: str) -> Outcome:
+def _same_system(clients: dict[str, Client], view: View, name: str) -> Outcome:
     if view.primary is None:
-        fault = clients[group.master.name].fault or "every node is in recovery"
+        faults = [client.fault for client in clients.values() if client.fault]
+        fault = "; ".join(faults) or "every node is in recovery"
         cure = SHOW_CERTIFICATES if UNTRUSTED in fault else "`invoke start`"
         return False, f"no primary to compare with: {fault}", cure
     mine = view.facts[name].system_identifier

@@ -12,3 +12,9 @@ case $(LC_ALL=C pg_controldata "$PGDATA" | sed -n 's/^Database cluster state: */
 esac
 gosu postgres pg_rewind --target-pgdata="$PGDATA" --source-server="$source" --dry-run </dev/null
 gosu postgres pg_rewind --target-pgdata="$PGDATA" --source-server="$source" --progress </dev/null
+# WAL of a timeline that it has left, and that the new primary never had: a promotion may take that number again.
+for file in "$PGDATA/pg_wal/"????????????????????????; do
+  name=${file##*/}
+  timeline=${name%????????????????}
+  [ "$timeline" = 00000001 ] || [ -e "$PGDATA/pg_wal/$timeline.history" ] || rm -f -- "$file"
+done

@@ -6,8 +6,12 @@ WITH now (timeline, lsn) AS (
     THEN greatest((SELECT timeline_id FROM pg_control_checkpoint()),
                   (SELECT min_recovery_end_timeline FROM pg_control_recovery()),
                   (SELECT received_tli FROM pg_stat_wal_receiver),
-                  -- and once its upstream is gone, what it has received tells it alone
-                  (SELECT max(('x' || left(name, 8))::bit(32)::int) FROM pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}$'))
+                  -- and once its upstream is gone, what it has received tells it alone; where it was rewound,
+                  -- files of a timeline may lie there that it has left, without their history
+                  (SELECT max(('x' || file)::bit(32)::int)
+                   FROM (SELECT DISTINCT left(name, 8) FROM pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}$') files (file)
+                   WHERE file = '00000001'
+                      OR EXISTS (SELECT FROM pg_stat_file('pg_wal/' || file || '.history', true) WHERE size IS NOT NULL)))
     ELSE ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int END,
   -- flushed, not only inserted: what a standby may have
   CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_flush_lsn() END

@@ -127,42 +127,63 @@ def _already(group: Group, name: str, seen: Observation, image: Image) -> None:
         for i, upstream in plan.items()
         if leaders.alive(seen.nodes[i.name]) and not succession.follows(i, upstream, seen)
     ]
-    disks = {i: disk for i in plan if (disk := _leading(group, i, seen, image))}
-    leading = list(disks)
+    disks = {i.name: disk for i in plan if (disk := _leading(group, i, seen, image))}
     fenced = [i for i in plan if fence.is_fenced(seen.nodes[i.name].container)]
-    if name != primary.name and (name or not stray + leading + fenced):
+    if name != primary.name and (name or not stray + list(disks) + fenced):
         change = f" `invoke switchover --to {name}` changes it and loses nothing." if name else ""
         raise Refused(f"{primary.name} serves as primary: there is nothing to fail over.{change}")
-    if facts:
-        _refuse_newer(primary, facts, seen, disks)
+    found = _contest(group, primary, facts, seen, image, disks) if facts else None
     group.trace.note(f"{primary.name}: serves as primary")
-    for instance in leading:
-        if facts:
-            fence.stop(group, instance, seen.nodes[instance.name].container)
-            fence.mark(group, instance, image, facts)
+    if found and facts:
+        for down in disks:
+            _keep_down(group, group.instance(down), image, seen, found, facts)
     _others_follow(group, primary, seen)
 
 
-def _refuse_newer(
-    primary: Instance, facts: Facts, seen: Observation, down: dict[Instance, Disk]
-) -> None:
-    """Refuse where another node was promoted after the one that serves: that is the primary."""
-    found: dict[str, tuple[str | None, int]] = {
-        n: (s.facts.system_identifier, s.facts.timeline) for n, s in seen.nodes.items() if s.facts
-    }
-    found |= {i.name: (disk.system_identifier, disk.timeline) for i, disk in down.items()}
-    ours = {n: timeline for n, (sys, timeline) in found.items() if sys == facts.system_identifier}
-    led = {i.name for i in down}
-    name = max(ours, key=lambda n: (ours[n], n in led))
-    if ours[name] <= facts.timeline:
-        return
-    newer = leaders.has_newer(name, ours[name], primary.name, facts.timeline)
-    run = f"`invoke step.run-standby --node {name}`, `invoke rejoin {primary.name}`"
+def _contest(
+    group: Group,
+    primary: Instance,
+    facts: Facts,
+    seen: Observation,
+    image: Image,
+    disks: dict[str, Disk],
+) -> leaders.Contest:
+    """Return what is known of the primary that serves and of those that would be one.
+
+    Raises:
+        Refused: it is not the one that leads, but one of the others, or a standby.
+    """
+    found = leaders.contest(group, seen, image, disks, facts.system_identifier)
+    if found.name == primary.name:
+        return found
+    if found.name in disks:
+        raise Refused(leaders.serves_instead(group, found, primary.name))
+    stop = group.there(primary.node.host, f"docker stop {primary.name}")
     raise Refused(
-        f"{primary.name} serves as primary, and {newer}, or follows one that was. What clients "
-        f"write on {primary.name} will be lost: `docker stop {primary.name}`, then "
-        f"{run if name in led else '`invoke status` tells who is left'}."
+        f"{primary.name} serves as primary, and is not the one to keep. "
+        f"{found.told(primary.name)}. What clients write on {primary.name} makes it worse: "
+        f"`{stop}`, then `invoke failover`, and `invoke rejoin {primary.name}`."
     )
+
+
+def _keep_down(
+    group: Group,
+    instance: Instance,
+    image: Image,
+    seen: Observation,
+    found: leaders.Contest,
+    facts: Facts,
+) -> None:
+    """Keep a node that is down from coming back as a primary beside the one that serves.
+
+    One that has commits of its own is not marked: whether these may be lost, `rejoin` asks.
+    """
+    fence.stop(group, instance, seen.nodes[instance.name].container)
+    own = found.own.get((instance.name, found.name))
+    if own and own.commits != 0:
+        group.trace.note(f"{found.told(instance.name)}: `invoke rejoin {instance.name}`")
+    else:
+        fence.mark(group, instance, image, facts)
 
 
 def _leading(group: Group, instance: Instance, seen: Observation, image: Image) -> Disk | None:

@@ -11,11 +11,12 @@ from pgherd.docker import Container, Image
 from pgherd.postgres import scripts
 from pgherd.postgres.facts import Disk, Facts
 from pgherd.postgres.group import Group
+from pgherd.postgres.history import Beyond
 from pgherd.postgres.instance import Instance
 from pgherd.shell import assignments
 from pgherd.steps import guards
 from pgherd.steps.change import turn
-from pgherd.steps.change.ways import Beyond, beyond, known_beyond
+from pgherd.steps.change.ways import beyond, known_beyond
 
 FENCE_SECONDS = 30  # for a clean stop; one that hangs is killed then
 NEVER, ALWAYS = "no", "unless-stopped"  # restart policies
@@ -85,6 +86,10 @@ def mark(
         mine = (disk, against.timeline, against.end)
         return Fenced(disk, beyond(instance, image, *mine) if disk.pg_version else None, ran)
     disk = Disk.parse(said)
+    fork = disk.came_through.fork(against.came_through)
+    if disk.pg_version and fork and fork.lsn and disk.timeline <= against.timeline:
+        # The other's history left this one's before: positions beyond its end say nothing.
+        return Fenced(disk, beyond(instance, image, disk, fork.timeline, fork.lsn), ran)
     return Fenced(disk, known_beyond(said, disk, against.timeline, against.end), ran)
 
 

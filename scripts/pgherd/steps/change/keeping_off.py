@@ -53,7 +53,7 @@ def kept_off(
     Raises:
         Refused: nobody can take over, or it may still run.
     """
-    successor = chosen(group, name, seen)
+    successor = chosen(group, name, seen, former, image)
     if former is None:
         with _undone(group, None, image, []):
             _take_turn(group, successor, seen)
@@ -111,7 +111,7 @@ def _fenced(
 
     `seen` is from after it was stopped: until then it acknowledged, and they received from it.
     """
-    successor = chosen(group, name, seen)
+    successor = chosen(group, name, seen, former, image)
     mine = standbys_that_answer(seen)[successor.name]
 
     def mark() -> None:

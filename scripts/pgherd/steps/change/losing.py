@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import combinations
 
+from pgherd.docker import Image
 from pgherd.errors import Refused, Unreachable, quoted
+from pgherd.postgres import leading
 from pgherd.postgres.conf import lsn_to_int
-from pgherd.postgres.facts import Facts
+from pgherd.postgres.facts import Disk, Facts
 from pgherd.postgres.group import Group
+from pgherd.postgres.history import Beyond, counted
 from pgherd.postgres.instance import Instance
+from pgherd.postgres.leading import Known
 from pgherd.postgres.observation import Observation
-from pgherd.steps.change import ways
+from pgherd.steps import connect, guards
 from pgherd.steps.change.fence import Fenced
 from pgherd.steps.sync import read_sync
 from pgherd.sync import WILDCARD, Sync
@@ -45,7 +51,7 @@ class Loss:
             return "nothing of what it wrote is lost"
         what = "what it wrote last, unknown how much, as its WAL cannot be read,"
         if self.size is not None:
-            count = f", {ways.counted(self.commits)}," if self.commits else ""
+            count = f", {counted(self.commits)}," if self.commits else ""
             what = f"{self.size} bytes of its WAL{count}"
         if self.acknowledged:
             return f"{what} will be lost"
@@ -55,6 +61,10 @@ class Loss:
                 "standbys as the topology asks, which cannot be told"
             )
         return f"{what} stays behind; nothing that was acknowledged is lost"
+
+    def above(self, limit: float) -> bool:
+        """Tell whether more is lost than that, of what clients were told; unknown is most."""
+        return self.acknowledged and (math.inf if self.size is None else self.size) > limit
 
     def refuse_above(
         self, limit: float | None, former: Instance | None, successor: Instance
@@ -66,10 +76,7 @@ class Loss:
         Raises:
             Refused: more would be lost, or nobody can tell how much.
         """
-        if limit is None and not self.sync:
-            return
-        size = math.inf if self.size is None else self.size
-        if not self.acknowledged or size <= (limit or 0):
+        if (limit is None and not self.sync) or not self.above(limit or 0):
             return
         name = former.name if former else "Another standby"
         start = f"If {name} can be started again (`invoke start`), nothing is lost; else "
@@ -101,11 +108,18 @@ def standbys_that_answer(seen: Observation) -> dict[str, Facts]:
     return {n: facts for n, facts in told.items() if facts and facts.in_recovery}
 
 
-def chosen(group: Group, name: str, seen: Observation) -> Instance:
+def chosen(
+    group: Group,
+    name: str,
+    seen: Observation,
+    former: Instance | None = None,
+    image: Image | None = None,
+) -> Instance:
     """Return the standby that is to be primary: the one named, else the one that has most.
 
-    Of two that have the same the one that is not delayed is better, then the one that lets us log
-    in, then the topology's first.
+    Where their histories part, it is the one that has most of what the lost primary wrote. Of two
+    that have the same the one that is not delayed is better, then the one that lets us log in, then
+    the topology's first.
 
     Raises:
         Refused: it does not run as a standby, or none does; or who has most is not known yet.
@@ -132,11 +146,50 @@ def chosen(group: Group, name: str, seen: Observation) -> Instance:
             f"{' and '.join(rereading)} still replays what was there before its start, so who has "
             "most cannot be told yet: this again in a moment, or say --to."
         )
-    return group.instance(max(running, key=lambda n: _merit(running[n])))
+    known = leading.known_of(group.topology, running)
+    line = None
+    if former and image and any(_part(*pair) for pair in combinations(known.values(), 2)):
+        here = former.node.host not in group.away
+        disk = guards.data_of(former, image) if here else Disk()
+        line = _line(group, former, disk, known, running)
+
+    def merit(name: str) -> tuple[int, int, int, int, bool, bool]:
+        its = running[name]
+        of_former = leading.shared_to(known[name], line) if line else 0
+        agree = sum(not _part(known[name], other) for other in known.values())
+        end, prompt = lsn_to_int(its.end), its.apply_delay == 0
+        return of_former, agree, its.timeline, end, prompt, not its.by_files
+
+    return group.instance(max(running, key=merit))
 
 
-def _merit(facts: Facts) -> tuple[int, int, bool, bool]:
-    return facts.timeline, lsn_to_int(facts.end), facts.apply_delay == 0, not facts.by_files
+def _part(one: Known, other: Known) -> bool:
+    """Tell whether two histories part: each has what the other lacks."""
+    fork = one.history.fork(other.history)
+    if fork is None:
+        return True
+    return fork.lsn is not None and _lacks(one, other) > 0 and _lacks(other, one) > 0
+
+
+def _line(
+    group: Group,
+    former: Instance,
+    disk: Disk,
+    known: Mapping[str, Known],
+    running: Mapping[str, Facts],
+) -> Known | None:
+    """Return what is known of the lost primary's WAL: by its data, else by who follows it.
+
+    None where neither tells.
+    """
+    if disk.pg_version and not disk.unfinished and disk.system_identifier:
+        return leading.of_disk(disk, leads=True)
+    following = [
+        name
+        for name, facts in running.items()
+        if connect.leads_to(facts.primary_conninfo, group.instance(name), former)
+    ]
+    return max((known[n] for n in following), key=lambda k: lsn_to_int(k.end), default=None)
 
 
 def weigh(
@@ -149,16 +202,26 @@ def weigh(
     """Return what would be lost; `fenced` tells what the lost primary has, None if unknown."""
     running = standbys_that_answer(seen)
     its = running[successor.name]
-    mine = lsn_to_int(its.end)
-    # Positions of an older timeline say nothing beside those of a newer one.
-    furthest = max(lsn_to_int(f.end) for f in running.values() if f.timeline >= its.timeline)
+    known = leading.known_of(group.topology, running)
+    line = None
+    if former:
+        line = _line(group, former, fenced.disk if fenced else Disk(), known, running)
     if former is None:
+        size = max(_lacks(known[successor.name], other) for other in known.values())
         sync_asked = group.topology.group.sync is not None
-        return Loss(furthest - mine, None, acknowledged=furthest > mine, sync=sync_asked)
+        return Loss(size, None, acknowledged=size > 0, sync=sync_asked)
+    has = {
+        # Positions of a history that the successor has left say nothing beside its own.
+        name: leading.shared_to(node, line) if line else lsn_to_int(node.end)
+        for name, node in known.items()
+        if line or running[name].timeline >= its.timeline
+    }
+    mine, furthest = has[successor.name], max(has.values())
     waited = _waited_for(group, former, fenced)
     # What may be lost goes by what was asked for: it may have been asynchronous just for a while.
     sync = waited is not None or group.topology.group.sync is not None
-    safe = waited is not None and mine >= _reached(group, former, waited, running)
+    told = {name: at for name, at in has.items() if not running[name].rereads}
+    safe = waited is not None and mine >= reached(group, former, waited, told)
     beyond = fenced.beyond if fenced else None
     if fenced is None:
         return Loss(None, None, acknowledged=not safe, sync=sync, assumed=safe)
@@ -167,6 +230,37 @@ def weigh(
     size = max(beyond.size if beyond else 0, furthest - mine)
     commits = beyond.commits if beyond else 0
     return Loss(size, commits, acknowledged=not safe and size > 0, sync=sync)
+
+
+def _lacks(node: Known, other: Known) -> int:
+    """Return how many bytes of WAL another has that a node has not."""
+    fork = node.history.fork(other.history)
+    parted = (fork.lsn or node.end) if fork else "0/0"
+    return max(0, lsn_to_int(other.end) - lsn_to_int(parted))
+
+
+def at_stake(
+    group: Group,
+    node: Instance,
+    primary: Instance,
+    known: Mapping[str, Known],
+    own: Beyond | None,
+    names: str,
+) -> Loss:
+    """Return what would be lost of what a node has that the primary has not, if it follows.
+
+    Its commits waited for `names`: where none of those standbys has got what the primary lacks,
+    nobody was told of it. Known are the nodes that answer, and the node itself.
+    """
+    if own is None or own.commits == 0:
+        return Loss(0, 0, acknowledged=False, sync=True)
+    size = None if own.commits is None else own.committed or own.size
+    waited, mine = read_sync(names), known[node.name]
+    if waited is None or not mine.leads:
+        return Loss(size, own.commits, acknowledged=True, sync=True)
+    has = {name: leading.shared_to(its, mine) for name, its in known.items() if name != node.name}
+    safe = has[primary.name] >= reached(group, node, waited, has)
+    return Loss(size, own.commits, acknowledged=not safe, sync=True)
 
 
 def _waited_for(group: Group, former: Instance, fenced: Fenced | None) -> Sync | None:
@@ -180,17 +274,17 @@ def _waited_for(group: Group, former: Instance, fenced: Fenced | None) -> Sync |
     return read_sync(fenced.disk.sync_names) if fenced.disk.pg_version else None
 
 
-def _reached(group: Group, former: Instance, sync: Sync, running: dict[str, Facts]) -> float:
+def reached(group: Group, former: Instance, sync: Sync, has: Mapping[str, int]) -> float:
     """Return the position up to which acknowledged commits may reach; infinity where unknown.
 
     Each was on `count` of those that `sync` lists: if so many of these answer that any such set
-    has one of them, none reaches further than the furthest of those.
+    has one of them, none reaches further than the furthest of those. `has` is how far the WAL of
+    the lost primary goes on each node that answers.
     """
     direct = [i for i in group.instances.values() if i is not former]
     listed = [i.name for i in direct if sync.matches(i.node.application_name)]
     total = len(listed) if WILDCARD in sync.names else len(set(sync.names))
-    known = [running[name] for name in listed if name in running and not running[name].rereads]
-    answering = [lsn_to_int(facts.end) for facts in known]
+    answering = [has[name] for name in listed if name in has]
     if total - len(answering) < sync.count and answering:
         return max(answering)
     return float("inf")

@@ -21,11 +21,11 @@ def lost_primary(group: Group, seen: Observation, image: Image) -> Instance | No
     """Return the node that was primary: the one that the standbys which answer follow.
 
     Where several nodes do not answer, their data may tell otherwise: a standby may follow another
-    one. Where they name none, it is the topology's first primary. None where every node answers,
-    and is a standby: nothing is lost.
+    one. Where they name none, it is the one whose data leads, or the only one that is down. None
+    where every node answers, and is a standby: nothing is lost.
 
     Raises:
-        Refused: that one runs as a standby, and others are down; or several may have been primary.
+        Refused: none tells who it was, or several may have been primary.
     """
     running = standbys_that_answer(seen)
     if len(running) == len(group.instances):
@@ -33,13 +33,19 @@ def lost_primary(group: Group, seen: Observation, image: Image) -> Instance | No
     if voted := _voted(group, running):
         alone = len(group.instances) - len(running) == 1
         return voted if alone else _by_data(group, seen, image, voted)
-    if group.master.name in running:
-        down = ", ".join(n for n in group.instances if n not in running)
-        raise Refused(
-            f"Every node that answers is a standby, and none tells whether {down} was primary: "
-            "`invoke start` brings all up, and then one can be chosen."
-        )
-    return group.master
+    down = [n for n in group.instances if n not in running]
+    if not running:
+        return group.master
+    if len(down) == 1:
+        return group.instance(down[0])
+    if leading := _leading(group, seen, image, _disks(group, seen, image)):
+        return leading
+    if group.master.name in down:
+        return group.master
+    raise Refused(
+        f"Every node that answers is a standby, and none tells whether {', '.join(down)} was "
+        "primary: `invoke start` brings all up, and then one can be chosen."
+    )
 
 
 def _voted(group: Group, running: dict[str, Facts]) -> Instance | None:
@@ -70,22 +76,14 @@ def _by_data(group: Group, seen: Observation, image: Image, voted: Instance) -> 
     would leave one that comes back.
     """
     running = standbys_that_answer(seen)
+    disks = _disks(group, seen, image)
     lost = [i for i in group.instances.values() if i.name not in running]
     here = [i for i in lost if i.node.host not in group.away]
-    full = [i for i in here if guards.data_state(i) == guards.FULL]
-    disks = dict(zip(full, side_by_side(lambda i: i.disk(image), full), strict=True))
-    newest = max(f.timeline for f in running.values())
-    systems = {f.system_identifier for f in running.values()}
-    leading = [
-        i
-        for i, disk in disks.items()
-        if leaders.leads(disk) and disk.system_identifier in systems and disk.timeline >= newest
-    ]
     direct = any(not _cascades(group, name) for name in _votes(group, running))
-    if voted in leading or (direct and voted not in disks):
+    if voted in _leads(running, disks) or (direct and voted not in disks):
         return voted
-    if leading:
-        return _only(leading)
+    if leading := _leading(group, seen, image, disks):
+        return leading
     if direct or voted not in here or _was_marked(disks.get(voted, Disk())):
         return voted
     if away := [i for i in lost if i not in here]:  # none of these can be fenced
@@ -93,6 +91,38 @@ def _by_data(group: Group, seen: Observation, image: Image, voted: Instance) -> 
     unknown = [i for i in here if i is not voted and seen.nodes[i.name].container]
     unknown = [i for i in unknown if _unreadable(disks.get(i, Disk()))]
     return _only(unknown) if unknown else voted
+
+
+def _disks(group: Group, seen: Observation, image: Image) -> dict[Instance, Disk]:
+    """Return what lies in the directories of the nodes that do not run as standbys."""
+    running = standbys_that_answer(seen)
+    lost = [i for i in group.instances.values() if i.name not in running]
+    here = [i for i in lost if i.node.host not in group.away]
+    full = [i for i in here if guards.data_state(i) == guards.FULL]
+    return dict(zip(full, side_by_side(lambda i: i.disk(image), full), strict=True))
+
+
+def _leads(running: dict[str, Facts], disks: dict[Instance, Disk]) -> list[Instance]:
+    """Return those whose data is a primary's, and no older one than the standbys follow."""
+    newest = max(f.timeline for f in running.values())
+    systems = {f.system_identifier for f in running.values()}
+    return [
+        i
+        for i, disk in disks.items()
+        if leaders.leads(disk) and disk.system_identifier in systems and disk.timeline >= newest
+    ]
+
+
+def _leading(
+    group: Group, seen: Observation, image: Image, disks: dict[Instance, Disk]
+) -> Instance | None:
+    """Return the one that leads of those whose data is a primary's."""
+    leading = _leads(standbys_that_answer(seen), disks)
+    if len(leading) <= 1:
+        return leading[0] if leading else None
+    by_name = {i.name: disk for i, disk in disks.items()}
+    system = disks[leading[0]].system_identifier
+    return group.instance(leaders.contest(group, seen, image, by_name, system).name)
 
 
 def _was_marked(disk: Disk) -> bool:

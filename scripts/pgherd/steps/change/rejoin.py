@@ -2,19 +2,24 @@
 
 It takes the lightest way that is safe: as it is, where the primary's history has all that it has;
 else rewound; else with a new base backup. What it had is kept aside until it streams, and for good
-where it has commits that the group has not.
+where it has commits that the group has not. Commits of its own that a client may have been told of
+are lost to the group by that: it refuses, unless so much may be lost (--max-loss).
 """
 
 from __future__ import annotations
 
 from pgherd.docker import Image
 from pgherd.errors import Error, Refused, Unreachable
-from pgherd.postgres.facts import Facts
+from pgherd.postgres import leading
+from pgherd.postgres.facts import Disk
 from pgherd.postgres.group import Group
+from pgherd.postgres.history import Beyond, counted
 from pgherd.postgres.instance import Instance
+from pgherd.postgres.leading import Known
 from pgherd.postgres.observation import Observation
-from pgherd.steps import aside, connect, guards, leaders, outside, sync
-from pgherd.steps.change import fence, succession, ways
+from pgherd.steps import aside, connect, guards, outside, sync
+from pgherd.steps.change import fence, losing, succession, ways
+from pgherd.steps.change.lost import FOLLOWED
 from pgherd.steps.change.rewind import reason, rewind
 from pgherd.steps.change.ways import Kind, Way
 from pgherd.steps.image import ensure_image
@@ -27,7 +32,7 @@ def rejoin(group: Group, name: str, asked: Asked) -> None:
     """Make a node a standby of whoever is primary, by the lightest way that is safe.
 
     Raises:
-        Refused: it is the primary, or has newer data than the primary.
+        Refused: it is the only primary, or has commits of its own that may not be lost.
     """
     with group.locked(tolerant=True):
         seen = group.observe()
@@ -44,22 +49,15 @@ def rejoin(group: Group, name: str, asked: Asked) -> None:
 
 
 def _leader(group: Group, instance: Instance, seen: Observation) -> Instance:
-    """Return the primary that the node is to follow; of two primaries the node is the older one."""
-    name = instance.name
-    others = [n for n in seen.primaries if n != name]
-    mine = seen.nodes[name].facts
-    if mine and not mine.in_recovery and not others:
-        raise Refused(f"{name} is the primary: there is nothing for it to follow.")
-    leader = group.upstream_of(group.master, others, seen) if others else group.primary(seen)
-    theirs = seen.nodes[leader.name].facts
-    if mine and theirs and not mine.in_recovery and mine.timeline >= theirs.timeline:
-        newer = f"{name} (timeline {mine.timeline}) and {leader.name} (timeline {theirs.timeline})"
-        raise Refused(
-            f"Two nodes are primary at once: {newer}, and {name} is not the older one. Stop the "
-            f"one that is wrong (`docker stop {name}` or `docker stop {leader.name}`); then "
-            "`invoke rejoin` it."
-        )
-    return leader
+    """Return the primary that the node is to follow: of several others the one that leads.
+
+    Raises:
+        Refused: there is no other.
+    """
+    others = [n for n in seen.primaries if n != instance.name]
+    if instance.name in seen.primaries and not others:
+        raise Refused(f"{instance.name} is the primary: there is nothing for it to follow.")
+    return group.upstream_of(group.master, others, seen) if others else group.primary(seen)
 
 
 def bring_back(
@@ -110,21 +108,28 @@ def _by(pair: Pair, primary: Instance, asked: Asked) -> None:
         pair = pair.asked_again()
     standby.seed(pair, asked)
     if way.commits != 0 and way.kind is Kind.BASE_BACKUP:
-        pair.note(f"{ways.counted(way.commits)} of its own are in what was set aside")
+        pair.note(f"{counted(way.commits)} of its own are in what was set aside")
 
 
 def _stopped(pair: Pair, primary: Instance, asked: Asked) -> tuple[Pair, Way]:
-    """Stop the node, so that nothing of it changes any more, and judge by its data."""
+    """Stop the node, so that nothing of it changes any more, and judge by its data.
+
+    What it would lose is weighed before, and again once it is stopped. Where that is too much by
+    then it serves again, as it did.
+    """
     group, instance = pair.group, pair.standby
     guards.check_data_unused(instance, pair.seen)
     known = pair.seen.nodes[primary.name].facts
     if pair.mine and known:
         ways.refuse_other_system(instance, pair.mine.system_identifier, known)
-        _refuse_newer(instance, pair.mine.timeline, known, asked)
+        nodes = leading.known_of(group.topology, pair.seen.facts)
+        own = group.count_one(nodes, instance.name, primary.name)
+        _refuse_loss(pair, primary, asked, nodes, own, pair.mine.sync_names)
     if pair.runs:
         fence.stop(group, instance, pair.container)
     else:
         guards.check_port(instance, pair.seen)
+    ran = pair.container if pair.runs else None
     pair = Pair(group, instance, pair.upstream, pair.image, group.observe())
     theirs = primary.facts()
     if guards.data_state(instance) != guards.FULL:
@@ -133,19 +138,76 @@ def _stopped(pair: Pair, primary: Instance, asked: Asked) -> tuple[Pair, Way]:
     outside.refuse_to_move(group, instance, pair.seen, disk)
     if disk.unfinished:
         pair.note("a run was cut short here; if it kept what was there, `invoke backups` shows it")
-    else:
-        _refuse_newer(instance, disk.timeline, theirs, asked)
+    way = ways.of_stopped(instance, pair.image, disk, theirs)
+    try:
+        if not _was_accepted(pair, disk, ran=bool(ran)):
+            nodes = leading.known_of(group.topology, pair.seen.facts)
+            nodes[instance.name] = leading.of_disk(disk, leads=not disk.standby_signal)
+            _refuse_loss(pair, primary, asked, nodes, way.own, disk.sync_names)
+    except Refused:
+        if ran:
+            pair.note("starting it again, as it was")
+            fence.lift_restart(instance)
+            instance.engine.start(ran)
+        raise
+    if not disk.unfinished:
         aside.keep_unarchived(group, instance, pair.image, disk.unarchived)
-    return pair, ways.of_stopped(instance, pair.image, disk, theirs)
+    return pair, way
 
 
-def _refuse_newer(instance: Instance, timeline: int, theirs: Facts, asked: Asked) -> None:
-    if timeline > theirs.timeline and not asked.set_aside:
-        raise Refused(
-            f"{leaders.has_newer(instance.name, timeline, 'the primary', theirs.timeline)}. If "
-            "that may be lost, --set-aside keeps it aside; else stop the primary, and `invoke "
-            f"step.run-standby --node {instance.name}`."
-        )
+def _was_accepted(pair: Pair, disk: Disk, *, ran: bool) -> bool:
+    """Tell whether a failover has fenced the node, which told and weighed what is lost by that."""
+    marked = disk.standby_signal and disk.state not in FOLLOWED
+    return marked and not ran and fence.is_fenced(pair.container)
+
+
+def _refuse_loss(
+    pair: Pair,
+    primary: Instance,
+    asked: Asked,
+    nodes: dict[str, Known],
+    own: Beyond | None,
+    names: str,
+) -> None:
+    """Refuse to lose more of what the node has acknowledged by itself than may be lost.
+
+    `names` is whom commits there waited for.
+    """
+    group, name = pair.group, pair.standby.name
+    loss = losing.at_stake(group, pair.standby, primary, nodes, own, names)
+    if own is None or not loss.above(asked.max_loss or 0):
+        return
+    theirs = group.count_one(nodes, primary.name, name)
+    counts = {(name, primary.name): own, (primary.name, name): theirs}
+    found = leading.leader(nodes, counts, group.master.name)
+    lose = f"`invoke rejoin {name} --max-loss {'any' if loss.size is None else loss.size}`"
+    leads = bool(found and found.name == name)
+    keep = _to_keep(pair, primary, leads=leads, would_lead=nodes[name].leads)
+    choices = f"To lose what {name} has: {lose}. To keep it: {keep}"
+    if leads:
+        choices = f"To keep what {name} has: {keep}. To lose it: {lose}"
+    raise Refused(
+        f"{leading.told(nodes, counts, name, primary.name)}. Clients may have been told of what "
+        f"{name} has, and {asked.max_loss or 0} bytes of it may be lost (--max-loss)."
+        f"{f' {found.name} leads: {found.why}.' if found and found.why else ''} {choices}."
+    )
+
+
+def _to_keep(pair: Pair, primary: Instance, *, leads: bool, would_lead: bool) -> str:
+    """Return the commands with which the group goes on from what the node has.
+
+    It `leads`; or it would be a primary if it were started.
+    """
+    name = pair.standby.name
+    start = pair.group.there(pair.standby.node.host, f"docker start {name}")
+    stop = pair.group.there(primary.node.host, f"docker stop {primary.name}")
+    if name in pair.seen.primaries:
+        return f"`invoke rejoin {primary.name}`"
+    if would_lead:
+        then = f"`{start}`, then `invoke rejoin {primary.name}`"
+        return f"`{stop}`, then `invoke start`" if leads else then
+    first = "" if pair.mine else f"`{start}`, "
+    return f"{first}`{stop}`, then `invoke failover --to {name}`"
 
 
 def _rewound(pair: Pair, primary: Instance, way: Way) -> bool:
@@ -163,9 +225,7 @@ def _rewound(pair: Pair, primary: Instance, way: Way) -> bool:
     wait_serving(group, instance)
     pair.note(f"streams from {pair.upstream.name}")
     if way.commits != 0:
-        pair.note(
-            f"{ways.counted(way.commits)} of its own are in {copy}: run a server on that to see"
-        )
+        pair.note(f"{counted(way.commits)} of its own are in {copy}: run a server on that to see")
     else:
         aside.drop_copy(instance, image, copy)
     return True

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from pgherd.docker import Image
@@ -11,7 +10,7 @@ from pgherd.errors import Refused
 from pgherd.postgres import scripts
 from pgherd.postgres.conf import lsn_to_int
 from pgherd.postgres.facts import Disk, Facts
-from pgherd.postgres.history import Fork
+from pgherd.postgres.history import Beyond, Fork, counted
 from pgherd.postgres.instance import Instance
 
 
@@ -25,42 +24,16 @@ class Kind(Enum):
 
 @dataclass(frozen=True)
 class Way:
-    """The way that a node takes, and why; `commits` are those of its own that the group has not.
-
-    Where they cannot be counted, `commits` is None.
-    """
+    """The way that a node takes, why, and what it has of its own that the group has not."""
 
     kind: Kind
     why: str
-    commits: int | None = 0
+    own: Beyond | None = None
 
-
-@dataclass(frozen=True)
-class Beyond:
-    """What a database has in its WAL from a position on: how many bytes, and how many commits.
-
-    Where that WAL is not there any more, `size` is the least that it was, and `commits` None.
-    """
-
-    size: int = 0
-    commits: int | None = 0
-
-    @classmethod
-    def read(cls, text: str, start: str) -> Beyond | None:
-        """Read what `sh/beyond.sh` printed; None where there is nothing from `start` on."""
-        found = re.search(r"^beyond=(\S+) ([0-9]{1,10}) ([0-9]{1,18})$", text, re.MULTILINE)
-        if found is None:
-            return None
-        length = int(found[2])
-        size = lsn_to_int(found[1]) + length - lsn_to_int(start)
-        return cls(max(size, length), int(found[3]))
-
-
-def counted(commits: int | None) -> str:
-    """Return how many commits, in words; None where they cannot be counted."""
-    if commits is None:
-        return "an unknown number of commits"
-    return "1 commit" if commits == 1 else f"{commits} commits"
+    @property
+    def commits(self) -> int | None:
+        """How many commits it has of its own."""
+        return self.own.commits if self.own else 0
 
 
 def beyond(
@@ -80,7 +53,9 @@ def known_beyond(said: str, disk: Disk, timeline: int, start: str) -> Beyond | N
     A checkpoint after the position, or a timeline after that one, tells that there was something.
     """
     if found := Beyond.read(said, start):
-        return found
+        if lsn_to_int(start) + found.size > lsn_to_int(disk.checkpoint):
+            return found
+        return replace(found, commits=None)  # it ends before a record that is there
     further = lsn_to_int(disk.checkpoint) - lsn_to_int(start)
     if further >= 0 or disk.timeline > timeline:
         return Beyond(max(further, 1), None)
@@ -110,7 +85,8 @@ def of_stopped(instance: Instance, image: Image, disk: Disk, theirs: Facts) -> W
     refuse_other_system(instance, disk.system_identifier, theirs)
     fork = disk.came_through.fork(theirs.came_through)
     if fork is None:
-        return Way(Kind.BASE_BACKUP, "its history has nothing in common with the primary's")
+        why = "its history has nothing in common with the primary's"
+        return Way(Kind.BASE_BACKUP, why, Beyond(lsn_to_int(disk.reached), None))
     start = fork.lsn or theirs.lsn or "0/0"
     own = beyond(instance, image, disk, fork.timeline, start)
     return _judged(disk, fork, start, own)
@@ -131,7 +107,7 @@ def _judged(disk: Disk, fork: Fork, start: str, own: Beyond | None) -> Way:
     led = not disk.standby_signal and "recovery" not in (disk.state or "")
     if fork.lsn is None and (own or led):
         why = f"it has gone its own way on timeline {fork.timeline}, and nothing tells where"
-        return Way(Kind.BASE_BACKUP, why, own.commits if own else 0)
+        return Way(Kind.BASE_BACKUP, why, Beyond(own.size if own else 1, None))
     if own is None:
         return Way(Kind.FOLLOW, f"it has nothing beyond {start} of timeline {fork.timeline}")
     size = "WAL" if own.commits is None else f"{own.size} bytes"
@@ -139,5 +115,5 @@ def _judged(disk: Disk, fork: Fork, start: str, own: Beyond | None) -> Way:
     why += f": {counted(own.commits)}"
     if not disk.rewindable:
         why += "; without data checksums or wal_log_hints pg_rewind cannot take them back"
-        return Way(Kind.BASE_BACKUP, why, own.commits)
-    return Way(Kind.REWIND, why, own.commits)
+        return Way(Kind.BASE_BACKUP, why, own)
+    return Way(Kind.REWIND, why, own)

@@ -26,7 +26,6 @@ from pgherd.steps.diff.containers import (
 )
 from pgherd.steps.diff.links import of_standby
 from pgherd.steps.diff.tls import of_server
-from pgherd.steps.leaders import foremost
 
 _NAMED = 5  # settings that differ, of one node
 _BACKUP = "pg_basebackup_"  # the slots that pg_basebackup makes for its own time
@@ -106,8 +105,8 @@ def notes(group: Group, seen: Observation) -> Iterator[Note]:
 
 
 def _leading(group: Group, seen: Observation) -> str | None:
-    facts = {name: node.facts for name, node in seen.nodes.items() if node.facts}
-    return foremost(facts, group.master.name)
+    leads = group.leader(seen.facts, seen.own)
+    return leads.name if leads else None
 
 
 def _primaries(group: Group, seen: Observation, leader: str | None) -> Iterator[Difference]:

@@ -9,7 +9,6 @@ from pgherd.postgres.observation import Observation
 from pgherd.steps import outside
 from pgherd.steps.doctor.case import GroupCase
 from pgherd.steps.doctor.finding import NOTE, PROBLEM, WARNING, Finding
-from pgherd.steps.leaders import foremost
 from pgherd.steps.status import judged
 
 # What keeps the group from doing what it is for; the rest may come to that.
@@ -23,8 +22,8 @@ NOT_YET = {"no-primary", "absent"}  # of a group that is not there yet, or was t
 
 def leader(group: Group, seen: Observation) -> str | None:
     """Return the node that counts as primary."""
-    facts = {name: node.facts for name, node in seen.nodes.items() if node.facts}
-    return foremost(facts, group.master.name)
+    leads = group.leader(seen.facts, seen.own)
+    return leads.name if leads else None
 
 
 def troubled(group: Group, seen: Observation) -> set[str]:

@@ -35,6 +35,7 @@ class Asked:
     verify_backup: bool = True
     max_rate: str = ""
     spread_checkpoint: bool = False
+    max_loss: float | None = None  # bytes of its own commits that `rejoin` may lose; None for 0
     confirm: Callable[[str], bool] = lambda _question: False
 
     def check(self) -> None:

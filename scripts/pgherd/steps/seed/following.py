@@ -160,6 +160,7 @@ def _hopeless(pair: Pair) -> str:
     if newer := re.search(rf".*(?:{NEWER}).*", tail):
         raise Refused(
             f"{pair.standby.name} has WAL that {pair.upstream.name} has not and cannot follow it "
-            f"({newer[0].strip(' |')}). If that may be lost, --reseed sets it aside and seeds anew."
+            f"({newer[0].strip(' |')}). `invoke rejoin {pair.standby.name}` tells what it is, and "
+            "brings it back; if it may be lost, --reseed sets it aside and seeds anew."
         )
     return next((line.strip(" |") for line in tail.splitlines() if re.search(HOPELESS, line)), "")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pgherd.docker import Image
 from pgherd.errors import Refused, Unreachable
 from pgherd.postgres.group import Group
+from pgherd.postgres.headless import no_primary
 from pgherd.postgres.instance import Instance
 from pgherd.postgres.observation import Observation
+from pgherd.steps import leaders
 from pgherd.steps.seed.asked import Asked
 
 
@@ -15,18 +18,20 @@ def refuse_away(group: Group, instance: Instance) -> None:
         raise Unreachable(group.away[instance.node.host])
 
 
-def upstream_of(group: Group, standby: Instance, seen: Observation, asked: Asked) -> Instance:
-    """Return whom to seed from; refuse where the node itself is the one that leads."""
+def upstream_of(
+    group: Group, standby: Instance, seen: Observation, asked: Asked, image: Image
+) -> Instance:
+    """Return whom to seed from; refuse where the node itself is the one that leads.
+
+    Where no other node is primary, the data of those that are down tells who leads.
+    """
     others = [name for name in seen.primaries if name != standby.name]
     own = seen.nodes[standby.name].facts
     alone = own if own and not own.in_recovery and not others else None
     if alone and (alone.senders or alone.timeline > 1 or standby is group.master):
         raise is_primary(group, standby)
-    if standby is group.master and not others:
-        raise Refused(f"{standby.name} is to be the primary, and no other node is: setup-master.")
-    if asked.method == "copy" and not others and seen.nodes[group.master.name].container:
-        upstream = group.master  # it may be down: an earlier copy was killed while it was stopped
-    else:
+    upstream = None if others else _by_data(group, standby, seen, asked, image)
+    if upstream is None:
         upstream = group.upstream_of(standby, others, seen)
         there = seen.nodes[upstream.name]
         # A database of its own, as step 2 makes it, is of another system.
@@ -35,6 +40,34 @@ def upstream_of(group: Group, standby: Instance, seen: Observation, asked: Asked
             raise is_primary(group, standby)
     refuse_away(group, upstream)
     return upstream
+
+
+def _by_data(
+    group: Group, standby: Instance, seen: Observation, asked: Asked, image: Image
+) -> Instance | None:
+    """Return a node that is down whose files are to be copied; None where one that serves will do.
+
+    Raises:
+        Refused: who leads is down and has to be started first, or is the node itself.
+    """
+    planned = any(node.planned for node in seen.nodes.values())
+    leading = "" if planned else leaders.leader_down(group, seen, image, but=standby.name)
+    if leading == standby.name and not asked.set_aside:
+        raise Refused(f"The data of {standby.name} is the primary's: `invoke start` runs it.")
+    leading = leading if leading != standby.name else ""
+    if asked.method == "copy" and (leading or seen.nodes[group.master.name].container):
+        # An earlier copy may have been killed while its source was stopped.
+        return group.instance(leading or group.master.name)
+    asked_for = group.topology.upstream_of(standby.node)
+    if leading and asked_for in {None, group.topology.primary}:
+        raise Refused(f"{leading}, which leads, is down: `invoke start`.")
+    if standby is group.master and not planned:
+        if any(node.container for name, node in seen.nodes.items() if name != standby.name):
+            raise Refused(no_primary(group, seen))
+        raise Refused(
+            f"{standby.name} is to be the primary, and no other node is: `invoke setup-master`."
+        )
+    return None
 
 
 def is_primary(group: Group, standby: Instance) -> Refused:
@@ -47,7 +80,11 @@ def is_primary(group: Group, standby: Instance) -> Refused:
 
 
 def levels(
-    group: Group, nodes: list[Instance], upstreams: dict[str, Instance], seen: Observation
+    group: Group,
+    nodes: list[Instance],
+    upstreams: dict[str, Instance],
+    seen: Observation,
+    asked: Asked,
 ) -> list[list[Instance]]:
     """Return the nodes in lists, each of those whose upstreams are there or in an earlier list.
 
@@ -56,7 +93,7 @@ def levels(
     """
     for node in nodes:
         if upstreams[node.name].name not in upstreams:
-            _refuse_upstream(group, node, upstreams[node.name], seen)
+            _refuse_upstream(group, node, upstreams[node.name], seen, asked)
     found: dict[int, list[Instance]] = {}
     for node in nodes:
         depth, at = 0, upstreams[node.name]
@@ -66,16 +103,19 @@ def levels(
     return [found[depth] for depth in sorted(found)]
 
 
-def _refuse_upstream(group: Group, node: Instance, upstream: Instance, seen: Observation) -> None:
-    """Refuse an upstream that does not serve, or is one of two primaries.
+def _refuse_upstream(
+    group: Group, node: Instance, upstream: Instance, seen: Observation, asked: Asked
+) -> None:
+    """Refuse an upstream that does not serve, or is a primary beside the one that leads.
 
-    The first primary may be down: `--method copy` takes its files and starts it again.
+    One may be down whose files are to be copied.
     """
-    others = [name for name in seen.primaries if name != node.name]
-    if upstream.name in others and len(others) > 1:
-        raise Refused(f"Two nodes are primary at once: {' and '.join(others)}. Stop the wrong one.")
     there = seen.nodes[upstream.name]
-    if upstream is group.master or there.planned:
+    others = [name for name in seen.primaries if name != node.name]
+    leads = group.leader(seen.facts, seen.own)
+    if upstream.name in others and leads and leads.name != upstream.name:
+        raise Refused(f"{group.several(seen)}.")
+    if asked.method == "copy" or there.planned:
         return
     if there.facts is None:
         silence = f" ({there.silence})" if there.silence else ""

@@ -67,14 +67,12 @@ def _check_sync(pair: Pair, asked: Asked) -> None:
 
 def _check_newer(pair: Pair, asked: Asked, position: tuple[int, int] | None) -> None:
     """Refuse to set aside a history that is newer than the upstream's: it was promoted since."""
-    theirs = pair.theirs
+    theirs, name = pair.theirs, pair.standby.name
     if theirs and position and position[0] > theirs.timeline and not asked.set_aside:
         raise Refused(
-            f"{has_newer(pair.standby.name, position[0], pair.upstream.name, theirs.timeline)}. "
-            "To keep it: `docker stop "
-            f"{pair.upstream.name}`; if {pair.standby.name} is in recovery, `invoke psql --node "
-            f'{pair.standby.name} --command "SELECT pg_promote()"`; then `invoke seed-standby '
-            f"--node {pair.upstream.name}`. --set-aside puts the newer data aside instead."
+            f"{has_newer(name, position[0], pair.upstream.name, theirs.timeline)}. `invoke rejoin "
+            f"{name}` tells what it has that {pair.upstream.name} has not, and how to keep it. "
+            "--set-aside puts it aside, whatever it is."
         )
 
 
@@ -87,10 +85,7 @@ def _check_primary(pair: Pair, mine: Facts) -> None:
     if theirs is None or mine.in_recovery:
         return
     if mine.system_identifier == theirs.system_identifier:
-        raise Refused(
-            f"{name} is a primary as well as {pair.upstream.name} and takes writes: stop it "
-            f"first (`docker stop {name}`) if it is the wrong one, or say --set-aside."
-        )
+        raise Refused(f"{pair.group.several(pair.seen)}.")
     if mine.senders or mine.timeline > 1:
         raise Refused(
             f"{name} is the primary of another system ({mine.system_identifier}, and "

@@ -112,8 +112,9 @@ class _Seeding:
 
     def run(self, nodes: list[Instance]) -> None:
         """Seed them level by level, then see to step 10 and to what failed."""
-        upstreams = {n.name: upstream_of(self.group, n, self.seen, self.asked) for n in nodes}
-        plan = levels(self.group, nodes, upstreams, self.seen)
+        seen, asked = self.seen, self.asked
+        upstreams = {n.name: upstream_of(self.group, n, seen, asked, self.image) for n in nodes}
+        plan = levels(self.group, nodes, upstreams, seen, asked)
         side_by_side(lambda node: self._look(node, upstreams), nodes)
         for number, level in enumerate(plan):
             if number:

@@ -59,8 +59,8 @@ def _check_own(pair: Pair, asked: Asked, theirs: Disk) -> None:
     if not asked.set_aside and (leading or timeline > theirs.timeline):
         raise Refused(
             f"{has_newer(standby.name, timeline, pair.upstream.name, theirs.timeline)}. `invoke "
-            f"start` runs it, and `invoke rejoin {pair.upstream.name}` brings that back as a "
-            "standby. --set-aside puts the newer data aside instead."
+            "start` runs the one that leads, and names the other with its cure. --set-aside puts "
+            f"what {standby.name} has aside instead."
         )
 
 

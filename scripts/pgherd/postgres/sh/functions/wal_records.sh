@@ -8,5 +8,5 @@ wal_records() {
   shift
   first=$on$(printf %08X%08X $((0x${at%/*})) $((0x${at#*/} / bytes)))
   for newest in "$PGDATA/pg_wal/$on"????????????????; do :; done
-  LC_ALL=C pg_waldump --path="$PGDATA/pg_wal" --timeline="$timeline" --start="$at" "$@" "$first" "${newest##*/}" 2>/dev/null
+  LC_ALL=C TZ=UTC pg_waldump --path="$PGDATA/pg_wal" --timeline="$timeline" --start="$at" "$@" "$first" "${newest##*/}" 2>/dev/null
 }
