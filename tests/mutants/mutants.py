@@ -36,7 +36,7 @@ MUTANTS = (
         "max-loss-not-counted",
         "A failover loses more than --max-loss allows.",
         f"{LOSSES}test_a_failover_that_loses_acknowledged_commits_is_refused",
-        (Edit(LOSING, "Loss.refuse_above", "self.above(limit or 0)", "self.above(9 + (limit or 0))"),),
+        (Edit(LOSING, "Loss.refuse_above", "above(limit or 0)", "above(9 + (limit or 0))"),),
     ),
     Mutant(
         "least-takes-over",
