@@ -131,6 +131,7 @@ def test_what_is_not_declared_is_refused_and_the_way_out_leads_out(
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)
 def test_one_that_a_standby_lacks(make_herd: MakeHerd) -> None:
     """Made on a pair that streams, in directories that somebody made in both containers."""
     herd = make_herd("17")

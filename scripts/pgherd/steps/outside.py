@@ -153,6 +153,15 @@ def refuse_to_change(group: Group, instances: Iterable[Instance], seen: Observat
         raise refusal(group, found, seen, "The new primary would lack this")
 
 
+def tell_lacking(successor: Instance, seen: Observation) -> None:
+    """Say what a standby may lack that takes the place of a lost primary: nobody waits for that."""
+    for one in of_server(successor, seen.nodes[successor.name]):
+        successor.host.trace.note(
+            f"{successor.name}: {one.what} at {one.path} may lack files, since it is in no place "
+            "that is declared: `invoke status` tells what helps"
+        )
+
+
 def refuse_to_start(
     group: Group, instance: Instance, disk: Disk, container: Container | None, image: Image
 ) -> None:

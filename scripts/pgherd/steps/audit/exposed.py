@@ -123,7 +123,8 @@ def in_topology(files: Mapping[str, str], sought: list[Sought]) -> Iterator[Find
 def open_files(group: Group, look: Look) -> Iterator[Finding]:
     """Find files and directories of secrets and data that others than their owner can read."""
     for (path,) in _of(look.lines, "open", 1):
-        data = any(path.startswith(f"{i.places.data}_bk_") for i in _here(group, look))
+        places = [place.source for i in _here(group, look) for place in i.data_mounts()]
+        data = any(path.startswith(f"{place}_bk_") for place in places)
         text = "what was set aside of a node can be read by others" if data else _SECRETS
         cure = f"`chmod -R go-rwx '{path}'`"
         yield Finding("readable", "", look.host, text, path, cure)
@@ -188,4 +189,4 @@ def _data(group: Group, node: str) -> str:
 
 
 def _here(group: Group, look: Look) -> list[Any]:
-    return [i for i in group.instances.values() if i.node.host == look.host and not i.node.volume]
+    return [i for i in group.instances.values() if i.node.host == look.host]

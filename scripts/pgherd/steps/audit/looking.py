@@ -80,7 +80,8 @@ def at_site(group: Group, site: Site, sought: list[Sought]) -> Look:
     here = site.name == LOCAL
     private = [str(group.secrets)] if here else []
     private += [f"{site.private}/{name}" for name in site.instances]
-    data = [site.places(name).data for name, i in site.instances.items() if not i.node.volume]
+    places = [place for i in site.instances.values() for place in i.data_mounts()]
+    data = [place.source for place in places if not place.volume]
     look = _run(site.host, site, sought, private=private, data=data)
     for instance in site.instances.values():
         if instance.name not in look.nodes:

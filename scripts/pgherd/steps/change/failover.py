@@ -25,7 +25,7 @@ from pgherd.postgres.facts import Disk, Facts
 from pgherd.postgres.group import Group
 from pgherd.postgres.instance import Instance
 from pgherd.postgres.observation import Observation
-from pgherd.steps import connect, guards, leaders
+from pgherd.steps import connect, guards, leaders, outside
 from pgherd.steps.change import fence, interrupted, succession, turn, ways
 from pgherd.steps.change.keeping_off import kept_off, tell_unfenced
 from pgherd.steps.change.losing import Loss, standbys_that_answer, weigh
@@ -73,6 +73,7 @@ def failover(
         with ExitStack() as to_the_end:
             with kept_off(group, former, name, seen, image, unfenced) as kept:
                 _tell_by_files(kept.successor, kept.seen)
+                outside.tell_lacking(kept.successor, kept.seen)
                 loss = weigh(group, former, kept.successor, kept.seen, kept.fenced)
                 loss.refuse_above(max_loss, former, kept.successor)
                 group.trace.note(f"{former.name if former else group.name}: {loss.sentence}")

@@ -125,9 +125,10 @@ def mounts(node: NodeCase) -> Iterator[Finding]:
     """Yield a container whose database is in no mount, and gone with it."""
     container = node.container
     targets = {mount.target for mount in container.mounts} if container else set()
-    if node.owned and PGDATA not in targets:
+    if node.owned and container and PGDATA not in targets:
         text = f"The container {node.name} has no mount at {PGDATA}: its data goes with it"
-        yield node.finding("mount-missing", PROBLEM, text, "`invoke down`, then make it anew")
+        cure = f"copy that out (`docker cp {container.name}:{PGDATA} …`), then `docker rm`"
+        yield node.finding("mount-missing", PROBLEM, text, cure)
 
 
 NODE_CHECKS = (
