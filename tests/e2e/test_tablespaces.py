@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -390,6 +391,7 @@ def test_wal_that_is_a_link_is_refused_before_a_server_is_run(
     assert list(wal.rglob("0000*"))
 
 
+@pytest.mark.long
 def test_a_place_that_another_container_has_is_refused(make_herd: MakeHerd) -> None:
     """As a data directory is: two servers on one tablespace destroy it."""
     herd = make_herd("17")
@@ -405,10 +407,29 @@ def test_a_place_that_another_container_has_is_refused(make_herd: MakeHerd) -> N
         assert f"{place} is in use by the container {other}" in said
     finally:
         docker("rm", "--force", other)
+    # The kernel's lock decides, where nobody was seen.
+    held = os.open(place, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    said = herd.invoke("setup-master", code=2).stderr
+    assert f"{herd.data('master')} is in use by another container" in said
+    os.close(held)
     (place / "mine").write_text("x")
     said = herd.invoke("setup-master", code=2).stderr
     assert f"is not empty: {INSIDE}: mine" in said
     assert (place / "mine").exists()
+    (place / "mine").unlink()
+    herd.invoke("setup-master")
+    # In another place it is not: nobody is served the rest.
+    psql(herd, "master", f"CREATE TABLESPACE fast LOCATION '{INSIDE}'")
+    herd.nodes["master"]["tablespaces"] = {INSIDE: str(herd.directory / "elsewhere")}
+    herd.write()
+    answer = json.loads(herd.invoke("diff", "--json", code=1).stdout)["differences"]
+    (told,) = (d for d in answer if d["what"] == "tablespaces")
+    assert (told["found"], told["command"]) == (f"{place} at {INSIDE}", "invoke down start")
+    herd.invoke("down")
+    said = herd.invoke("start", code=2).stderr
+    assert f"at {INSIDE} is gone: {herd.directory}/elsewhere has no such thing" in said
+    assert herd.status("master") == ""
 
 
 @pytest.mark.long
