@@ -182,6 +182,16 @@ def test_one_that_a_standby_lacks(make_herd: MakeHerd) -> None:
     herd.checks()
 
 
+def make(herd: Herd, role: str, name: str) -> None:
+    """Make a directory for a tablespace in its place, and on the primary a table in it."""
+    container = herd.container(role)
+    docker("exec", "--user", "postgres", container, "mkdir", f"{INSIDE}/{name}")
+    if role == "master":
+        psql(herd, role, f"CREATE TABLESPACE {name} LOCATION '{INSIDE}/{name}'")
+        table = "kept" if name == "fast" else name
+        psql(herd, role, f"CREATE TABLE {table} TABLESPACE {name} AS {FILL}")
+
+
 LIFE = [  # where the data is, where the tablespaces are
     ("path", "path", "17"), ("path", "path", "15"), ("path", "path", "18"),
     ("volume", "volume", "17"), ("volume", "volume", "18"),
@@ -202,15 +212,11 @@ def test_the_whole_life_of_what_is_declared(
             keys["data"] = f"volume:{keys['name']}-data"
     declare(herd, kind)
     herd.invoke("setup-master")
-    psql(herd, "master", f"CREATE TABLESPACE fast LOCATION '{INSIDE}'")
-    psql(herd, "master", f"CREATE TABLE kept TABLESPACE fast AS {FILL}")
-    herd.invoke("seed-standby", "verify")
     master, standby = herd.container("master"), herd.container("standby")
-    below = f"mkdir {INSIDE}/below"
-    for name in (standby, master):  # the standby first, which has to have it
-        docker("exec", "--user", "postgres", name, "sh", "-c", below)
-    psql(herd, "master", f"CREATE TABLESPACE deep LOCATION '{INSIDE}/below'")
-    psql(herd, "master", f"CREATE TABLE deeper TABLESPACE deep AS {FILL}")
+    make(herd, "master", "fast")
+    herd.invoke("seed-standby", "verify")
+    for role in ("standby", "master"):  # the standby first, which has to have it
+        make(herd, role, "deep")
     herd.invoke("switchover", "--to", standby)
     herd.invoke("switchover", "--to", master)
     herd.invoke("seed-standby", "--reseed", "--async-meanwhile", "--method", "copy", "--yes")
@@ -419,8 +425,13 @@ def test_a_place_that_another_container_has_is_refused(make_herd: MakeHerd) -> N
     assert (place / "mine").exists()
     (place / "mine").unlink()
     herd.invoke("setup-master")
-    # In another place it is not: nobody is served the rest.
     psql(herd, "master", f"CREATE TABLESPACE fast LOCATION '{INSIDE}'")
+    make(herd, "master", "deep")  # in the other one
+    said = herd.invoke("seed-standby", code=2).stderr
+    assert "the tablespace deep of" in said
+    assert "lies within the tablespace fast" in said
+    psql(herd, "master", "DROP TABLE deep", "DROP TABLESPACE deep")
+    # In another place it is not: nobody is served the rest.
     herd.nodes["master"]["tablespaces"] = {INSIDE: str(herd.directory / "elsewhere")}
     herd.write()
     answer = json.loads(herd.invoke("diff", "--json", code=1).stdout)["differences"]

@@ -12,6 +12,7 @@ import posixpath
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import permutations
 
 from pgherd.docker import Container, Image
 from pgherd.errors import Refused
@@ -137,6 +138,18 @@ def refuse_to_copy(group: Group, source: Instance, seen: Observation) -> None:
     if found := of_server(source, seen.nodes[source.name]):
         told = [(source, one) for one in found]
         raise refusal(group, told, seen, "A copy would lack this")
+
+
+def refuse_nested(source: Instance, seen: Observation) -> None:
+    """Refuse a base backup of tablespaces that lie in each other: pg_basebackup cannot do it."""
+    facts = seen.nodes[source.name].facts
+    for one, other in permutations(facts.outside if facts else (), 2):
+        if within(one.path, other.path):
+            raise Refused(
+                f"{one.what} of {source.name}, at {one.path}, lies within {other.what}, at "
+                f"{other.path}: pg_basebackup takes no such two (the second is not empty then). "
+                "--method copy does; or drop one, and create it beside the other."
+            )
 
 
 def refuse_to_stop(group: Group, instances: Iterable[Instance], seen: Observation) -> None:

@@ -74,6 +74,7 @@ def base_backup(group: Group, name: str) -> None:
         seen = group.observe()
         upstream = group.upstream_of(instance, seen.primaries, seen)
         outside.refuse_to_copy(group, upstream, seen)
+        outside.refuse_nested(upstream, seen)
         options = seeding.slot_options(instance, upstream, seen.nodes[upstream.name].facts)
         seeding.base_backup(group, instance, upstream, image, [*options, "--checkpoint=fast"])
 

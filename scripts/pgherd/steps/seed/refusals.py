@@ -23,6 +23,8 @@ def check_seed(pair: Pair, asked: Asked) -> None:
     if not pair.runs:
         guards.check_port(pair.standby, pair.seen)
     outside.refuse_to_copy(pair.group, pair.source or pair.upstream, pair.seen)
+    if asked.method != "copy":
+        outside.refuse_nested(pair.source or pair.upstream, pair.seen)
     _check_places(pair, asked)
     _check_sync(pair, asked)
     _check_data(pair, asked)
