@@ -86,6 +86,12 @@ LEAST_SETTINGS: Mapping[str, int] = MappingProxyType(
 )
 
 
+OFF = r"0|f|fa|fal|fals|false|n|no|of|off"  # what PostgreSQL takes for that (bool.c)
+NEEDS_ALTER_SYSTEM = (
+    "pgherd sets synchronous_standby_names and primary_conninfo of running servers by ALTER SYSTEM"
+)
+
+
 def meant(word: str, known: Iterable[str]) -> str:
     """Suggest what a misspelt word may stand for, as the end of a sentence."""
     close = difflib.get_close_matches(word, list(known), n=1)
@@ -308,9 +314,11 @@ def _too_little(name: str, value: str) -> str:
     """Say why a server with this setting could not be primary and standby in turn, or nothing."""
     if name == "wal_level" and value == "minimal":
         return "cannot be minimal: standbys need replica or logical"
-    # PostgreSQL takes any beginning of false, no and off for off (bool.c).
-    if name == "hot_standby" and re.fullmatch(r"0|f|fa|fal|fals|false|n|no|of|off", value):
+    off = re.fullmatch(OFF, value)
+    if name == "hot_standby" and off:
         return "cannot be off: a standby that answers no queries cannot be checked"
+    if name == "allow_alter_system" and off:
+        return f"cannot be off: {NEEDS_ALTER_SYSTEM}"
     least = LEAST_SETTINGS.get(name)  # of others -1 is often the word for "never"
     number = re.fullmatch(r"[+-]?[0-9]+", value)
     if least is not None and number and int(value.lstrip("+0")[:9] or "0") < least:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import psycopg
 import pytest
 from conftest import Herd, MakeHerd, docker, majors
+from faults import until
 
 PairOf = Callable[[str], Herd]
 
@@ -93,3 +94,73 @@ def test_a_failover_tells_how_many_tables_it_empties(herd: Herd) -> None:
 def test_without_unlogged_tables_nothing_is_told(herd: Herd) -> None:
     _, standby = others(herd)
     assert "unlogged" not in herd.invoke("switchover", "--to", herd.container(standby)).stderr
+
+
+# --- allow_alter_system: https://github.com/cloudnative-pg/cloudnative-pg/issues/4244 ---
+
+
+def say(herd: Herd, role: str, line: str) -> None:
+    """Write the last line of a node's postgresql.conf, in place of the one before, and reload."""
+    edit = f"sed -i '/^allow_alter_system/d' postgresql.conf; echo '{line}' >>postgresql.conf"
+    docker("exec", "--user", "postgres", "--workdir", "/var/lib/postgresql/data",
+           herd.container(role), "sh", "-ec", edit)  # fmt: skip
+    docker("kill", "--signal", "HUP", herd.container(role))
+
+
+def state(herd: Herd) -> list[str]:
+    """What a refusal leaves as it is: the containers, whom commits wait for, the slots."""
+    names = [herd.container(role) for role in herd.nodes]
+    shape = "{{.Id}} {{.State.Status}} {{.State.StartedAt}} {{.HostConfig.RestartPolicy.Name}}"
+    slots = "SELECT string_agg(slot_name, ',' ORDER BY slot_name) FROM pg_replication_slots"
+    primary = herd.primary()
+    return [
+        primary, docker("inspect", "--format", shape, *names), str(herd.sql(primary, slots)),
+        herd.sql(primary, "SHOW synchronous_standby_names"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("major", majors("17")[1:])
+def test_where_alter_system_is_not_allowed_tasks_refuse(pair_of: PairOf, major: str) -> None:
+    herd = pair_of(major)
+    primary, standby = others(herd)
+    name = herd.container(standby)
+    say(herd, primary, "allow_alter_system = off")
+    until(lambda: herd.sql(primary, "SHOW allow_alter_system") == "off", "it is off")
+    before = state(herd)
+    for words in (
+        ["seed-standby", "--node", name, "--reseed", "--async-meanwhile"],
+        ["sync", "--off"],
+        ["switchover", "--to", name],
+        ["remove-standby", name, "--async-meanwhile"],
+        ["rejoin", name],
+        ["step.require-sync"],
+    ):
+        told = herd.invoke(*words, code=2).stderr
+        assert f"{herd.container(primary)} takes no ALTER SYSTEM (allow_alter_system is off" in told
+        assert state(herd) == before
+    cure = f"docker kill --signal HUP {herd.container(primary)}"
+    assert cure in told
+    say(herd, primary, "allow_alter_system = on")
+    until(lambda: herd.sql(primary, "SHOW allow_alter_system") == "on", "it is on")
+    herd.invoke("switchover", "--to", name)
+
+
+@pytest.mark.long
+def test_a_failover_refuses_before_it_stops_anybody(herd: Herd) -> None:
+    primary, standby = others(herd)
+    say(herd, standby, "allow_alter_system = off")
+    docker("kill", herd.container(primary))
+    told = herd.invoke("failover", code=2).stderr
+    assert f"{herd.container(standby)} takes no ALTER SYSTEM" in told
+    say(herd, standby, "allow_alter_system = on")
+    herd.invoke("failover")
+    herd.invoke("rejoin", herd.container(primary))
+
+
+def test_a_topology_that_takes_alter_system_away_is_refused(make_herd: MakeHerd) -> None:
+    herd = make_herd()
+    herd.nodes["master"]["settings"] = {"allow_alter_system": False}
+    herd.write()
+    told = herd.invoke("setup-master", code=2).stderr
+    assert "settings.allow_alter_system: cannot be off: pgherd sets" in told
+    assert (herd.status("master"), herd.data("master").exists()) == ("", False)

@@ -72,6 +72,7 @@ VALUES = r"""
 [nodes.pstandby] settings.Port = 1       -> nodes.pstandby.settings.Port: cannot be set here: inside its container a server has 5432; the node's port is what is published
 [nodes.pstandby] settings.wal_level = "Minimal" -> nodes.pstandby.settings.wal_level: cannot be minimal: standbys need replica or logical
 [nodes.pstandby] settings.hot_standby = false   -> nodes.pstandby.settings.hot_standby: cannot be off: a standby that answers no queries cannot be checked
+[nodes.pstandby] settings.allow_alter_system = "No" -> nodes.pstandby.settings.allow_alter_system: cannot be off: pgherd sets synchronous_standby_names and primary_conninfo of running servers by ALTER SYSTEM
 [nodes.pstandby] settings.hot_standby = "of"    -> nodes.pstandby.settings.hot_standby: cannot be off: a standby that answers no queries cannot be checked
 [nodes.pstandby] settings.max_wal_senders = "1" -> nodes.pstandby.settings.max_wal_senders: must be 2 or more, not "1"
 [nodes.pstandby] settings.max_replication_slots = 0 -> nodes.pstandby.settings.max_replication_slots: must be 1 or more, not 0

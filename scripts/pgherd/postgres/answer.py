@@ -74,7 +74,7 @@ def _plain(answer: Mapping[str, Any]) -> Iterator[tuple[type, str, object]]:
         yield from ((bool, "a default", database["default"]) for database in row["databases"])
     for value in dict(answer.get("written") or {}).values():
         yield str, "the value of a setting", value or ""
-    for name in ("database", "read_only"):
+    for name in ("database", "read_only", "no_alter_system"):
         yield str, name, answer.get(name) or ""
     for sender in answer["senders"]:
         for key in ("application_name", "state", "backend_start"):

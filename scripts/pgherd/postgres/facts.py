@@ -126,6 +126,7 @@ class Facts:
     written: Mapping[str, str | None] = field(default_factory=dict)  # the settings of pgherd.conf
     database: str = "postgres"  # where the session was that said so
     read_only: str | None = None  # what makes a superuser's transactions so, if anything does
+    no_alter_system: str | None = None  # what forbids ALTER SYSTEM, if anything does
     by_files: bool = False  # nobody could log in, so that its files were read instead
     links: tuple[Outside, ...] = ()  # out of the data directory: only a look at the host has them
     checkpoint: Mapping[str, Any] | None = None

@@ -18,7 +18,7 @@ from pgherd.postgres.instance import PGDATA, Instance
 from pgherd.postgres.observation import Observation
 from pgherd.postgres.occupancy import holders, holders_of_each
 from pgherd.postgres.site import Site
-from pgherd.rules import for_others
+from pgherd.rules import NEEDS_ALTER_SYSTEM, for_others
 from pgherd.shell import Script, Tool, assignments
 from pgherd.topology import Node
 
@@ -133,6 +133,33 @@ def _check_authority(group: Group, seen: Observation) -> None:
 def _made(group: Group, container: Container | None, site: Site) -> bool:
     """Tell whether it is a container of the group that an earlier run has made."""
     return bool(container and not container.planned and group.owns(container, site.name))
+
+
+def check_alter_system(group: Group, seen: Observation, *names: str) -> None:
+    """Refuse where a server takes no ALTER SYSTEM: whom it follows and waits for is set by that.
+
+    Looked at are the nodes of these names, or all: any may be primary tomorrow.
+    """
+    for name in names or seen.nodes:
+        facts = seen.nodes[name].facts
+        if facts and facts.no_alter_system:
+            raise no_alter_system(group, name, facts.no_alter_system)
+
+
+def no_alter_system(group: Group, name: str, place: str) -> Refused:
+    """Return the refusal of a server that takes no ALTER SYSTEM; `place` is where that is said."""
+    file, _, line = place.rpartition(":")
+    reload = group.there(group.topology.node(name).host, f"docker kill --signal HUP {name}")
+    where, then = f"{file}, line {line}", f"Set it to on there, then `{reload}`"
+    if not file.startswith("/"):
+        where, then = place, "Take that out of the image's command"
+    elif file.endswith("/pgherd.conf"):
+        then = "Take it out of the topology's settings and conf/postgresql.conf, then `invoke stop "
+        then += "start`"
+    return Refused(
+        f"{name} takes no ALTER SYSTEM (allow_alter_system is off: {where}), and "
+        f"{NEEDS_ALTER_SYSTEM}. {then}; then this again."
+    )
 
 
 def check_spec(instance: Instance, container: Container, image: Image) -> bool:

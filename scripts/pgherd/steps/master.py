@@ -20,6 +20,7 @@ from pgherd.steps.image import ensure_image
 from pgherd.steps.node import (
     CHECK,
     DataGone,
+    base_settings,
     bring_up,
     data_on,
     keep,
@@ -38,6 +39,7 @@ NOT_EMPTY, VANISHED = 65, 66  # exit codes of sh/initdb.sh
 def setup_master(group: Group) -> None:
     """Run the primary on its data directory and make it ready for standbys; never promotes."""
     group.passwords.known("postgres")  # one that cannot be used is refused before anything is done
+    base_settings()
     with group.locked():
         seen = group.observe()
         tell_differences(group)

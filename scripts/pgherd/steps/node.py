@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
@@ -15,6 +16,7 @@ from pgherd.postgres.facts import Disk
 from pgherd.postgres.failed import ScriptFailed
 from pgherd.postgres.group import Group
 from pgherd.postgres.instance import PGDATA, READY_SECONDS, Instance
+from pgherd.rules import NEEDS_ALTER_SYSTEM, OFF
 from pgherd.shell import Script, Tool
 from pgherd.steps import aside, belonging, guards, outside
 from pgherd.steps.hba import hba_values
@@ -138,7 +140,21 @@ def settings(instance: Instance) -> str:
     """Return the text of the node's pgherd.conf."""
     tls = laid.settings(instance)
     extra = {"cluster_name": instance.name, **tls, **instance.node.settings}
-    return conf.render_settings(config.conf_file("postgresql.conf"), extra)
+    return conf.render_settings(base_settings(), extra)
+
+
+def base_settings() -> str:
+    """Return the settings of every node, as conf/postgresql.conf has them.
+
+    Raises:
+        Refused: one of them is none that a node can have.
+    """
+    base = config.conf_file("postgresql.conf")
+    if re.fullmatch(OFF, conf.read_settings(base).get("allow_alter_system", "on").lower()):
+        raise Refused(
+            f"conf/postgresql.conf: allow_alter_system cannot be off: {NEEDS_ALTER_SYSTEM}."
+        )
+    return base
 
 
 def bring_up(

@@ -45,6 +45,7 @@ def remove_standbys(group: Group, names: list[str], *, async_meanwhile: bool) ->
     with group.locked(tolerant=True):
         seen = group.observe()
         primary = group.primary(seen)
+        guards.check_alter_system(group, seen, primary.name)
         image = ensure_image(group, seen)
         nodes = leaving(group, names, seen, image)
         _refuse(group, nodes, primary, seen)

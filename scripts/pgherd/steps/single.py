@@ -133,6 +133,7 @@ def require_sync(group: Group) -> None:
     with group.locked():
         seen = group.observe()
         primary = group.primary(seen)
+        guards.check_alter_system(group, seen, primary.name)
         sync.require_sync(group, primary, seen.nodes[primary.name].facts, defer=False)
 
 

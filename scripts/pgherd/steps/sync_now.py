@@ -11,6 +11,7 @@ from pgherd.postgres.facts import Facts
 from pgherd.postgres.group import Group
 from pgherd.postgres.instance import Instance
 from pgherd.postgres.observation import Observation
+from pgherd.steps import guards
 from pgherd.steps.sync import SYNC_SECONDS, counting, in_words, read_sync, set_names, streaming
 from pgherd.sync import WILDCARD, Sync, same_name
 
@@ -84,6 +85,7 @@ def require_mode(group: Group, mode: str) -> None:
     with group.locked(tolerant=True):
         seen = group.observe()
         primary, facts = _leader(group, seen)
+        guards.check_alter_system(group, seen, primary.name)
         for name in wanted.names:
             _refuse_name(group, primary, seen, name)
         if (found := counting(wanted, facts)) < wanted.count:
@@ -127,7 +129,9 @@ def release(group: Group, *, yes: bool) -> None:
         Refused: the topology says `strict`, and it was not confirmed.
     """
     with group.locked(tolerant=True):
-        primary, facts = _leader(group, group.observe())
+        seen = group.observe()
+        primary, facts = _leader(group, seen)
+        guards.check_alter_system(group, seen, primary.name)
         if group.topology.group.strict and not yes:
             raise Refused(
                 "The topology says strict = true, that no commit returns without a standby that "

@@ -60,6 +60,10 @@ SELECT json_build_object(
       SELECT -1, seqno, sourcefile || ':' || sourceline, setting FROM pg_file_settings
       WHERE lower(name) = 'default_transaction_read_only' AND applied) AS said (rank, line, place, value)
     ORDER BY rank DESC, line DESC LIMIT 1),
+  -- where it is said that ALTER SYSTEM is not allowed (17 and later)
+  'no_alter_system', (
+    SELECT CASE WHEN NOT setting::bool THEN coalesce(sourcefile || ':' || sourceline, source) END
+    FROM pg_settings WHERE name = 'allow_alter_system'),
   'restart_due', (
     SELECT coalesce(json_agg(name ORDER BY name), '[]') FROM pg_settings WHERE pending_restart),
   'conflicts', (SELECT coalesce(sum(conflicts), 0) FROM pg_stat_database),

@@ -65,6 +65,7 @@ def failover(
         group.instance(name)  # refuses one that is none before it stands in any advice
     with group.locked(tolerant=True):
         seen = turn.settled(group, group.observe())
+        guards.check_alter_system(group, seen)
         image = ensure_image(group, seen)
         if seen.primaries:
             _already(group, name, seen, image)

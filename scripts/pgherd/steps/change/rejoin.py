@@ -41,6 +41,7 @@ def rejoin(group: Group, name: str, asked: Asked) -> None:
             raise Unreachable(group.away[instance.node.host])
         guards.check_name(group, instance, seen)
         guards.check_passwords(group, seen)
+        guards.check_alter_system(group, seen)
         primary = _leader(group, instance, seen)
         image = ensure_image(group, seen)
         bring_back(group, instance, primary, seen, image, asked)

@@ -32,7 +32,7 @@ from pgherd.postgres.group import Group
 from pgherd.postgres.instance import Instance
 from pgherd.postgres.observation import Observation
 from pgherd.shell import assignments
-from pgherd.steps import aside, connect, outside
+from pgherd.steps import aside, connect, guards, outside
 from pgherd.steps.change import interrupted, succession, turn
 from pgherd.steps.change.handover import Handover
 from pgherd.steps.change.outage import Outage
@@ -107,6 +107,7 @@ def switchover(
     with group.locked(tolerant=True):
         seen = turn.settled(group, group.observe())
         successor = candidate(group, name, seen)
+        guards.check_alter_system(group, seen)
         image = ensure_image(group, seen)
         if seen.primaries == [successor.name]:
             group.trace.note(f"{name}: already primary")

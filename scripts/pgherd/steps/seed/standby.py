@@ -19,7 +19,7 @@ from pgherd.postgres.observation import Observation
 from pgherd.steps import aside, connect, guards, lifecycle
 from pgherd.steps.hosts import tell_differences
 from pgherd.steps.image import ensure_image
-from pgherd.steps.node import delayed, run_container, wait_serving
+from pgherd.steps.node import base_settings, delayed, run_container, wait_serving
 from pgherd.steps.seed import seeding, source
 from pgherd.steps.seed.asked import Asked, Pair
 from pgherd.steps.seed.following import NEW, STREAMS, following, let_in, prospect
@@ -80,6 +80,7 @@ def seed_standbys(group: Group, names: Sequence[str], asked: Asked) -> None:
     """
     asked.check()
     nodes = [group.instance(name) for name in dict.fromkeys(names)]
+    base_settings()  # what cannot be used is refused before anything is done
     with group.locked(tolerant=True):
         seen = group.observe()
         nodes = nodes or _all(group, seen)
@@ -89,6 +90,7 @@ def seed_standbys(group: Group, names: Sequence[str], asked: Asked) -> None:
         for standby in nodes:
             guards.check_name(group, standby, seen)
         guards.check_passwords(group, seen)
+        guards.check_alter_system(group, seen)
         _Seeding(group, asked, ensure_image(group, seen), seen).run(nodes)
 
 
