@@ -1,6 +1,7 @@
 """The whole life of a group on the engine that Debian has now, by that engine's own docker.
 
-What the machine itself runs may be years older, and people have both.
+What the machine itself runs may be years older, and people have both. So the words of Docker that
+pgherd goes by are asked of both.
 """
 
 from __future__ import annotations
@@ -35,19 +36,27 @@ LOOKS = ("verify", "status", "doctor", "diff", "audit")
 
 
 @pytest.fixture(scope="module")
-def current() -> Iterator[Engine]:
-    """The engine that Debian has now, in a machine of its own."""
+def image(make_herd: MakeHerd) -> str:
+    """The image for postgres:17, as this machine's engine has it."""
+    return make_herd("17").invoke("image").stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def current(image: str) -> Iterator[Engine]:
+    """The engine that Debian has now, in a machine of its own; it has the image."""
     if why := lacking(ssh=False, system=True):
         pytest.skip(f"no second engine: {why}")
     with rig(hosts=1, engines=True, system=current_system()) as made:
+        made.hosts["hosta"].load(image)
         yield made.hosts["hosta"]
 
 
 @pytest.fixture(params=["17", "18"])
-def herd(request: pytest.FixtureRequest, current: Engine, make_herd: MakeHerd) -> Herd:
+def herd(request: pytest.FixtureRequest, current: Engine, image: str, make_herd: MakeHerd) -> Herd:
     """A group on that engine, encrypted; its third node is on a volume."""
     made = make_herd(request.param, standbys=2, tls=True, **asked_of(2))
-    current.load(made.invoke("image").stdout.strip())
+    if (its := made.invoke("image").stdout.strip()) != image:
+        current.load(its)
     for keys in made.nodes.values():
         keys |= {"listen": current.address, "port": free_port()}
     made.nodes["standby2"]["data"] = f"volume:{made.name}-data"
@@ -116,20 +125,11 @@ def write_alone(herd: Herd, engine: Engine, role: str) -> None:
 # --- its words, and those of this machine's engine, as far as pgherd goes by them ---
 
 
-@pytest.fixture(scope="module")
-def image(make_herd: MakeHerd) -> str:
-    """An image that this machine's engine has."""
-    return make_herd("17").invoke("image").stdout.strip()
-
-
 @pytest.fixture(params=["machine", pytest.param("current", marks=pytest.mark.long)])
-def words_of(request: pytest.FixtureRequest, image: str) -> Iterator[DockerEngine]:
-    """An engine as pgherd has it: this machine's or the current one, which have the image."""
-    env = {}
-    if request.param == "current":
-        found: Engine = request.getfixturevalue("current")
-        found.load(image)
-        env = found.environment()
+def words_of(request: pytest.FixtureRequest) -> Iterator[DockerEngine]:
+    """An engine as pgherd has it: this machine's, or the current one."""
+    of_current = request.param == "current"
+    env = request.getfixturevalue("current").environment() if of_current else {}
     with local.env(**env):
         yield DockerEngine(LocalHost(Trace()))
 
