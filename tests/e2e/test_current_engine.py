@@ -10,6 +10,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,7 +24,7 @@ from stories import asked_of
 from system import current_system
 
 from pgherd.docker import Engine as DockerEngine
-from pgherd.docker import docker
+from pgherd.docker import Mount, docker
 from pgherd.docker.unreachable import raise_if_unreachable
 from pgherd.errors import Error, Refused, Unreachable
 from pgherd.host.local import LocalHost
@@ -53,13 +54,15 @@ def current(image: str) -> Iterator[Engine]:
 
 @pytest.fixture(params=["17", "18"])
 def herd(request: pytest.FixtureRequest, current: Engine, image: str, make_herd: MakeHerd) -> Herd:
-    """A group on that engine, encrypted; its third node is on a volume."""
+    """A group on that engine, encrypted, with a place for tablespaces; its third is on volumes."""
     made = make_herd(request.param, standbys=2, tls=True, **asked_of(2))
     if (its := made.invoke("image").stdout.strip()) != image:
         current.load(its)
-    for keys in made.nodes.values():
+    for role, keys in made.nodes.items():
         keys |= {"listen": current.address, "port": free_port()}
+        keys["tablespaces"] = {"/srv/fast": str(made.directory / f"{role}_fast")}
     made.nodes["standby2"]["data"] = f"volume:{made.name}-data"
+    made.nodes["standby2"]["tablespaces"] = {"/srv/fast": f"volume:{made.name}-fast"}
     made.write()
     made.env |= current.environment()
     made.inside = ["nsenter", f"--net=/proc/{current.pid}/ns/net"]  # its addresses are local there
@@ -75,6 +78,8 @@ def test_the_whole_life(herd: Herd, current: Engine) -> None:
     herd.invoke("setup-master")
     herd.invoke("add-standby", "--all")
     assert "ANY 1" in herd.invoke("sync").stdout
+    herd.sql("master", "CREATE TABLESPACE fast LOCATION '/srv/fast'")
+    herd.sql("master", "CREATE TABLE fast TABLESPACE fast AS SELECT generate_series(1, 1000) AS n")
     for look in LOOKS:
         herd.invoke(look)
     with running_load(herd.places, herd.password(), herd.directory, clients=CLIENTS) as load:
@@ -101,6 +106,7 @@ def test_the_whole_life(herd: Herd, current: Engine) -> None:
         herd.invoke(look)
     assert missing(load.acknowledged(), partial(herd.sql, "master")) == set()
     assert two_at_once(load.acknowledged()) == []
+    assert herd.sql("standby", "SELECT count(*) FROM fast") == 1000
     herd.invoke("down", "--purge", "--confirm", herd.name)
     assert current.docker("ps", "--all", "--quiet") == ""
     assert current.docker("network", "ls", "--quiet", "--filter", "type=custom") == ""
@@ -131,7 +137,7 @@ def words_of(request: pytest.FixtureRequest) -> Iterator[DockerEngine]:
     of_current = request.param == "current"
     env = request.getfixturevalue("current").environment() if of_current else {}
     with local.env(**env):
-        yield DockerEngine(LocalHost(Trace()))
+        yield DockerEngine(LocalHost(Trace()), "nobodys")
 
 
 @pytest.fixture
@@ -177,18 +183,46 @@ def test_words_for_a_network_that_is_in_use(words_of: DockerEngine, container: s
 
 
 @pytest.mark.parametrize(
-    "env",
-    [
-        {"DOCKER_HOST": "unix:///nowhere/docker.sock"},
-        {"DOCKER_HOST": "unix:///nowhere/other"},
-        {"DOCKER_HOST": "tcp://127.0.0.1:1"},
-        {"DOCKER_HOST": "ssh://127.0.0.1:1"},
-    ],
-    ids=lambda env: env["DOCKER_HOST"],
+    "address", ["unix:///nowhere/docker.sock", "unix:///none", "tcp://127.0.0.1:1", "ssh://[::1]:1"]
 )
-def test_words_of_an_engine_that_is_not_there(words_of: DockerEngine, env: dict[str, str]) -> None:
-    with local.env(**env), pytest.raises(Unreachable, match="does not answer"):
+def test_words_of_an_engine_that_is_not_there(words_of: DockerEngine, address: str) -> None:
+    with local.env(DOCKER_HOST=address), pytest.raises(Unreachable, match="does not answer"):
         words_of.containers()
+
+
+@pytest.mark.parametrize("env", [{"DOCKER_CONTEXT": "nowhere"}, {"DOCKER_HOST": "nowhere://x"}])
+def test_words_for_an_engine_that_nobody_knows(words_of: DockerEngine, env: dict[str, str]) -> None:
+    with (
+        local.env(**{"DOCKER_HOST": "", **env}),
+        pytest.raises(Unreachable, match="cannot tell which engine is meant"),
+    ):
+        words_of.containers()
+
+
+def test_what_is_listed_of_other_peoples_containers(
+    words_of: DockerEngine, image: str, tmp_path: Path
+) -> None:
+    """By `docker ps`, as far as it goes: nothing less than `docker inspect` tells."""
+    name = f"t{secrets.token_hex(3)}"
+    place = tmp_path / "a, b"
+    place.mkdir()
+    options = ["--publish", f"127.0.0.1:{free_port()}:5432", "--publish", f"[::1]:{free_port()}:1"]
+    options += ["--publish", f"{free_port()}:2"]
+    for mount in (Mount(str(place), "/a"), Mount(f"{name}-volume", "/v", volume=True)):
+        options += ["--mount", mount.option()]
+    words_of.must(docker["run", "--detach", "--name", name, options, image, "sleep", "300"])
+    try:
+        listed = words_of.containers()[name]
+        (seen,) = words_of.inspect([listed]).values()
+        assert listed.listed
+        assert listed.status == seen.status
+        assert len(seen.ports) == 3
+        assert set(seen.ports) <= set(listed.ports)
+        told = {mount.source for mount in listed.mounts}
+        assert {mount.source for mount in seen.mounts} <= told
+    finally:
+        words_of.run(docker["rm", "--force", "--volumes", name])
+        words_of.run(docker["volume", "rm", f"{name}-volume"])
 
 
 def test_words_for_who_may_not_use_it(words_of: DockerEngine) -> None:
