@@ -133,6 +133,12 @@ MUTANTS = (
               '    set_names(upstream, names.render() if names else "", 0)\n'
               "    rest = [connect.fragments("),),
     ),
+    Mutant(
+        "reseeded-unasked",
+        "The standby that every commit waits for is seeded anew, and nobody was asked.",
+        f"{SEEDING}test_the_only_synchronous_standby_is_not_reseeded_unasked",
+        (Edit(f"{STEPS}seed/refusals.py", "_check_sync", "not asked.async", "asked.async"),),
+    ),
     # --- who may come in, and who may be at work ---
     Mutant(
         "hba-from-anywhere",
@@ -152,6 +158,13 @@ MUTANTS = (
         f"{REFUSALS}test_a_second_run_while_one_is_at_work",
         (Edit(f"{ROOM}postgres/group.py", "Group._lock_all",
               "held.enter_context(self.here.lease(self.secrets.name, self.name))", "pass"),),
+    ),
+    Mutant(
+        "published-everywhere",
+        "A server is published on all addresses of its host, whatever the topology asks.",
+        "tests/e2e/test_secrets.py::test_an_audit_finds_nothing[17]",
+        (Edit(f"{ROOM}postgres/instance.py", "Instance.run_options",
+              'f"{listen}:{self.node.port}:5432"', 'f"{self.node.port}:5432"'),),
     ),
     # --- what verify proves ---
     Mutant(
@@ -175,7 +188,20 @@ MUTANTS = (
          Edit(f"{ROOM}verify/synchronous.py", "_sync_state", 'in {"sync", "quorum"}',
               '!= "not there"')),
     ),
-    # --- stopping ---
+    Mutant(
+        "probe-left-behind",
+        "verify leaves what it made.",
+        f"{PAIR}test_verify_leaves_nothing_behind[17]",
+        (Edit(f"{ROOM}verify/probe.py", "_drop", "DROP SCHEMA IF EXISTS {} CASCADE", "SELECT 1 AS {}"),),
+    ),
+    # --- stopping, and starting again ---
+    Mutant(
+        "never-started-again",
+        "A server that ends by itself is not started again.",
+        f"{PAIR}test_a_killed_server_comes_back_by_itself[17]",
+        (Edit(f"{ROOM}postgres/instance.py", "Instance.run_options",
+              '"--restart", "unless-stopped"', '"--restart", "no"'),),
+    ),
     Mutant(
         "stopped-in-ten-seconds",
         "A server that needs longer than Docker's ten seconds to stop is killed.",
