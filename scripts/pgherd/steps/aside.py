@@ -165,7 +165,7 @@ def move_aside(host: Host, pairs: Sequence[tuple[str, str]], why: str) -> int:
     Raises:
         Error: one could not be renamed.
     """
-    script = ""
+    script = "trap '' HUP INT TERM\n" if len(pairs) > 1 else ""  # they are moved as one
     for number, (source, target) in enumerate(pairs):
         move = 'mv -- "$source" "$target"\n'
         if number:
