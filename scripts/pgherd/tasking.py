@@ -1,4 +1,4 @@
-"""What every task shares: the group it is given, how its faults are told, what may be asked."""
+"""What every task shares: its group, its output, what ends it, how faults are told, what is asked."""
 
 from __future__ import annotations
 
