@@ -1,4 +1,4 @@
-"""What every task shares: its group, its output, what ends it, how faults are told, what is asked."""
+"""What every task shares: its group, its output, what ends it, and how faults are told."""
 
 from __future__ import annotations
 
