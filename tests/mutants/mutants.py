@@ -192,7 +192,8 @@ MUTANTS = (
         "probe-left-behind",
         "verify leaves what it made.",
         f"{PAIR}test_verify_leaves_nothing_behind[17]",
-        (Edit(f"{ROOM}verify/probe.py", "_drop", "DROP SCHEMA IF EXISTS", "SELECT 1 AS"),),
+        (Edit(f"{ROOM}verify/probe.py", "_drop_statement",
+              "DROP SCHEMA IF EXISTS {} CASCADE", "SELECT 1 AS {}"),),
     ),
     # --- stopping, and starting again ---
     Mutant(
