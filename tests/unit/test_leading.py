@@ -65,6 +65,12 @@ SYNC: dict[str, Any] = {"streaming": ("s1",), "synchronous": ("s1",)}
             "it was promoted last",
         ),
         # one timeline
+        (
+            {"pa": PA, "s2": known(end="0/7000000"), "s1": replace(follows(), follows="pa")},
+            {},
+            "pa",
+            "s1 is set to follow it",
+        ),
         ({"pa": PA, "s2": replace(PA, serves=False)}, {}, "pa", "it serves"),
         ({"pa": PA, "s2": known(end="0/7000000")}, {}, "s2", "its WAL reaches further"),
         ({"s2": PA, "pa": PA}, {}, "pa", "nothing else tells them apart"),

@@ -183,7 +183,7 @@ BEYOND = Beyond(310, 2)
          Loss(310, 2, True, True)),
         # its host is away, or its data is gone: nothing tells whether it waited
         (None, Loss(None, None, False, True, assumed=True)),
-        (Fenced(Disk(), None), Loss(None, None, True, True)),
+        (Fenced(Disk(), None), Loss(None, None, True, True, gone=True)),
         (Fenced(DISK, Beyond(310, None)), Loss(None, None, False, True)),
     ],
 )  # fmt: skip

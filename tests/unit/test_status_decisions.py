@@ -197,7 +197,8 @@ def test_a_group_that_was_taken_down_is_not_lost() -> None:
     status = judged(group(topology("s1")), seen, {"pa": "full", "s1": "absent"})
     texts = told_all(status)
     assert texts[0] == (
-        "no node has a container, as after `invoke down`; the data is kept: `invoke start`"
+        "no node has a container, as where the group was taken down; the data is kept: `invoke "
+        "start`"
     )
     assert "pa has no container; its data is kept: `invoke start`" in texts
     assert "s1 has no container and no data: `invoke add-standby s1`" in texts

@@ -295,6 +295,7 @@ class Disk:
     settings: str = ""  # the SHA-256 of its pgherd.conf
     history: str = ""  # the history file of its timeline
     sync_names: str = ""  # whom its commits waited for, by postgresql.auto.conf
+    primary_conninfo: str = ""  # whom it is to follow, by the same
     unarchived: tuple[str, ...] = ()  # WAL files that a standby would not archive any more
     rewindable: bool = False  # checksums or wal_log_hints: without them pg_rewind refuses
     outside: tuple[Outside, ...] = ()  # where its links lead
@@ -328,7 +329,8 @@ class Disk:
             checkpointed=control.get("Time of latest checkpoint", ""),
             settings=marks.get("settings", ""),
             history=marks.get("history", "").replace(";", "\n"),
-            sync_names=re.sub(r"(['\\])\1", r"\1", marks.get("sync_names", "")),
+            sync_names=_unquoted(marks.get("sync_names", "")),
+            primary_conninfo=_unquoted(marks.get("follows", "")),
             unarchived=tuple(marks.get("unarchived", "").split()),
             rewindable=control.get("Data page checksum version", "0") != "0"
             or control.get("wal_log_hints setting") == "on",
@@ -367,6 +369,11 @@ def record_end(lsn: str, size: int) -> str:
     end = begin + size + 24 * ((begin % 8192 + size - 1) // 8192)
     end = (end + 7) & ~7
     return f"{end >> 32:X}/{end & 0xFFFFFFFF:X}"
+
+
+def _unquoted(text: str) -> str:
+    """Return what stands within the quotes of a line of postgresql.auto.conf."""
+    return re.sub(r"(['\\])\1", r"\1", text)
 
 
 def _marks(text: str) -> dict[str, str]:

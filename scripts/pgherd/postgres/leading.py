@@ -8,7 +8,9 @@ decides:
 2. who has standbys that stream: synchronous ones first, then any
 3. whose WAL the other nodes have, from where the histories of the two part
 4. who has all that the other has, so that nothing is lost with it
-5. the newer timeline; who serves, and is not down; the further position; the topology's first node
+5. the newer timeline
+6. whom standbys are set to follow; who serves, and is not down; the further position; the
+   topology's first node
 
 When each wrote last is told to people and decides nothing: a probe writes as well.
 """
@@ -40,6 +42,7 @@ class Known:
         end: its WAL reaches at least to here.
         leads: it is primary, or would be if it were started.
         serves: it answers.
+        follows: of a standby the node that it is set to follow.
         streaming: the standbys that stream from it now.
         synchronous: those of them that its commits wait for.
     """
@@ -49,6 +52,7 @@ class Known:
     end: str
     leads: bool = False
     serves: bool = False
+    follows: str | None = None
     streaming: tuple[str, ...] = ()
     synchronous: tuple[str, ...] = ()
 
@@ -148,6 +152,14 @@ def _newest(of: _Contest, left: list[str]) -> tuple[list[str], str]:
     return kept, f"it was promoted last (timeline {of.known[kept[0]].history.timeline})"
 
 
+def _set_to_follow(of: _Contest, left: list[str]) -> tuple[list[str], str]:
+    """Keep those whom most standbys are set to follow, which may be down or connecting."""
+    standbys = {name: node.follows for name, node in of.known.items() if not node.leads}
+    kept = _most(left, lambda name: sum(follows == name for follows in standbys.values()))
+    names = [name for name, follows in standbys.items() if follows in kept]
+    return kept, f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} set to follow it"
+
+
 def _serves(of: _Contest, left: list[str]) -> tuple[list[str], str]:
     return _most(left, lambda name: of.known[name].serves), "it serves, and the other is down"
 
@@ -163,7 +175,7 @@ def _asked_first(of: _Contest, left: list[str]) -> tuple[list[str], str]:
 
 _STAGES: tuple[_Stage, ...] = (
     _of_the_standbys_system, _synchronous, _streaming, _followed_since, _has_all, _newest,
-    _serves, _furthest, _asked_first,
+    _set_to_follow, _serves, _furthest, _asked_first,
 )  # fmt: skip
 
 
@@ -256,6 +268,7 @@ def _of_facts(topology: Topology, name: str, facts: Mapping[str, Facts]) -> Know
         its.end,
         not its.in_recovery,
         True,
+        followed(topology, name, its) if its.in_recovery else None,
         tuple(streaming),
         tuple(other for other, waited_for in streaming.items() if waited_for),
     )
@@ -274,17 +287,27 @@ def _may_stream(topology: Topology, name: str, upstream: str, facts: Mapping[str
     return its.in_recovery and its.receiver is not None and not elsewhere
 
 
-def of_disk(disk: Disk, *, leads: bool) -> Known:
+def of_disk(disk: Disk, *, leads: bool, follows: str | None = None) -> Known:
     """Return what is known of a node by its data; `leads`: it would be primary."""
-    return Known(disk.system_identifier, disk.came_through, disk.reached, leads)
+    return Known(disk.system_identifier, disk.came_through, disk.reached, leads, follows=follows)
 
 
 def followed(topology: Topology, name: str, facts: Facts) -> str | None:
     """Return whom a standby follows: a node's name, else the address; None where nobody."""
-    asked = read_conninfo(facts.primary_conninfo)
-    host, port = asked.get("host", ""), asked.get("port", "5432")
     if facts.receiver and facts.receiver.get("sender"):
         host, port = str(facts.receiver["sender"]), str(facts.receiver.get("port") or 5432)
+        return _node_at(topology, name, host, port)
+    return set_to_follow(topology, name, facts.primary_conninfo)
+
+
+def set_to_follow(topology: Topology, name: str, conninfo: str) -> str | None:
+    """Return whom a standby is told to follow: a node's name, else the address, if anybody."""
+    asked = read_conninfo(conninfo)
+    return _node_at(topology, name, asked.get("host", ""), asked.get("port", "5432"))
+
+
+def _node_at(topology: Topology, name: str, host: str, port: str) -> str | None:
+    """Return whose place that is, seen from a node: a node's name, else the address."""
     if not host:
         return None
     here = topology.node(name).host

@@ -9,13 +9,14 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from itertools import permutations
+from itertools import combinations, permutations
 
 from pgherd.docker import Image
 from pgherd.errors import Error, Refused
 from pgherd.host.together import side_by_side
 from pgherd.postgres import leading
-from pgherd.postgres.facts import Disk
+from pgherd.postgres.conf import lsn_to_int
+from pgherd.postgres.facts import Disk, record_end
 from pgherd.postgres.group import Group
 from pgherd.postgres.history import Beyond
 from pgherd.postgres.leading import Known, Leader, Own
@@ -106,7 +107,11 @@ def contest(
     """
     known = leading.known_of(group.topology, seen.facts)
     known |= {
-        name: leading.of_disk(disk, leads=leads(disk))
+        name: leading.of_disk(
+            disk,
+            leads=leads(disk),
+            follows=leading.set_to_follow(group.topology, name, disk.primary_conninfo),
+        )
         for name, disk in disks.items()
         if disk.pg_version and not disk.unfinished
     }
@@ -117,8 +122,33 @@ def contest(
             name: replace(node, leads=node.leads or node.history.timeline > newest)
             for name, node in known.items()
         }
+    known |= _ends(group, image, disks, known)
     own = _counted(group, seen, image, disks, known)
     return Contest(leading.leader(known, own, group.master.name), known, own)
+
+
+def _ends(
+    group: Group, image: Image, disks: Mapping[str, Disk], known: Mapping[str, Known]
+) -> dict[str, Known]:
+    """Return the standbys that are down and have WAL from where histories part.
+
+    Their control data tells only what they have to have at least.
+    """
+    names = [name for name, node in known.items() if node.leads]
+    forks = {known[a].history.fork(known[b].history) for a, b in combinations(names, 2)}
+    parted = {fork for fork in forks if fork and fork.lsn}
+
+    def look(name: str) -> Known:
+        node = known[name]
+        for timeline, lsn in parted:
+            instance, disk = group.instance(name), disks[name]
+            if lsn and timeline == disk.timeline and lsn_to_int(node.end) <= lsn_to_int(lsn):
+                found = ways.beyond(instance, image, disk, timeline, lsn)
+                node = replace(node, end=record_end(lsn, found.size)) if found else node
+        return node
+
+    down = [name for name in known if name in disks and name not in names]
+    return dict(zip(down, side_by_side(look, down), strict=True)) if parted else {}
 
 
 def _counted(

@@ -58,6 +58,12 @@ def waits_for(facts: Facts, application_name: str) -> bool:
     return now >= sync.count > counting(sync, facts, without=application_name)
 
 
+def streams(facts: Facts, application_name: str) -> bool:
+    """Tell whether a standby of that name streams."""
+    sender = facts.sender(application_name)
+    return bool(sender and sender.streaming)
+
+
 def streaming(count: int) -> str:
     """Say how many standbys have to stream."""
     return "1 standby that streams" if count == 1 else f"{count} standbys that stream"
@@ -84,7 +90,15 @@ def require_sync(group: Group, primary: Instance, facts: Facts | None, *, defer:
     if asked and facts and (found := counting(asked, facts)) < asked.count:
         wanted = f"{primary.name}: {names} needs {streaming(asked.count)}, and {found} do"
         if not defer:
-            raise Refused(f"{wanted}. Set now, it would make every commit wait: seed them first.")
+            lacking = [
+                name
+                for name, instance in group.instances.items()
+                if instance is not primary
+                and asked.matches(instance.node.application_name)
+                and not streams(facts, instance.node.application_name)
+            ]
+            seed = f"`invoke seed-standby --node {lacking[0]}`" if lacking else "seed them"
+            raise Refused(f"{wanted}. Set now, it would make every commit wait: {seed} first.")
         group.trace.note(f"{wanted}; it stays as it is until then")
         return
     group.trace.note(f"{primary.name}: {in_words(names)}")

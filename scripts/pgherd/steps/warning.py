@@ -141,7 +141,8 @@ def _no_primary(picture: Picture) -> Iterator[Warning_]:
     elif guards.FULL in picture.data.values() and not any(
         node.container for node in picture.seen.nodes.values()
     ):
-        text = "no node has a container, as after `invoke down`; the data is kept: `invoke start`"
+        text = "no node has a container, as where the group was taken down; the data is kept"
+        text = f"{text}: `invoke start`"
         yield Warning_("no-primary", None, text)
     else:
         yield Warning_("no-primary", None, no_primary(picture.group, picture.seen))

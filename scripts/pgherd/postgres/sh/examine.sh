@@ -15,6 +15,7 @@ if [ -n "$timeline" ] && [ -e "$PGDATA/pg_wal/$(printf %08X "$timeline").history
   echo "history=$(awk '/^[0-9]/ { printf "%s %s;", $1, $2 }' "$PGDATA/pg_wal/$(printf %08X "$timeline").history")"
 fi
 sed -n "s/^synchronous_standby_names = '\(.*\)'$/sync_names=\1/p" "$PGDATA/postgresql.auto.conf" 2>/dev/null | tail -n 1
+sed -n "s/^primary_conninfo = '\(.*\)'$/follows=\1/p" "$PGDATA/postgresql.auto.conf" 2>/dev/null | tail -n 1
 left=$(unarchived) && [ -z "$left" ] || echo unarchived=$left
 # Where links lead, out of the directory or not; and what is not there, though its place for tablespaces is.
 is_there() {

@@ -36,6 +36,7 @@ class Loss:
         sync: the group is synchronous, or was asked to be.
         assumed: that nothing acknowledged is lost holds only if commits waited as the topology
             asks: the lost primary could not be asked.
+        gone: the lost primary has no data any more.
     """
 
     size: int | None
@@ -43,6 +44,7 @@ class Loss:
     acknowledged: bool
     sync: bool
     assumed: bool = False
+    gone: bool = False
 
     @property
     def sentence(self) -> str:
@@ -80,6 +82,8 @@ class Loss:
             return
         name = former.name if former else "Another standby"
         start = f"If {name} can be started again (`invoke start`), nothing is lost; else "
+        if self.gone:
+            start = f"If the data of {name} can be put back, nothing is lost; else "
         raise Refused(
             f"{name}: {self.sentence}, and {limit or 0} bytes may be (--max-loss). "
             f"{start if former else ''}`invoke failover --to {successor.name} --max-loss "
@@ -225,8 +229,9 @@ def weigh(
     beyond = fenced.beyond if fenced else None
     if fenced is None:
         return Loss(None, None, acknowledged=not safe, sync=sync, assumed=safe)
-    if fenced.disk.pg_version is None or (beyond and beyond.commits is None):
-        return Loss(None, None, acknowledged=not safe, sync=sync)
+    gone = fenced.disk.pg_version is None
+    if gone or (beyond and beyond.commits is None):
+        return Loss(None, None, acknowledged=not safe, sync=sync, gone=gone)
     size = max(beyond.size if beyond else 0, furthest - mine)
     commits = beyond.commits if beyond else 0
     return Loss(size, commits, acknowledged=not safe and size > 0, sync=sync)

@@ -8,8 +8,11 @@ are lost to the group by that: it refuses, unless so much may be lost (--max-los
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from pgherd.docker import Image
 from pgherd.errors import Error, Refused, Unreachable
+from pgherd.host.scope import cleaning_up
 from pgherd.postgres import leading
 from pgherd.postgres.facts import Disk
 from pgherd.postgres.group import Group
@@ -126,11 +129,29 @@ def _stopped(pair: Pair, primary: Instance, asked: Asked) -> tuple[Pair, Way]:
         nodes = leading.known_of(group.topology, pair.seen.facts)
         own = group.count_one(nodes, instance.name, primary.name)
         _refuse_loss(pair, primary, asked, nodes, own, pair.mine.sync_names)
-    if pair.runs:
-        fence.stop(group, instance, pair.container)
-    else:
+    if not pair.runs:
         guards.check_port(instance, pair.seen)
-    ran = pair.container if pair.runs else None
+        return _judged(pair, primary, asked)
+    ran = pair.container
+    fence.stop(group, instance, ran)
+    try:
+        return _judged(pair, primary, asked, ran=True)
+    except BaseException:
+        with cleaning_up(), suppress(Error):
+            pair.note("starting it again, as it was")
+            fence.lift_restart(instance)
+            if ran:
+                instance.engine.start(ran)
+        raise
+
+
+def _judged(pair: Pair, primary: Instance, asked: Asked, *, ran: bool = False) -> tuple[Pair, Way]:
+    """Judge a node that is down by its data; `ran` until now.
+
+    Raises:
+        Refused: it would lose more than may be lost, or has what cannot be moved.
+    """
+    group, instance = pair.group, pair.standby
     pair = Pair(group, instance, pair.upstream, pair.image, group.observe())
     theirs = primary.facts()
     if guards.data_state(instance) != guards.FULL:
@@ -140,17 +161,10 @@ def _stopped(pair: Pair, primary: Instance, asked: Asked) -> tuple[Pair, Way]:
     if disk.unfinished:
         pair.note("a run was cut short here; if it kept what was there, `invoke backups` shows it")
     way = ways.of_stopped(instance, pair.image, disk, theirs)
-    try:
-        if not _was_accepted(pair, disk, ran=bool(ran)):
-            nodes = leading.known_of(group.topology, pair.seen.facts)
-            nodes[instance.name] = leading.of_disk(disk, leads=not disk.standby_signal)
-            _refuse_loss(pair, primary, asked, nodes, way.own, disk.sync_names)
-    except Refused:
-        if ran:
-            pair.note("starting it again, as it was")
-            fence.lift_restart(instance)
-            instance.engine.start(ran)
-        raise
+    if not _was_accepted(pair, disk, ran=ran):
+        nodes = leading.known_of(group.topology, pair.seen.facts)
+        nodes[instance.name] = leading.of_disk(disk, leads=not disk.standby_signal)
+        _refuse_loss(pair, primary, asked, nodes, way.own, disk.sync_names)
     if not disk.unfinished:
         aside.keep_unarchived(group, instance, pair.image, disk.unarchived)
     return pair, way
