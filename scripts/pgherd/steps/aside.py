@@ -30,8 +30,8 @@ UNFINISHED = "pgherd.unfinished"  # a file in a volume's copy until that is whol
 WHY_LABEL = "pgherd.why"  # of a volume
 REMOVED = "removed"  # the reason of a node's last line
 CUT_SHORT = "an unfinished copy"  # in the reason, where what lay there was one
-# First what makes it a database: cut short, it is none that a server would run on.
 SAID_FILES = 20
+# First what makes it a database: cut short, it is none that a server would run on.
 EMPTY_DATA = f'rm -f "{PGDATA}/PG_VERSION"\nfind "{PGDATA}" -mindepth 1 -delete\n'
 EMPTY_TABLESPACES = 'for place in ${tablespaces-}; do find "$place" -mindepth 1 -delete; done\n'
 EMPTY = EMPTY_DATA + EMPTY_TABLESPACES

@@ -241,6 +241,7 @@ def _down(
 
     Raises:
         DataGone: no other node has any data.
+        Refused: of what was a primary's a part is not there.
     """
     gone: list[DataGone] = []
 
@@ -250,6 +251,11 @@ def _down(
         except DataGone as fault:
             gone.append(fault)
             left[instance.name] = "its data is gone"
+            return Disk()
+        except outside.NotThere as fault:
+            if fault.leads:
+                raise
+            left[instance.name] = fault.why
             return Disk()
 
     down = [i for i in group.instances.values() if not alive(seen.nodes[i.name])]

@@ -36,6 +36,20 @@ _LIES = {
 Found = list[tuple[Instance, Outside]]
 
 
+class NotThere(Refused):
+    """A part of a node's data is not there, or would not be in its container; no server runs so.
+
+    Attributes:
+        why: the same in few words.
+        leads: whether the data is a primary's.
+    """
+
+    def __init__(self, sentence: str, one: Outside, disk: Disk) -> None:
+        super().__init__(sentence)
+        self.why = f"{one.what} at {one.path} is not there"
+        self.leads = not disk.standby_signal
+
+
 # --- what there is ---
 
 
@@ -57,6 +71,12 @@ def astray(
         return mounted is None or any(within(found.path, target) for target in mounted)
 
     return [found for found in outside if not lies_well(found)]
+
+
+def lost(node: Node, disk: Disk) -> list[Outside]:
+    """Return what a server on this data would not find, in a container that is made for it."""
+    gone = [one for one in disk.outside if one.path in disk.gone]
+    return list(dict.fromkeys([*gone, *astray(node, disk.outside)]))
 
 
 def of_server(instance: Instance, node: Seen) -> list[Outside]:
@@ -184,8 +204,8 @@ def refuse_to_start(
         Refused: with what is where, and the way out.
     """
     stays = container and (container.planned or guards.check_spec(instance, container, image))
-    if lost := [o for o in disk.outside if o.path in disk.gone]:
-        raise _gone(instance, lost)
+    if gone := [o for o in disk.outside if o.path in disk.gone]:
+        raise NotThere(_gone(instance, gone), gone[0], disk)
     found = astray(instance.node, disk.outside, container if stays else None)
     if container and not stays:
         found = list(dict.fromkeys([*found, *astray(instance.node, disk.outside, container)]))
@@ -194,7 +214,8 @@ def refuse_to_start(
     if not found:
         return
     has_it = container and not stays and _in_layer(instance, container, found[0].path)
-    raise Refused(_not_there(group, instance, found, container if has_it else None))
+    sentence = _not_there(group, instance, found, container if has_it else None)
+    raise NotThere(sentence, found[0], disk)
 
 
 def _in_layer(instance: Instance, container: Container, path: str) -> bool:
@@ -385,14 +406,14 @@ def _not_there(
     return "\nOr: ".join([f"{head}\n{ways[0]}", *ways[1:]]) if ways else head
 
 
-def _gone(instance: Instance, lost: Sequence[Outside]) -> Refused:
+def _gone(instance: Instance, found: Sequence[Outside]) -> str:
     places = instance.node.places
-    told = "; ".join(f"{one.what} at {one.path}" for one in lost)
-    inside = next(at for at in instance.node.tablespaces if within(lost[0].path, at))
+    told = "; ".join(f"{one.what} at {one.path}" for one in found)
+    inside = next(at for at in instance.node.tablespaces if within(found[0].path, at))
     anew = "put it back (a copy set aside, a mount that is missing?)"
     if instance.node.upstream:
         anew += f", or seed it anew: `invoke seed-standby --node {instance.name} --reseed`"
-    return Refused(
+    return (
         f"{instance.name}: {told} is gone: {places[inside]} has no such thing. No server is run "
         f"without it: {anew}."
     )

@@ -157,10 +157,10 @@ def _judged(pair: Pair, primary: Instance, asked: Asked, *, ran: bool = False) -
     if guards.data_state(instance) != guards.FULL:
         return pair, Way(Kind.BASE_BACKUP, "it has no data")
     disk = instance.disk(pair.image)
-    outside.refuse_to_move(group, instance, pair.seen, disk)
     if disk.unfinished:
         pair.note("a run was cut short here; if it kept what was there, `invoke backups` shows it")
     way = ways.of_stopped(instance, pair.image, disk, theirs)
+    outside.refuse_to_move(group, instance, pair.seen, disk)
     if not _was_accepted(pair, disk, ran=ran):
         nodes = leading.known_of(group.topology, pair.seen.facts)
         nodes[instance.name] = leading.of_disk(disk, leads=not disk.standby_signal)

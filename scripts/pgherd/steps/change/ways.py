@@ -12,6 +12,7 @@ from pgherd.postgres.conf import lsn_to_int
 from pgherd.postgres.facts import Disk, Facts
 from pgherd.postgres.history import Beyond, Fork, counted
 from pgherd.postgres.instance import Instance
+from pgherd.steps import outside
 
 
 class Kind(Enum):
@@ -89,7 +90,10 @@ def of_stopped(instance: Instance, image: Image, disk: Disk, theirs: Facts) -> W
         return Way(Kind.BASE_BACKUP, why, Beyond(lsn_to_int(disk.reached), None))
     start = fork.lsn or theirs.lsn or "0/0"
     own = beyond(instance, image, disk, fork.timeline, start)
-    return _judged(disk, fork, start, own)
+    way = _judged(disk, fork, start, own)
+    if lost := outside.lost(instance.node, disk):
+        return Way(Kind.BASE_BACKUP, f"{lost[0].what} at {lost[0].path} is not there", way.own)
+    return way
 
 
 def refuse_other_system(instance: Instance, system: str | None, theirs: Facts) -> None:

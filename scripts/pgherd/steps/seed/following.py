@@ -57,6 +57,7 @@ def prospect(pair: Pair) -> str:
     disk = pair.standby.disk(pair.image)
     outside.refuse_to_move(pair.group, pair.standby, pair.seen, disk)
     usable = disk.standby_signal and not disk.unfinished and disk.timeline <= pair.theirs.timeline
+    usable = usable and not outside.lost(pair.standby.node, disk)
     same = disk.system_identifier == pair.theirs.system_identifier
     return FOLLOWS if usable and same else NEW
 
