@@ -12,7 +12,12 @@ from typing import Any
 
 import psycopg
 
-from pgherd.postgres.conf import DEADLINES, SESSION, SUPERUSER_SESSION, session_options
+from pgherd.postgres.conf import (
+    APPLICATION_SESSION,
+    SESSION,
+    SUPERUSER_SESSION,
+    session_options,
+)
 from pgherd.postgres.group import Group
 from pgherd.postgres.instance import Instance
 
@@ -40,7 +45,7 @@ def connect(
         psycopg.OperationalError: it does not answer, or takes no such password.
         Unreachable: its host does not let it be reached.
     """
-    known = {**(DEADLINES if as_application else {**SESSION, **SUPERUSER_SESSION})}
+    known = {**(APPLICATION_SESSION if as_application else SESSION | SUPERUSER_SESSION)}
     known |= {"statement_timeout": STATEMENT_TIMEOUT, **instance.further_deadlines}
     secret = group.passwords.known("postgres")
     parameters = {

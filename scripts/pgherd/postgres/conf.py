@@ -24,7 +24,7 @@ HEAD = (
 # What a session of ours begins with, whatever postgresql.conf, ALTER ROLE and ALTER DATABASE say: a
 # client's own options outrank all of these. Only names that 14 to 18 know, since another one is
 # FATAL at login. With this search_path a name without a schema is the system's.
-SESSION: Mapping[str, str] = {
+SESSION: dict[str, str] = {
     "search_path": "pg_catalog",
     "role": "none",
     "default_transaction_isolation": "read committed",
@@ -36,7 +36,7 @@ SESSION: Mapping[str, str] = {
     "idle_session_timeout": "0",
     "exit_on_error": "off",
     "row_security": "on",
-    "client_min_messages": "warning",
+    "client_min_messages": "error",
     "client_encoding": "UTF8",
     "DateStyle": "ISO",
     "IntervalStyle": "postgres",
@@ -55,7 +55,7 @@ SESSION: Mapping[str, str] = {
 }
 # What besides only a superuser may say. As a replica, so that event triggers leave our statements
 # alone, but those that are ENABLE ALWAYS; and none of our statements gets into the server's log.
-SUPERUSER_SESSION: Mapping[str, str] = {
+SUPERUSER_SESSION: dict[str, str] = {
     "session_preload_libraries": "",
     "session_replication_role": "replica",
     "lc_messages": "C",
@@ -63,9 +63,12 @@ SUPERUSER_SESSION: Mapping[str, str] = {
     "log_min_duration_statement": "-1",
     "log_duration": "off",
 }
-# What an application's session is left with that we make to see what it sees: no other deadlines
-# than ours.
-DEADLINES: Mapping[str, str] = {name: "0" for name in SESSION if name.endswith("_timeout")}
+# What is known of an application's session that we make to see what it sees: its deadlines are
+# ours, and the warning of a commit that waited for no standby after all is heard.
+APPLICATION_SESSION: dict[str, str] = {
+    **{name: "0" for name in SESSION if name.endswith("_timeout")},
+    "client_min_messages": "warning",
+}
 
 _SETTING = re.compile(
     r"^[ \t]*([A-Za-z_][\w.$]*)(?:[ \t]*=[ \t]*|[ \t]+)"

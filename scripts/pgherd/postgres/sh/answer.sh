@@ -20,3 +20,4 @@ case $code$fault in
 esac
 [ -z "$fault" ] || printf '%s\n' "$fault" >&2
 [ "$code" != 0 ] || exit 0
+exec 2>/dev/null

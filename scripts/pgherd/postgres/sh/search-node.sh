@@ -8,7 +8,7 @@ fi
 { read -r major <"${PGDATA:-}/PG_VERSION"; } 2>/dev/null || major=${PG_MAJOR:-}
 $session
 export PGUSER=postgres PGDATABASE="${PGHERD_DATABASE:-postgres}" PGCONNECT_TIMEOUT=5
-export PGOPTIONS="$session_options $superuser_options -c statement_timeout=10s -c client_min_messages=error"
+export PGOPTIONS="$session_options $superuser_options -c statement_timeout=10s"
 ask() { psql -XAtqw -v ON_ERROR_STOP=1 2>&1; }
 
 if [ -n "$serving" ]; then
