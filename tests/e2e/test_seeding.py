@@ -282,9 +282,11 @@ def test_an_interrupted_base_backup_is_done_by_a_second_try(make_herd: MakeHerd)
     with subprocess.Popen(
         words, cwd=ROOT, env=herd.environment(), stderr=subprocess.DEVNULL
     ) as seeding:
-        assert until(lambda: herd.sql("master", BACKING_UP) == 1)
-        psql(herd, "master", "CREATE TABLE commits_go_on ()")  # nobody is waited for yet
-        seeding.kill()
+        try:
+            assert until(lambda: herd.sql("master", BACKING_UP) == 1)
+            psql(herd, "master", "CREATE TABLE commits_go_on ()")  # nobody is waited for yet
+        finally:
+            seeding.kill()
     assert docker("ps", "--quiet", "--filter", f"name={helper}") != ""
     assert slots(herd) == ["standby1"]
     said = herd.invoke("seed-standby").stderr
