@@ -370,7 +370,7 @@ class Handover:
         """
         name = self.successor.name
         if not self._arming:
-            with suppress(Error):
+            with suppress(Exception):
                 turn.call_off(self.successor, SILENT_SECONDS)
             return False, False
         try:

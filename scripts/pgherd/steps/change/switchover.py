@@ -229,7 +229,7 @@ def _elected(group: Group, successor: Instance, seen: Observation, image: Image)
     with cleaning_up():
         interrupted.promote(successor)
         group.trace.note(f"{successor.name}: is primary now")
-        _gather(group, successor, group.observe(), image)
+    _gather(group, successor, group.observe(), image)  # that may take a base backup
     return Switched(successor.name, None, None, None, None)
 
 
