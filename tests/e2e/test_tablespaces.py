@@ -235,7 +235,7 @@ def _rewound(herd: Herd) -> None:
     psql(
         herd, "master", "ALTER SYSTEM SET synchronous_standby_names = ''", "SELECT pg_reload_conf()"
     )
-    docker("pause", standby)
+    docker("stop", standby)  # one that is paused would have it, in its socket
     psql(
         herd,
         "master",
@@ -243,7 +243,7 @@ def _rewound(herd: Herd) -> None:
         "CHECKPOINT",
     )
     docker("kill", master)
-    docker("unpause", standby)
+    docker("start", standby)
     herd.invoke("failover", "--max-loss", "any")
     psql(herd, "standby", "INSERT INTO kept SELECT i, 'new' FROM generate_series(1, 3) i")
     said = herd.invoke("rejoin", master).stderr

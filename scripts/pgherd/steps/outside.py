@@ -215,6 +215,8 @@ def refuse_to_start(
         return
     has_it = container and not stays and _in_layer(instance, container, found[0].path)
     sentence = _not_there(group, instance, found, container if has_it else None)
+    if has_it:  # nothing is gone yet, and leaving the node out would say so
+        raise Refused(sentence)
     raise NotThere(sentence, found[0], disk)
 
 
