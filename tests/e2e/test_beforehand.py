@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import psycopg
 import pytest
 from conftest import Herd, MakeHerd, docker, majors
-from faults import until
+from faults import only_root, until
 
 PairOf = Callable[[str], Herd]
 
@@ -164,3 +168,98 @@ def test_a_topology_that_takes_alter_system_away_is_refused(make_herd: MakeHerd)
     told = herd.invoke("setup-master", code=2).stderr
     assert "settings.allow_alter_system: cannot be off: pgherd sets" in told
     assert (herd.status("master"), herd.data("master").exists()) == ("", False)
+
+
+# --- what cannot be renamed: https://github.com/hapostgres/pg_auto_failover/issues/64 ---
+
+
+@contextmanager
+def mounted(directory: Path) -> Iterator[None]:
+    """Make a directory a mount point, of itself."""
+    subprocess.run(["mount", "--bind", str(directory), str(directory)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(directory)], check=True)
+
+
+@contextmanager
+def immutable(directory: Path) -> Iterator[None]:
+    """Let nobody rename a directory, nor make files in it."""
+    subprocess.run(["chattr", "+i", str(directory)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["chattr", "-i", str(directory)], check=True)
+
+
+@only_root
+def test_a_directory_that_cannot_be_renamed_is_seen_before_anybody_is_stopped(herd: Herd) -> None:
+    _, standby = others(herd)
+    name, data = herd.container(standby), herd.data(standby)
+    beside = sorted(data.parent.iterdir())
+    before = state(herd)
+    with mounted(data):
+        for words in (
+            ["seed-standby", "--node", name, "--reseed", "--async-meanwhile"],
+            ["remove-standby", name, "--async-meanwhile"],
+            ["down", "--purge", "--confirm", herd.name],
+        ):
+            told = herd.invoke(*words, code=2).stderr
+            assert f"{name}: {data} is a mount point, and cannot be renamed" in told
+            assert state(herd) == before
+    assert sorted(data.parent.iterdir()) == beside
+
+
+@only_root
+@pytest.mark.long
+def test_other_reasons_are_told_in_the_systems_words(herd: Herd) -> None:
+    _, standby = others(herd)
+    before = state(herd)
+    reseed = ["seed-standby", "--node", herd.container(standby), "--reseed", "--async-meanwhile"]
+    with immutable(herd.data(standby)):
+        told = herd.invoke(*reseed, code=2).stderr
+    assert "cannot be renamed (Operation not permitted)" in told
+    assert state(herd) == before
+    herd.invoke(*reseed)
+
+
+@only_root
+@pytest.mark.long
+def test_a_copy_is_not_put_back_where_that_cannot_be(make_herd: MakeHerd) -> None:
+    herd = make_herd()
+    herd.invoke("setup-master", "seed-standby")
+    name, data = herd.container("standby"), herd.data("standby")
+    herd.invoke("seed-standby", "--node", name, "--reseed", "--async-meanwhile")
+    (copy,) = data.parent.glob("standby_data_bk_*")
+    herd.invoke("stop")
+    policy = ["inspect", "--format", "{{.HostConfig.RestartPolicy.Name}}", name]
+    with mounted(data):
+        assert "is a mount point" in herd.invoke("restore", copy.name, code=2).stderr
+    assert (copy.is_dir(), docker(*policy)) == (True, "unless-stopped")
+    assert len(list(data.parent.glob("*_bk_*"))) == 1
+    herd.invoke("start", "verify")
+
+
+@only_root
+@pytest.mark.long
+def test_the_way_out_of_a_mount_point(make_herd: MakeHerd) -> None:
+    """As it is told: a directory in it, and nothing is copied anew."""
+    herd = make_herd()
+    herd.invoke("setup-master", "seed-standby")
+    data = herd.data("standby")
+    herd.sql("master", "CREATE TABLE kept AS SELECT 1 AS n")
+    herd.invoke("down")
+    with mounted(data):
+        files = list(data.iterdir())
+        (data / "data").mkdir(mode=0o700)
+        os.chown(data / "data", data.stat().st_uid, data.stat().st_gid)
+        for file in files:
+            file.rename(data / "data" / file.name)
+        herd.nodes["standby"]["data"] = str(data / "data")
+        herd.write()
+        herd.invoke("start", "verify")
+        reseed = ["seed-standby", "--node", herd.container("standby"), "--reseed"]
+        herd.invoke(*reseed, "--async-meanwhile")
+        herd.checks()
+        herd.clear()

@@ -10,11 +10,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from boxes import program
 from fakes import ROOT, FakeHost, Said, group, topology
 
 from pgherd.errors import Refused
+from pgherd.host.local import LocalHost
 from pgherd.report import backups as report
-from pgherd.shell import assignments
+from pgherd.shell import Trace, assignments
 from pgherd.steps import aside
 from pgherd.steps.backups import copies, swap
 from pgherd.steps.backups.copies import Copy, Kept
@@ -261,3 +263,30 @@ def test_where_no_journal_is_a_copy_is_read_without_a_reason() -> None:
     lines = [line for line in text.splitlines(keepends=True) if not line.startswith("why\t")]
     ((copy,), _) = copies.read("".join(lines), "box")
     assert (copy.why, copy.fault) == ("", "")
+
+
+# --- whether a directory can be renamed is tried without renaming it ---
+
+
+def test_a_directory_that_can_be_renamed_stays(tmp_path: Path) -> None:
+    (tmp_path / "data" / "base").mkdir(parents=True)
+    (tmp_path / "empty").mkdir()
+    paths = [str(tmp_path / name) for name in ("data", "empty", "not there")]
+    assert aside.unmovable(LocalHost(Trace()), paths) == []
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["data", "empty"]
+    assert [p.name for p in (tmp_path / "data").iterdir()] == ["base"]
+
+
+@pytest.mark.parametrize("tool", ["mktemp", "mkdir"])
+def test_where_it_cannot_even_be_tried_that_is_the_reason(tmp_path: Path, tool: str) -> None:
+    """As on a full disk: with an empty directory in its way a renaming would be one."""
+    data, tools = tmp_path / "data", tmp_path / "bin"
+    data.mkdir()
+    tools.mkdir()
+    program(tools / tool, f"echo '{tool}: it is: No space left on device' >&2; exit 1")
+    done = subprocess.run(
+        ["sh", "-s", "--", str(data)], input=aside._TRY_TO_RENAME, text=True, check=True,
+        capture_output=True, env={"PATH": f"{tools}:/usr/bin:/bin"},
+    )  # fmt: skip
+    assert done.stdout == f"{data}\tNo space left on device\n"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["bin", "data"]

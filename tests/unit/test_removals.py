@@ -93,6 +93,11 @@ LISTED = {
     ("steps/aside.py",
      'find "$place" -mindepth 1 -depth -type d -exec rmdir {} \\\\; 2>/dev/null || :'):
         "empty directories",
+    ("steps/aside.py", "mv --version 2>/dev/null | grep -q GNU || exit 0"): "asks who it is",
+    ("steps/aside.py", 'said=$(LC_ALL=C mv -T -- "$source" "$trial" 2>&1)'):
+        "renames nothing: to a directory that was found to have something in it",
+    ("steps/aside.py", 'rmdir -- "$trial/full"'): "an empty directory of our own",
+    ("steps/aside.py", 'rmdir -- "$trial"'): "the same",
     ("steps/aside.py", 'move = \'mv -- "$source" "$target"\\n\''):
         "renames, and never into or over anything",
     ("steps/aside.py",
@@ -229,5 +234,6 @@ def test_a_removed_standbys_volume_goes_only_if_it_is_its_own(
     host = FakeHost({"docker volume": Said(), "sh": Said("full"), "sh -s -- volume": Said("yes")})
     made = group(topology("s1", s1={"data": "volume:vol"}), host)
     node = Leaving(made.instance("s1"), None, None, "s1", "s1", asked=True)
-    assert removal._take(made, node, image())
+    own = removal._owns_data(made, node, image())
+    assert removal._take(made, node, image(), own=own)
     assert ("docker volume rm vol" in host.ran) is removed

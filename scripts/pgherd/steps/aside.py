@@ -16,7 +16,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from pgherd.docker import GROUP_LABEL, Image, Mount, docker
-from pgherd.errors import Error
+from pgherd.errors import Error, Refused
 from pgherd.host import Host
 from pgherd.postgres import scripts
 from pgherd.postgres.group import Group
@@ -44,6 +44,26 @@ done
 """
 _STAMP = "%Y%m%dT%H%M%SZ"
 _STAMPS = f"{'[0-9]' * 8}T{'[0-9]' * 6}Z"  # the same as a pattern of the shell
+
+
+# A directory is never renamed to one that has something in it. Where the kernel says something else
+# than that, it is why this one could not be renamed at all. Other tools than GNU's know no -T.
+_TRY_TO_RENAME = r"""
+mv --version 2>/dev/null | grep -q GNU || exit 0
+for source; do
+  [ -d "$source" ] || continue
+  if said=$(LC_ALL=C mktemp -d "$(dirname -- "$source")/.pgherd.XXXXXX" 2>&1); then
+    trial=$said
+    if said=$(LC_ALL=C mkdir -- "$trial/full" 2>&1) && [ -d "$trial/full" ]; then
+      said=$(LC_ALL=C mv -T -- "$source" "$trial" 2>&1)
+      rmdir -- "$trial/full"
+    fi
+    rmdir -- "$trial"
+  fi
+  case $said in *'not empty' | *exists) ;; *) printf '%s\t%s\n' "$source" "${said##*: }" ;; esac
+done
+"""
+_BUSY = "Device or resource busy"  # what Linux says of a mount point
 
 
 def set_aside(
@@ -87,6 +107,41 @@ def left_by(instance: Instance, mount: Mount, but: str = "") -> str:
     if mount.volume:  # that is set aside before the data is
         lacking = [stamp for stamp in lacking if stamp == max(stamps)]
     return max(lacking, default="")
+
+
+def refuse_unmovable(instance: Instance, *more: str) -> None:
+    """Refuse to begin what will set a node's data aside, where its directories cannot be renamed.
+
+    It is tried, in a way that renames nothing. `more` are other directories of its host.
+    """
+    for source, why in unmovable(instance.host, [*directories_of(instance), *more]):
+        if why == _BUSY:
+            raise Refused(
+                f"{instance.name}: {source} is a mount point, and cannot be renamed: what it has "
+                "cannot be set aside. Nothing was changed. Give the node a directory in it: "
+                f"`invoke down` keeps the data; make {source}/data with the same owner and mode, "
+                "move all into that, say it as the node's `data`, then `invoke start`."
+            )
+        raise Refused(
+            f"{instance.name}: {source} cannot be renamed ({why}): what it has cannot be set "
+            "aside. Nothing was changed. See to whom it and what it lies in belong (`ls -ld`), and "
+            "whether `lsattr -d` shows an i or an a."
+        )
+
+
+def directories_of(instance: Instance) -> list[str]:
+    """Return the directories of a node's data and tablespaces; of volumes there is none."""
+    return [mount.source for mount in instance.data_mounts() if not mount.volume]
+
+
+def unmovable(host: Host, sources: Sequence[str]) -> list[tuple[str, str]]:
+    """Return which of these directories of a host cannot be renamed, each with the reason."""
+    if host.trace.dry or not sources:
+        return []
+    command = Tool("sh")["-s", "--", list(sources)]
+    said = host.run(command, stdin=Script((_TRY_TO_RENAME,), ("try-to-rename",))).out
+    lines = (line.rpartition("\t") for line in said.splitlines())
+    return [(source, why) for source, _, why in lines if source]
 
 
 def _stamps(instance: Instance, mount: Mount) -> list[str]:

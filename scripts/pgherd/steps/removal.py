@@ -15,7 +15,14 @@ from pgherd.postgres.observation import Observation
 from pgherd.rules import DOCKER_NAME, NAME_RULE
 from pgherd.shell import Script, Tool, assignments
 from pgherd.steps import guards, lifecycle, outside
-from pgherd.steps.aside import REMOVED, entry, not_known, reason, set_aside
+from pgherd.steps.aside import (
+    REMOVED,
+    entry,
+    not_known,
+    reason,
+    refuse_unmovable,
+    set_aside,
+)
 from pgherd.steps.image import ensure_image
 from pgherd.steps.strays import Leaving, leaving
 from pgherd.steps.sync import read_sync, set_names, shortened
@@ -49,13 +56,18 @@ def remove_standbys(group: Group, names: list[str], *, async_meanwhile: bool) ->
         image = ensure_image(group, seen)
         nodes = leaving(group, names, seen, image)
         _refuse(group, nodes, primary, seen)
+        here = [node for node in nodes if node.instance.node.host not in group.away]
+        owners = [node for node in here if _owns_data(group, node, image)]
+        for node in owners:
+            refuse_unmovable(node.instance)
         before = _left(group, nodes, seen)
         _shorten(group, primary, seen.nodes[primary.name].facts, nodes, consent=async_meanwhile)
-        here = [node for node in nodes if node.instance.node.host not in group.away]
         lifecycle.stop_instances(group, [node.instance for node in here], clean=False)
         _drop_slots(group, nodes, seen)
         for node, did in zip(
-            here, side_by_side(lambda n: _take(group, n, image), here), strict=True
+            here,
+            side_by_side(lambda n: _take(group, n, image, own=n in owners), here),
+            strict=True,
         ):
             if not did and node.name not in before:
                 group.trace.note(f"{node.name}: already removed")
@@ -186,10 +198,9 @@ def _drop(group: Group, instance: Instance, node: Leaving, slot: str) -> None:
         )
 
 
-def _take(group: Group, node: Leaving, image: Image) -> bool:
+def _take(group: Group, node: Leaving, image: Image, *, own: bool) -> bool:
     """Set aside what a node has, and remove its container; tell whether there was anything."""
     instance = node.instance
-    own = _owns_data(group, node, image)
     found = own and (
         set_aside(group, instance, image, unfinished=True, why="remove-standby") is not None
     )

@@ -48,6 +48,7 @@ def set_aside(group: Group, name: str) -> None:
     with group.locked():
         instance, image = _down(group, name)
         outside.refuse_to_remove_all(group, [instance], group.observe())
+        aside.refuse_unmovable(instance)
         if aside.set_aside(group, instance, image, why="step.set-aside") is None:
             group.trace.note(f"{name}: nothing to set aside")
 

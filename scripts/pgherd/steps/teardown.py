@@ -17,10 +17,13 @@ from pgherd.steps import guards
 from pgherd.steps.aside import (
     DELETE_TABLESPACES,
     EMPTY_DATA,
+    directories_of,
     move_aside,
     name_aside,
     not_known,
+    refuse_unmovable,
     set_aside,
+    unmovable,
 )
 from pgherd.steps.image import ensure_image
 from pgherd.steps.lifecycle import stop
@@ -82,6 +85,8 @@ def purge(group: Group, *, confirm: str, delete: bool) -> None:
             f"Not confirmed: say the group's name, `invoke down --purge --confirm {group.name}`. "
             "Nothing was changed."
         )
+    if not delete:
+        _refuse_unmovable(group)
     stop_all(group)
     with group.locked():
         seen = group.observe()
@@ -93,6 +98,24 @@ def purge(group: Group, *, confirm: str, delete: bool) -> None:
             _clear(group, instance, image, delete=delete)
         for host, directory in _secrets(group):
             _clear_secrets(group, host, directory, delete=delete)
+
+
+def _refuse_unmovable(group: Group) -> None:
+    """Refuse where what is the group's cannot be set aside, while its servers still run."""
+    for host, directory in _secrets(group):
+        for source, why in unmovable(host, [directory]):
+            raise Refused(f"{source} cannot be renamed ({why}), so it cannot be set aside.")
+    stuck = [i for i in group.instances.values() if unmovable(i.host, directories_of(i))]
+    if not stuck:
+        return
+    with group.locked():
+        seen = group.observe()
+        image = ensure_image(group, seen)
+        for instance in stuck:
+            container = seen.nodes[instance.name].container
+            owned = container and group.owns(container, instance.node.host)
+            if owned or guards.data_of(instance, image).ours:
+                refuse_unmovable(instance)
 
 
 def _clear(group: Group, instance: Instance, image: Image, *, delete: bool) -> None:

@@ -28,6 +28,8 @@ def check_seed(pair: Pair, asked: Asked) -> None:
     _check_places(pair, asked)
     _check_sync(pair, asked)
     _check_data(pair, asked)
+    if guards.data_state(pair.standby) == guards.FULL:
+        aside.refuse_unmovable(pair.standby)
     if asked.method == "copy":
         stopped_source.check(pair, asked)
         seeding.check_copy(pair.standby, pair.upstream, pair.seen, pair.group.trace, asked.confirm)
