@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -263,3 +264,22 @@ def test_the_way_out_of_a_mount_point(make_herd: MakeHerd) -> None:
         herd.invoke(*reseed, "--async-meanwhile")
         herd.checks()
         herd.clear()
+
+
+# --- a setting that was corrected ---
+
+
+@pytest.mark.parametrize("seconds", [0.0, pytest.param(3.0, marks=pytest.mark.long)])
+def test_a_server_that_ends_again_and_again_gets_the_corrected_settings(
+    make_herd: MakeHerd, seconds: float
+) -> None:
+    herd = make_herd(standbys=0, sync="")
+    herd.nodes["master"]["settings"] = {"shared_preload_libraries": "not_there"}
+    herd.write()
+    assert "not_there" in herd.invoke("setup-master", code=1).stderr
+    time.sleep(seconds)
+    herd.nodes["master"]["settings"] = {"work_mem": "7MB"}
+    herd.write()
+    said = herd.invoke("setup-master").stderr
+    assert "already runs" not in said
+    assert herd.sql("master", "SHOW work_mem") == "7MB"

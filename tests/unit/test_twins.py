@@ -123,3 +123,24 @@ def test_one_that_runs_and_is_silent_keeps_an_unsigned_one_down(name: str) -> No
         f"`invoke logs --node {other}`, then again.\npsql: the database system is starting up"
     )
     refuse(name, disk(standby_signal=True), **{other: "psql: starting up"})
+
+
+@pytest.mark.parametrize(
+    ("status", "restarts", "silence", "failing"),
+    [
+        ("restarting", 1, "", True),
+        ("running", 3, "psql: error: connection to server on socket failed: No such file", True),
+        ("running", 0, "psql: error: connection to server on socket failed: No such file", False),
+        ("running", 1, "FATAL:  the database system is starting up", False),
+        ("paused", 1, "", False),
+        ("exited", 1, "", False),
+    ],
+)
+def test_who_ends_again_and_again(status: str, restarts: int, silence: str, failing: bool) -> None:
+    node = Seen(container("pa", status=status, restarts=restarts), None, silence)
+    assert leaders.is_failing(node) is failing
+
+
+def test_who_answers_does_not_end_again_and_again() -> None:
+    assert not leaders.is_failing(Seen(container("pa", restarts=5), facts()))
+    assert not leaders.is_failing(Seen(None, None))

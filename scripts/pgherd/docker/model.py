@@ -108,6 +108,7 @@ class Container:
     ports: tuple[tuple[str, int], ...]  # published: address and port
     started_at: str
     restart: str = ""  # its restart policy: no, always, unless-stopped, on-failure
+    restarts: int = 0  # how often the engine has started it again, since somebody did
     command: tuple[str, ...] = ()  # what it runs, its entrypoint first
     planned: bool = False  # with --dry: it will be so once the printed script has run
     listed: bool = False
@@ -231,6 +232,7 @@ def read_container(raw: Mapping[str, Any]) -> Container:
         ),
         started_at=state["StartedAt"],
         restart=((raw.get("HostConfig") or {}).get("RestartPolicy") or {}).get("Name") or "no",
+        restarts=int(raw.get("RestartCount") or 0),
         command=(*(config.get("Entrypoint") or ()), *(config.get("Cmd") or ())),
     )
 

@@ -52,6 +52,19 @@ def writes_refused(name: str, place: str) -> tuple[str, str]:
     )
 
 
+def is_failing(node: Seen) -> bool:
+    """Tell whether a server ends again and again: the engine restarts it, or has just done so.
+
+    One that recovers after a crash says that it is starting up.
+    """
+    container = node.container
+    if container is None or container.planned:
+        return False
+    again = container.restarts and container.status == "running" and node.facts is None
+    silent = again and not node.files and "the database system is" not in node.silence
+    return container.status == "restarting" or bool(silent)
+
+
 def alive(node: Seen) -> bool:
     """Tell whether a node's container runs, or is about to."""
     return bool(node.container and node.container.alive)

@@ -17,6 +17,7 @@ from pgherd.steps.leaders import (
     contest,
     copied,
     disks_of,
+    is_failing,
     leads,
     refuse_silent,
     serves_instead,
@@ -51,11 +52,6 @@ def stop(group: Group, *, tolerant: bool = True, removing: bool = False) -> None
 
 
 HALF_COPIED = "its data is an unfinished copy, left by a run that was cut short"
-
-
-def _is(seen: Observation, name: str, status: str) -> bool:
-    container = seen.nodes[name].container
-    return bool(container and container.status == status)
 
 
 def stop_instances(group: Group, instances: list[Instance], *, clean: bool = True) -> None:
@@ -110,7 +106,7 @@ def start(group: Group) -> None:
         seen = group.observe()
         for instance in group.instances.values():
             guards.check_name(group, instance, seen)
-        if failing := [i for i in group.instances.values() if _is(seen, i.name, "restarting")]:
+        if failing := [i for i in group.instances.values() if is_failing(seen.nodes[i.name])]:
             stop_instances(group, failing, clean=False)  # to look at its data, and lay settings
             seen = group.observe()
         image = ensure_image(group, seen)

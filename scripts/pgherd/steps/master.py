@@ -63,7 +63,7 @@ def run_master(group: Group, seen: Observation) -> None:
     _refuse_other_primary(group, seen)
     image = ensure_image(group, seen)
     container = seen.nodes[master.name].container
-    if container and container.status == "restarting":  # it fails again and again: see its data
+    if leaders.is_failing(seen.nodes[master.name]):  # to see its data, and lay settings
         lifecycle.stop_instances(group, [master], clean=False)
         container = master.container()
     if container and container.alive:
