@@ -1,4 +1,4 @@
-# wal_records LSN [OPTION…]: the WAL records of $timeline from a position on, as pg_waldump tells them. It is given the
+# wal_records LSN [OPTION ..]: the WAL records of $timeline from a position on, as pg_waldump tells them. It is given the
 # first file and the last: else it learns how long files are from whichever the directory lists first, and fails where
 # that one was made in advance and is all zeros (search_directory in pg_waldump.c).
 wal_records() {
