@@ -171,7 +171,7 @@ def test_the_whole_life_whatever_sessions_are_given(
 def _see_that_writes_are_refused(herd: Herd) -> None:
     """`status` and `verify` tell it, and what each names takes it away, until the files do it."""
     for place in ("ROLE postgres", "DATABASE postgres", "pgherd.conf"):
-        answer = comes_to(herd, {"read-only": "master"})
+        answer = comes_to(herd, {"takes-no-writes": "master"})
         (told,) = (warning["text"] for warning in answer["warnings"])
         assert place in told
         if place == "ROLE postgres":

@@ -25,7 +25,7 @@ from pgherd.postgres import hold
 from pgherd.postgres.facts import Disk, Facts
 from pgherd.postgres.instance import Instance
 from pgherd.postgres.observation import Observation, Seen
-from pgherd.steps import connect, guards, lifecycle
+from pgherd.steps import aside, connect, guards, lifecycle
 from pgherd.steps.seed import seeding
 from pgherd.steps.seed.asked import Asked, Pair
 from pgherd.steps.seed.levels import upstream_of
@@ -41,6 +41,11 @@ STANDBY = replace(PRIMARY, state="shut down in recovery", standby_signal=True)
 PROMOTED = replace(PRIMARY, timeline=2, checkpoint="0/6000028")
 OTHER = replace(PROMOTED, system_identifier="1")
 NONE = Disk()
+
+
+@pytest.fixture(autouse=True)
+def _movable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aside, "unmovable", lambda *_: [])
 
 
 def seen(mine: Facts | None, *, runs: bool = False, master: Container | None = DOWN) -> Observation:

@@ -67,7 +67,7 @@ LISTED = {
      '[ "$timeline" = 00000001 ] || [ -e "$PGDATA/pg_wal/$timeline.history" ] || rm -f -- "$file"'):
         "WAL of a timeline that was rewound away, with the node's data kept aside",
     ("steps/node.py",
-     'begin = group.there(instance.node.host, f"docker rm {instance.name}; rm {mark}")'):
+     'words = ["--mount", private, "--entrypoint", "rm", image, "/p/initdb.done"]'):
         "a sentence: the operator's own act, on a mark that there was a database",
     ("postgres/sh/copy.sh", 'find "$PGDATA/$emptied" -mindepth 1 -delete'):
         "in a copy that begin() has found empty",
@@ -79,7 +79,12 @@ LISTED = {
      ('for file in $kept; do mv "$PGDATA/pg_wal/archive_status/$file.ready" '
       '"$PGDATA/pg_wal/archive_status/$file.done"; done')):
         "renames an empty file, once the WAL file that it is about was copied",
-    ("postgres/sh/functions/begin.sh", 'find "$PGDATA" ${tablespaces-} -mindepth 1 -delete'):
+    ("postgres/sh/functions/begin.sh", 'find "$place" -mindepth 1 -path \'*/PG_[0-9]*\' -delete'):
+        "what PostgreSQL makes in a place for tablespaces, which a run of ours had begun to fill",
+    ("postgres/sh/functions/begin.sh",
+     'find "$place" -mindepth 1 -depth -type d -exec rmdir {} \\; 2>/dev/null || :'):
+        "empty directories in that place",
+    ("postgres/sh/functions/begin.sh", 'find "$PGDATA" -mindepth 1 -delete'):
         "what a run of ours had begun to fill, in this very directory, before any server ran",
     ("steps/aside.py", ("EMPTY_DATA = f'rm -f \"{PGDATA}/PG_VERSION\"\\nfind \"{PGDATA}\" "
       "-mindepth 1 -delete\\n'")):

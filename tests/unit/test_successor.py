@@ -122,9 +122,12 @@ def test_who_is_fit(primary: Facts, standby: Facts, sentence: str) -> None:
     assert bool(sentence) is bool(said)
 
 
-@pytest.mark.parametrize(("room", "apart"), [(1, False), (1, True), (2, False)])
+@pytest.mark.parametrize(
+    ("room", "apart", "least"),
+    [(1, False, 4), (2, False, 4), (3, False, 0), (1, True, 3), (2, True, 0)],
+)
 def test_a_host_that_lets_one_command_run_at_a_time(
-    monkeypatch: pytest.MonkeyPatch, room: int, apart: bool
+    monkeypatch: pytest.MonkeyPatch, room: int, apart: bool, least: int
 ) -> None:
     monkeypatch.setattr(FakeHost, "room", lambda _, wanted: min(wanted, room))
     made = group(topology("s1"))
@@ -139,10 +142,10 @@ def test_a_host_that_lets_one_command_run_at_a_time(
             other.trace,
             {"local": FakeHost(), "b": other},
         )
-    if room > 1 or apart:
+    if not least:
         refuse_few_sessions(made.instance("s1"), made.master)
         return
-    with pytest.raises(Refused, match="MaxSessions in its sshd_config to 3 or more"):
+    with pytest.raises(Refused, match=f"MaxSessions in its sshd_config to {least} or more"):
         refuse_few_sessions(made.instance("s1"), made.master)
 
 

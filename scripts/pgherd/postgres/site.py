@@ -151,8 +151,9 @@ def read_answers(text: str, database: str = "") -> dict[str, Facts | NoAnswer]:
 
 def _facts(said: str) -> Facts:
     """Read a server's answer, with the links of its data directory before it."""
-    links, brace, answer = said.partition("{")
-    return replace(Facts.parse(brace + answer), links=tuple(read_links(links)))
+    begins = re.search(r"^\{", said, re.MULTILINE)
+    at = begins.start() if begins else 0
+    return replace(Facts.parse(said[at:]), links=tuple(read_links(said[:at])))
 
 
 def _silent(name: str, also: Mapping[str, str], said: str, database: str) -> NoAnswer:

@@ -224,7 +224,7 @@ def move_aside(host: Host, pairs: Sequence[tuple[str, str]], why: str) -> int:
     for number, (source, target) in enumerate(pairs):
         move = 'mv -- "$source" "$target"\n'
         if number:
-            move = f'if [ -e "$source" ]; then {move}else mkdir -- "$target"; fi\n'
+            move = f'if [ -e "$source" ]; then {move}else mkdir -p -- "$target"; fi\n'
         script += assignments(source=source, target=target) + f'[ ! -e "$target" ]\n{move}'
         script += entry(host, target, why)
     script += f'{assignments(source=pairs[0][0])}set -- "$source"_bk_*\necho $#\n'

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shlex
 from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
 from pgherd import config
-from pgherd.docker import GROUP_LABEL, Container, Image, docker
+from pgherd.docker import GROUP_LABEL, Container, Image, Mount, docker
 from pgherd.errors import Refused
 from pgherd.postgres import conf, scripts
 from pgherd.postgres.facts import Disk
@@ -35,8 +36,12 @@ class DataGone(Refused):
     """A node's database was there and is not any more: no new one is made in its place."""
 
     def __init__(self, group: Group, instance: Instance) -> None:
-        mark = f"{instance.places.private}/initdb.done"
-        begin = group.there(instance.node.host, f"docker rm {instance.name}; rm {mark}")
+        image = group.image.ref if group.image else group.topology.group.image
+        # The directory is postgres's own, and the mark is removed as root, in a container.
+        private = Mount(instance.places.private, "/p").option()
+        words = ["--mount", private, "--entrypoint", "rm", image, "/p/initdb.done"]
+        unmark = shlex.join(["docker", "run", "--rm", *words])
+        begin = group.there(instance.node.host, f"docker rm {instance.name}; {unmark}")
         anew = f"`invoke start` runs the others, if they have one. To begin anew: `{begin}`"
         if instance.node.upstream:
             anew = f"Or seed it anew: `invoke rejoin {instance.name}`"

@@ -134,6 +134,8 @@ def _stray(container: Container, site: Site, group: Group, image: Image) -> Leav
         tablespaces={m.target: "" if m.volume else m.source for m in others},
     )
     instance = Instance(group.name, node, site.engine, lambda: places)
+    known = (i.database for i in group.instances.values() if i.database)
+    instance.database = group.topology.group.database or next(known, "")
     facts = _answer(instance) if container.running else None
     if facts:
         slot, info = facts.primary_slot, facts.primary_conninfo

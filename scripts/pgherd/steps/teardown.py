@@ -87,6 +87,10 @@ def purge(group: Group, *, confirm: str, delete: bool) -> None:
         )
     if not delete:
         _refuse_unmovable(group)
+    with group.locked():
+        seen = group.observe()
+        for instance in group.instances.values():
+            guards.check_data_unused(instance, seen)
     stop_all(group)
     with group.locked():
         seen = group.observe()

@@ -119,7 +119,7 @@ def of_primaries(picture: Picture) -> Iterator[Warning_]:
             yield Warning_("old-primary", name, _old_primary(picture, name))
     if led.read_only:
         told, cure = writes_refused(leader, led.read_only)
-        yield Warning_("read-only", leader, f"{told}. {cure}")
+        yield Warning_("takes-no-writes", leader, f"{told}. {cure}")
     for name in picture.seen.primaries:
         if picture.facts[name].marked:
             yield Warning_(

@@ -112,7 +112,8 @@ if [ -e "$there" ] && {{ [ -z "$copy" ] || [ -e "$copy" ]; }}; then
   [ ! -e "$target" ]
   mv -- "$there" "$target"
   {left}elif [ -n "$moved" ]; then
-  mkdir -- "$target"
+  [ ! -e "$target" ]
+  mkdir -p -- "$target"
 fi
 if [ -n "$copy" ] && [ -e "$copy" ]; then
   mv -- "$copy" "$there"

@@ -7,7 +7,7 @@ what that risks has to be taken on.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from pgherd.docker import Image
@@ -90,13 +90,14 @@ def _undone(
 
 def _undo(group: Group, former: Instance | None, image: Image, found: list[Fenced]) -> None:
     """Take back what was done; what cannot be taken back is said, and the first fault is told."""
-    try:
+    with suppress(Exception):  # nobody is promoted after this, whatever waits for its turn
         turn.settled(group, group.observe())
-        if former:
-            fence.lift(group, former, image, found[-1])
+    if former is None:
+        return
+    try:
+        fence.lift(group, former, image, found[-1])
     except Exception as fault:  # noqa: BLE001 (the first fault is on its way already)
-        name = former.name if former else group.name
-        group.trace.note(f"{name}: stays as it is now, fenced if it was: {in_words(fault)}")
+        group.trace.note(f"{former.name}: stays as it is now, fenced if it was: {in_words(fault)}")
 
 
 def _fenced(

@@ -264,7 +264,10 @@ def at_stake(
     if waited is None or not mine.leads:
         return Loss(size, own.commits, acknowledged=True, sync=True)
     has = {name: leading.shared_to(its, mine) for name, its in known.items() if name != node.name}
-    safe = has[primary.name] >= reached(group, node, waited, has)
+    # Of one timeline nobody knows where they parted: what the primary has may be its own.
+    fork = known[primary.name].history.fork(mine.history)
+    parted = fork is not None and bool(fork.lsn)
+    safe = parted and has[primary.name] >= reached(group, node, waited, has)
     return Loss(size, own.commits, acknowledged=not safe, sync=True)
 
 

@@ -108,6 +108,7 @@ def _by(pair: Pair, primary: Instance, asked: Asked) -> None:
     if way.kind is Kind.REWIND and _rewound(pair, primary, way):
         return
     if way.kind is not Kind.BASE_BACKUP:
+        _refuse_new_copy(pair, primary)
         pair.note(Kind.BASE_BACKUP.value)
         pair = pair.asked_again()
     standby.seed(pair, asked)
@@ -155,12 +156,15 @@ def _judged(pair: Pair, primary: Instance, asked: Asked, *, ran: bool = False) -
     pair = Pair(group, instance, pair.upstream, pair.image, group.observe())
     theirs = primary.facts()
     if guards.data_state(instance) != guards.FULL:
+        outside.refuse_nested(primary, pair.seen)
         return pair, Way(Kind.BASE_BACKUP, "it has no data")
     disk = instance.disk(pair.image)
     if disk.unfinished:
         pair.note("a run was cut short here; if it kept what was there, `invoke backups` shows it")
     way = ways.of_stopped(instance, pair.image, disk, theirs)
     outside.refuse_to_move(group, instance, pair.seen, disk)
+    if way.kind is Kind.BASE_BACKUP:
+        _refuse_new_copy(pair, primary)
     if not _was_accepted(pair, disk, ran=ran):
         nodes = leading.known_of(group.topology, pair.seen.facts)
         nodes[instance.name] = leading.of_disk(disk, leads=not disk.standby_signal)
@@ -168,6 +172,12 @@ def _judged(pair: Pair, primary: Instance, asked: Asked, *, ran: bool = False) -
     if not disk.unfinished:
         aside.keep_unarchived(group, instance, pair.image, disk.unarchived)
     return pair, way
+
+
+def _refuse_new_copy(pair: Pair, primary: Instance) -> None:
+    """Refuse a base backup that cannot be taken, or for which the data cannot be set aside."""
+    outside.refuse_nested(primary, pair.seen)
+    aside.refuse_unmovable(pair.standby)
 
 
 def _was_accepted(pair: Pair, disk: Disk, *, ran: bool) -> bool:

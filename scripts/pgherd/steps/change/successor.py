@@ -202,15 +202,16 @@ def refuse_cut_short(group: Group, primary: Instance, seen: Observation) -> None
 
 
 def refuse_few_sessions(successor: Instance, primary: Instance) -> None:
-    """Refuse where both are on one host that does not let two commands run at once.
+    """Refuse where a host does not let so many commands run at once as wait for each other.
 
-    The promotion waits inside the successor while the primary is stopped.
+    The primary is stopped while its end is watched, and the promotion waits inside the successor.
     """
     host = primary.host
-    if host is successor.host and not host.trace.dry and host.room(2) < 2:  # noqa: PLR2004
+    wanted = 3 if host is successor.host else 2
+    if not host.trace.dry and host.room(wanted) < wanted:
         raise Refused(
-            f"{host.name} allows too few sessions at once for a switchover between two nodes "
-            "there: set MaxSessions in its sshd_config to 3 or more."
+            f"{host.name} allows too few sessions at once for a switchover from {primary.name} to "
+            f"{successor.name}: set MaxSessions in its sshd_config to {wanted + 1} or more."
         )
 
 

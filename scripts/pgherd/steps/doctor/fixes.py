@@ -85,7 +85,9 @@ def _secret(group: Group, _: Examination, finding: Finding) -> str:
 
 def _parent(group: Group, found: Examination, finding: Finding) -> str:
     instance, image = _node(group, finding), _image(found, finding)
-    path = found.case.nodes[instance.name].path
+    case = found.case.nodes[instance.name]
+    places = (one.path for one in case.places)
+    path = next((one for one in places if one.path == finding.target), case.path)
     way = path.path.removeprefix(path.up).strip("/")
     told = _say(group, f"{instance.name}: making {path.path}, owned by {path.user}")
     script = scripts.compose(_MAKE, way=way, user=path.user)

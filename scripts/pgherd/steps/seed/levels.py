@@ -55,9 +55,11 @@ def _by_data(
     if leading == standby.name and not asked.set_aside:
         raise Refused(f"The data of {standby.name} is the primary's: `invoke start` runs it.")
     leading = leading if leading != standby.name else ""
-    if asked.method == "copy" and (leading or seen.nodes[group.master.name].container):
+    source = leading or group.master.name
+    there = leading or seen.nodes[source].container
+    if asked.method == "copy" and there and source != standby.name:
         # An earlier copy may have been killed while its source was stopped.
-        return group.instance(leading or group.master.name)
+        return group.instance(source)
     asked_for = group.topology.upstream_of(standby.node)
     if leading and asked_for in {None, group.topology.primary}:
         raise Refused(f"{leading}, which leads, is down: `invoke start`.")
@@ -99,6 +101,11 @@ def levels(
         depth, at = 0, upstreams[node.name]
         while at.name in upstreams:
             depth, at = depth + 1, upstreams[at.name]
+            if depth > len(nodes):
+                raise Refused(
+                    f"{node.name} and {at.name} would each be copied from the other: name one of "
+                    "them; `invoke status` tells which leads."
+                )
         found.setdefault(depth, []).append(node)
     return [found[depth] for depth in sorted(found)]
 
@@ -112,7 +119,14 @@ def _refuse_upstream(
     """
     there = seen.nodes[upstream.name]
     others = [name for name in seen.primaries if name != node.name]
-    leads = group.leader(seen.facts, seen.own)
+    # A database of its own, which is to be replaced, has no say in who leads.
+    system = there.facts.system_identifier if there.facts else None
+    facts = {
+        name: its
+        for name, its in seen.facts.items()
+        if name != node.name or its.system_identifier == system
+    }
+    leads = group.leader(facts, seen.own)
     if upstream.name in others and leads and leads.name != upstream.name:
         raise Refused(f"{group.several(seen)}.")
     if asked.method == "copy" or there.planned:

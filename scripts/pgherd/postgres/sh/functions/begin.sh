@@ -2,7 +2,11 @@
 # cleared
 begin() {
   if unfinished initdb.pending || unfinished seeding; then
-    find "$PGDATA" ${tablespaces-} -mindepth 1 -delete
+    find "$PGDATA" -mindepth 1 -delete
+    for place in ${tablespaces-}; do # only what PostgreSQL makes: the place may have been declared since
+      find "$place" -mindepth 1 -path '*/PG_[0-9]*' -delete
+      find "$place" -mindepth 1 -depth -type d -exec rmdir {} \; 2>/dev/null || :
+    done
     echo 'changed an unfinished copy was removed'
   fi
   for place in "$PGDATA" ${tablespaces-}; do
