@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import time
@@ -283,3 +284,57 @@ def test_a_server_that_ends_again_and_again_gets_the_corrected_settings(
     said = herd.invoke("setup-master").stderr
     assert "already runs" not in said
     assert herd.sql("master", "SHOW work_mem") == "7MB"
+
+
+# --- a server that nobody reaches ---
+
+
+def off_the_network(herd: Herd, role: str) -> str:
+    """Take a node from the group's network; return the network's name."""
+    network = f"pgherd-{herd.name}"
+    docker("network", "disconnect", network, herd.container(role))
+    return network
+
+
+def test_a_server_that_was_taken_from_the_network_is_told_and_connected(herd: Herd) -> None:
+    """By the primary all else is well: it answers in its container, and its port refuses."""
+    primary, _ = others(herd)
+    name = herd.container(primary)
+    network = off_the_network(herd, primary)
+    told = herd.invoke("status", code=1).stdout
+    assert f"off-network: {name} is not on the network {network}" in told
+    said = herd.invoke("start").stderr
+    assert f"{name}: is not on the network {network}: connecting it" in said
+    herd.checks()
+
+
+@pytest.mark.long
+def test_diff_and_doctor_tell_of_it_too(herd: Herd) -> None:
+    _, standby = others(herd)
+    off_the_network(herd, standby)
+    found = json.loads(herd.invoke("diff", "--json", code=1).stdout)["differences"]
+    known = {(one["what"], one["node"]): one["command"] for one in found}
+    assert known["network", herd.container(standby)] == "invoke start"
+    findings = json.loads(herd.invoke("doctor", "--json", code=1).stdout)["findings"]
+    assert ("off-network", herd.container(standby)) in {(f["code"], f["node"]) for f in findings}
+    herd.invoke("rejoin", herd.container(standby))
+    herd.checks()
+
+
+@pytest.mark.long
+def test_a_server_that_is_started_once_the_network_is_gone(herd: Herd) -> None:
+    """Docker knows the network by an id, so that another one of the same name does not do."""
+    _, standby = others(herd)
+    names = [herd.container(role) for role in herd.nodes]
+    herd.invoke("stop")
+    docker("network", "rm", f"pgherd-{herd.name}")
+    assert herd.invoke("start").stderr.count("connecting it") == 2
+    herd.checks()
+    network = off_the_network(herd, standby)  # and one that somebody started without any
+    docker("restart", herd.container(standby))
+    assert "connecting it" in herd.invoke("start").stderr
+    herd.checks()
+    docker("stop", *names)
+    docker("network", "disconnect", network, names[0])
+    docker("start", *names)
+    herd.invoke("start", "verify")

@@ -103,6 +103,35 @@ def test_what_other_peoples_containers_lack() -> None:
     assert (found.labels, found.ports, found.mounts) == ({}, (), ())
 
 
+@pytest.mark.parametrize(
+    ("status", "networks", "off"),
+    [
+        ("running", {"n": {"EndpointID": "1"}}, False),
+        ("running", {"n": {"EndpointID": ""}}, True),
+        ("running", {"other": {"EndpointID": "1"}}, True),
+        ("running", {}, True),
+        ("exited", {"n": {"EndpointID": ""}}, False),
+        ("exited", {}, True),
+        ("running", None, False),  # it is not told
+    ],
+)
+def test_whether_a_container_is_on_a_network(status: str, networks: Any, off: bool) -> None:
+    state = {"Status": status, "ExitCode": 0, "StartedAt": ""}
+    found = inspected(State=state, NetworkSettings={"Networks": networks})
+    assert found.is_off("n") is off
+
+
+def test_a_container_forgets_a_network_that_is_gone() -> None:
+    made, host = engine({"docker network": Said()})
+    made.connect(container("a", networks=("n",)), "n")
+    made.connect(container("b", networks=()), "n")
+    assert host.ran == [
+        "docker network disconnect --force n a",
+        "docker network connect n a",
+        "docker network connect n b",
+    ]
+
+
 def test_port_range_of_a_foreign_container() -> None:
     """`docker run --publish 8000-8002:80` has one of these ports; which one is not said here."""
     bindings = {"80/tcp": [{"HostIp": "::1", "HostPort": "8000-8002"}]}

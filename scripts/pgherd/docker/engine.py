@@ -345,6 +345,15 @@ class Engine:
             )
         return record is not None
 
+    def connect(self, container: Container, network: str) -> None:
+        """Put a container on a network, under its own name, with the ports that it publishes.
+
+        A stopped one may know a network of that name that is gone: it forgets that first.
+        """
+        if container.networks and network in container.networks:
+            self.run(docker["network", "disconnect", "--force", network, container.name])
+        self.must(docker["network", "connect", network, container.name])
+
     def remove_network(self, name: str) -> None:
         """Remove a network.
 

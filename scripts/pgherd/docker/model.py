@@ -108,6 +108,7 @@ class Container:
     ports: tuple[tuple[str, int], ...]  # published: address and port
     started_at: str
     restart: str = ""  # its restart policy: no, always, unless-stopped, on-failure
+    networks: tuple[str, ...] | None = None  # by name; of a running one those that reach it
     restarts: int = 0  # how often the engine has started it again, since somebody did
     command: tuple[str, ...] = ()  # what it runs, its entrypoint first
     planned: bool = False  # with --dry: it will be so once the printed script has run
@@ -118,6 +119,10 @@ class Container:
     def running(self) -> bool:
         """Whether its process runs (a paused one holds its files as well)."""
         return self.status in {"running", "paused"}
+
+    def is_off(self, network: str) -> bool:
+        """Tell whether it is not on a network on which it ought to be."""
+        return not self.planned and self.networks is not None and network not in self.networks
 
     @property
     def alive(self) -> bool:
@@ -232,9 +237,19 @@ def read_container(raw: Mapping[str, Any]) -> Container:
         ),
         started_at=state["StartedAt"],
         restart=((raw.get("HostConfig") or {}).get("RestartPolicy") or {}).get("Name") or "no",
+        networks=_networks(raw, state["Status"]),
         restarts=int(raw.get("RestartCount") or 0),
         command=(*(config.get("Entrypoint") or ()), *(config.get("Cmd") or ())),
     )
+
+
+def _networks(raw: Mapping[str, Any], status: str) -> tuple[str, ...] | None:
+    """Return the networks that a container is on; None where that is not told."""
+    found = (raw.get("NetworkSettings") or {}).get("Networks")
+    if found is None:
+        return None
+    runs = status in {"running", "paused"}
+    return tuple(name for name, its in found.items() if not runs or (its or {}).get("EndpointID"))
 
 
 def listed_containers(text: str, host: str) -> list[Container]:

@@ -135,6 +135,17 @@ def _made(group: Group, container: Container | None, site: Site) -> bool:
     return bool(container and not container.planned and group.owns(container, site.name))
 
 
+def is_off_network(group: Group, instance: Instance, seen: Observation) -> bool:
+    """Tell whether a server of the group's runs where no neighbour and no client reaches it."""
+    container = seen.nodes[instance.name].container
+    return bool(
+        container
+        and container.status == "running"
+        and group.owns(container, instance.node.host)
+        and container.is_off(group.network)
+    )
+
+
 def check_alter_system(group: Group, seen: Observation, *names: str) -> None:
     """Refuse where a server takes no ALTER SYSTEM: whom it follows and waits for is set by that.
 

@@ -22,7 +22,14 @@ from pgherd.steps.leaders import (
     refuse_silent,
     serves_instead,
 )
-from pgherd.steps.node import DataGone, bring_passfile, bring_up, data_on, wait_serving
+from pgherd.steps.node import (
+    DataGone,
+    bring_passfile,
+    bring_up,
+    connect_all,
+    data_on,
+    wait_serving,
+)
 
 # --- step 3 ---
 
@@ -110,10 +117,11 @@ def start(group: Group) -> None:
             stop_instances(group, failing, clean=False)  # to look at its data, and lay settings
             seen = group.observe()
         image = ensure_image(group, seen)
+        connected = connect_all(group, seen)
         seen = _unmarked(group, seen)
         down, left = _startable(group, seen, image)
         fenced = [n for n, s in seen.nodes.items() if fence.is_fenced(s.container) and not alive(s)]
-        if not down and not fenced and not left:
+        if not down and not fenced and not left and not connected:
             runs = any(map(alive, seen.nodes.values()))
             nothing = "already started" if runs else "nothing to start: `invoke setup-master`"
             group.trace.note(f"{group.name}: {nothing}")

@@ -11,12 +11,14 @@ from typing import TypeVar
 
 from pgherd import config
 from pgherd.docker import GROUP_LABEL, Container, Image, Mount, docker
-from pgherd.errors import Refused
+from pgherd.errors import Error, Refused
+from pgherd.host.together import side_by_side
 from pgherd.postgres import conf, scripts
 from pgherd.postgres.facts import Disk
 from pgherd.postgres.failed import ScriptFailed
 from pgherd.postgres.group import Group
 from pgherd.postgres.instance import PGDATA, READY_SECONDS, Instance
+from pgherd.postgres.observation import Observation
 from pgherd.rules import NEEDS_ALTER_SYSTEM, OFF
 from pgherd.shell import Script, Tool
 from pgherd.steps import aside, belonging, guards, outside
@@ -29,6 +31,7 @@ T = TypeVar("T")
 
 BAD_SETTINGS = 72  # the exit code of sh/check-settings.sh
 CHECK = "check-settings"
+NO_NETWORK = re.compile(r"network \S+ not found", re.IGNORECASE)  # of an id that is gone
 DELAY = "recovery_min_apply_delay"
 
 
@@ -184,8 +187,16 @@ def run_container(
     """
     guards.check_still_unused(instance)
     if container and guards.check_spec(instance, container, image):
+        if container.is_off(group.network):
+            put_on_network(group, instance, container)
         group.trace.note(f"{instance.name}: starting it")
-        instance.engine.start(container)
+        try:
+            instance.engine.start(container)
+        except Error as fault:
+            if not NO_NETWORK.search(fault.sentence):
+                raise
+            put_on_network(group, instance, container)
+            instance.engine.start(container)
         return
     if container:
         group.trace.note(
@@ -196,6 +207,26 @@ def run_container(
     instance.engine.make_network(group.network, group.name)
     group.trace.note(f"{instance.name}: running it, published on {node.listen}:{node.port}")
     instance.run_server(image)
+
+
+def put_on_network(group: Group, instance: Instance, container: Container) -> None:
+    """Put a container on the group's network, from which somebody took it, or which was gone."""
+    group.trace.note(f"{instance.name}: is not on the network {group.network}: connecting it")
+    instance.engine.make_network(group.network, group.name)
+    instance.engine.connect(container, group.network)
+
+
+def connect_all(group: Group, seen: Observation) -> list[Instance]:
+    """Put the servers that run on the group's network, where they are not; return these.
+
+    Their rules are brought up to date: the network may be a new one.
+    """
+    off = [i for i in group.instances.values() if guards.is_off_network(group, i, seen)]
+    for instance in off:
+        if container := seen.nodes[instance.name].container:
+            put_on_network(group, instance, container)
+    side_by_side(lambda instance: wait_serving(group, instance), off)
+    return off
 
 
 def wait_serving(

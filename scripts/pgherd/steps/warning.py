@@ -51,6 +51,10 @@ def of_nodes(picture: Picture) -> Iterator[Warning_]:
             yield Warning_(role if role != SILENT else "no-answer", name, told)
         if container and fenced:
             yield Warning_("fenced", name, _fenced(picture, name, container))
+        if guards.is_off_network(picture.group, picture.group.instance(name), picture.seen):
+            text = f"{name} is not on the network {picture.group.network}"
+            cure = "no neighbour and no client reaches it: `invoke start` connects it"
+            yield Warning_("off-network", name, f"{text}, so {cure}")
 
 
 def _not_there(picture: Picture, name: str, role: str) -> str:

@@ -26,7 +26,7 @@ from pgherd.steps.change.lost import FOLLOWED
 from pgherd.steps.change.rewind import reason, rewind
 from pgherd.steps.change.ways import Kind, Way
 from pgherd.steps.image import ensure_image
-from pgherd.steps.node import run_container, wait_serving
+from pgherd.steps.node import connect_all, run_container, wait_serving
 from pgherd.steps.seed import following, standby
 from pgherd.steps.seed.asked import Asked, Pair
 
@@ -47,6 +47,7 @@ def rejoin(group: Group, name: str, asked: Asked) -> None:
         guards.check_alter_system(group, seen)
         primary = _leader(group, instance, seen)
         image = ensure_image(group, seen)
+        connect_all(group, seen)
         bring_back(group, instance, primary, seen, image, asked)
         facts = None if group.trace.dry else primary.facts()
         sync.require_sync(group, primary, facts, defer=True)

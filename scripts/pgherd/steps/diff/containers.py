@@ -11,7 +11,7 @@ from pgherd.host.together import side_by_side
 from pgherd.postgres import hold
 from pgherd.postgres.group import Group
 from pgherd.postgres.instance import PGDATA, PRIVATE, Instance
-from pgherd.postgres.observation import Observation, Seen
+from pgherd.postgres.observation import Observation
 from pgherd.postgres.site import Site
 from pgherd.steps import guards
 from pgherd.steps.carry import CARRIED
@@ -109,7 +109,7 @@ def of_node(
         command = group.there(instance.node.host, rename)
         yield Difference("container", instance.name, "a container of its own", found, command)
     elif not container.planned:
-        yield from _state(group, instance, node, container, leader)
+        yield from _state(group, instance, seen, container, leader)
         yield from _restart(group, instance, container, leader)
         yield from _made(group, instance, container, further.images.get(instance.node.host))
 
@@ -134,8 +134,9 @@ def made_first(group: Group, instance: Instance, seen: Observation) -> str:
 
 
 def _state(
-    group: Group, instance: Instance, node: Seen, container: Container, leader: str | None
+    group: Group, instance: Instance, seen: Observation, container: Container, leader: str | None
 ) -> Iterator[Difference]:
+    node = seen.nodes[instance.name]
     name, silent = instance.name, node.facts is None
     ended = f"(exit status {container.exit_code})"
     found, command = "", "invoke start"
@@ -152,6 +153,9 @@ def _state(
         found, command = f"it does not answer: {node.silence}", f"invoke logs --node {name}"
     if found:
         yield Difference("state", name, "it runs", found, command)
+    if guards.is_off_network(group, instance, seen):
+        on = f"it is on the network {group.network}"
+        yield Difference("network", name, on, "it is not", "invoke start")
 
 
 def _restart(

@@ -15,7 +15,7 @@ from pgherd.steps.status import judged
 TROUBLE = {
     "two-primaries", "old-primary", "no-primary", "marked", "commits-hang", "sync-short",
     "diverged", "not-streaming", "wrong-upstream", "slot-lost", "down", "no-answer", "foreign",
-    "archive-fails",
+    "archive-fails", "off-network",
 }  # fmt: skip
 NOT_YET = {"no-primary", "absent"}  # of a group that is not there yet, or was taken down
 

@@ -19,7 +19,13 @@ from pgherd.postgres.observation import Observation
 from pgherd.steps import aside, connect, guards, lifecycle
 from pgherd.steps.hosts import tell_differences
 from pgherd.steps.image import ensure_image
-from pgherd.steps.node import base_settings, delayed, run_container, wait_serving
+from pgherd.steps.node import (
+    base_settings,
+    connect_all,
+    delayed,
+    run_container,
+    wait_serving,
+)
 from pgherd.steps.seed import seeding, source
 from pgherd.steps.seed.asked import Asked, Pair
 from pgherd.steps.seed.following import NEW, STREAMS, following, let_in, prospect
@@ -91,7 +97,9 @@ def seed_standbys(group: Group, names: Sequence[str], asked: Asked) -> None:
             guards.check_name(group, standby, seen)
         guards.check_passwords(group, seen)
         guards.check_alter_system(group, seen)
-        _Seeding(group, asked, ensure_image(group, seen), seen).run(nodes)
+        image = ensure_image(group, seen)
+        connect_all(group, seen)
+        _Seeding(group, asked, image, seen).run(nodes)
 
 
 def _all(group: Group, seen: Observation) -> list[Instance]:
