@@ -123,7 +123,8 @@ def deadlines(herd: Herd) -> dict[str, str]:
     return DEADLINES | (FROM_17 if major(herd) >= 17 else {})
 
 
-@pytest.mark.parametrize("major_version", majors("17"))
+@pytest.mark.long
+@pytest.mark.parametrize("major_version", ["15", "17", "18"])
 def test_the_whole_life_whatever_sessions_are_given(
     make_herd: MakeHerd, major_version: str
 ) -> None:
