@@ -15,7 +15,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from conftest import Herd, MakeHerd, docker, majors
+from conftest import Herd, MakeHerd, docker
 from faults import until
 from test_status import codes, comes_to, seen
 
