@@ -45,7 +45,7 @@ def neighbour(
     assert real
 
     def make(*options: str) -> Path:
-        docker("rm", "--force", name, check=False)
+        docker("rm", "--force", "--volumes", name, check=False)
         image = herd.invoke("image").stdout.strip()
         made = docker(
             "run", "--detach", "--name", name, *options, "--entrypoint", "sleep", image, "600"
@@ -60,7 +60,7 @@ def neighbour(
 
     yield make
     herd.env.clear()
-    docker("rm", "--force", name, check=False)
+    docker("rm", "--force", "--volumes", name, check=False)
 
 
 def test_it_is_asked_where_a_directory_may_be_its_own(
