@@ -119,8 +119,8 @@ def test_the_standby_is_a_second_primary(sound: Herd) -> None:
     found = failed(sound, "in-recovery", role="master")
     assert "second primary" in found["evidence"]
     assert [sound.sql(role, PROBES) for role in ("master", "standby")] == [0, 0]
-    assert "--set-aside" in sound.invoke("seed-standby", code=2).stderr
-    sound.invoke("seed-standby", "--set-aside")
+    assert "2 nodes are primary at once" in sound.invoke("seed-standby", code=2).stderr
+    sound.invoke("rejoin", sound.container("standby"), "--max-loss", "any")
     sound.checks()
     assert sound.sql("standby", "SELECT to_regclass('written_on_the_second')") is None
 
@@ -171,8 +171,9 @@ BEGIN
     EXECUTE format('ALTER TABLE %s ADD here int DEFAULT public.here()', made.object_identity);
   END LOOP;
 END $$;
-CREATE EVENT TRIGGER add_column ON ddl_command_end WHEN TAG IN ('CREATE TABLE')
+CREATE EVENT TRIGGER add_column ON ddl_command_end WHEN TAG IN ('CREATE TABLE', 'CREATE SCHEMA')
 EXECUTE FUNCTION public.add_column();
+ALTER EVENT TRIGGER add_column ENABLE ALWAYS;
 """
 
 
