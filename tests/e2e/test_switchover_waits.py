@@ -369,11 +369,11 @@ def test_what_would_hold_up_is_warned_of(herd: Herd, old: str) -> None:
         told = herd.invoke("doctor", code=0).stdout
         assert "consumer-late" in told
         assert "archive-late" in told
-    ended = "for p in /proc/[0-9]*; do grep -qx sleep $p/comm && kill ${p#/proc/}; done"
-    docker("exec", herd.container(old), "sh", "-c", ended, check=False)
     with holding(herd, new):
         lock(herd, old)
         assert until(lambda: "replay-held" in codes(herd), 30)
         assert "replay-held" in herd.invoke("doctor").stdout
-    archive(herd, old, "true")
+    archive(herd, old, "true")  # what the archiver has begun goes on until it is ended
+    ended = "for p in /proc/[0-9]*; do grep -qx sleep $p/comm && kill ${p#/proc/}; done"
+    docker("exec", herd.container(old), "sh", "-c", ended, check=False)
     assert until(lambda: codes(herd) == [], 60)

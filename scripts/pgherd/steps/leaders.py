@@ -45,7 +45,7 @@ def writes_refused(name: str, place: str) -> tuple[str, str]:
             f"{text}{file}, line {line}",
             f"change it {where if ours else f'there, then `docker kill --signal HUP {name}`'}",
         )
-    change = f"BEGIN READ WRITE; ALTER {place} RESET {setting}; COMMIT"
+    change = f"BEGIN READ WRITE; SET LOCAL ROLE NONE; ALTER {place} RESET {setting}; COMMIT"
     return (
         f"{text}ALTER {place}",
         f"`invoke psql --node {name} --command {shlex.quote(change)}`",
