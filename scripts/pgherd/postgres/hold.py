@@ -6,6 +6,7 @@ the same moment, or the engine starts two containers by itself.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from pgherd.errors import Refused
 from pgherd.postgres import scripts
 from pgherd.postgres.occupancy import holders
 from pgherd.rules import PGDATA
-from pgherd.shell import assignments
+from pgherd.shell import Result, assignments
 
 if TYPE_CHECKING:
     from pgherd.postgres.instance import Instance
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 HELD = 76  # the exit code of sh/hold.sh
 SENTENCE = "pgherd: another container has this data directory"
 KILLED = 137  # of `docker exec` whose container stops
+# Words of Docker for a command that cannot begin in a container that ends, or starts again. They
+# come on either stream.
+_NO_EXEC = re.compile(r"exec failed: |cannot exec in a stopped|Container \S+ is (?:rest|not run)")
 _STOP_SECONDS = 10
 
 
@@ -39,6 +43,12 @@ def server_words(image: Image, tablespaces: Iterable[str] = ()) -> list[str]:
 def holds(container: Container) -> bool:
     """Tell whether a server's container holds its data; those of earlier versions do not."""
     return container.planned or any(SENTENCE in word for word in container.command)
+
+
+def has_ended(result: Result) -> bool:
+    """Tell whether a command in a container failed because that ended, before it or meanwhile."""
+    words = result.out + result.err
+    return result.code == KILLED or (not result.ok and bool(_NO_EXEC.search(words)))
 
 
 def refuse_if_held(instance: Instance) -> None:

@@ -173,7 +173,7 @@ class Instance:
         result = run(command, stdin=script, timeout=timeout, reads=reads)
         if not result.ok and not reads:  # a look stops nothing
             hold.refuse_if_held(self)
-        if result.code == hold.KILLED:
+        if hold.has_ended(result):
             raise stopped_meanwhile(self.name, self.host.name, self.log_tail(), self.node.data)
         return self._checked(result)
 
