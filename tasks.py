@@ -20,13 +20,13 @@ from numbered import step
 from pgherd.tasking import (
     NODE,
     NamesOrAll,
-    agreed,
     answered,
-    given,
-    known,
-    listed,
-    placed,
-    told,
+    confirm,
+    open_group,
+    qualify,
+    register_tasks,
+    report_errors,
+    split_names,
     until_ctrl_c,
 )
 from printing import came, looked, streamed
@@ -35,30 +35,30 @@ from printing import came, looked, streamed
 
 
 @task(positional=["host"], help={"host": "an SSH destination: box, ada@box, ada@box:2222"})
-@told
+@report_errors
 def on(c: Context, host: str) -> None:
     """Place the group on another machine, for the tasks that follow: invoke on ada@box …."""
+    from pgherd.config.loader import requested_host
     from pgherd.errors import Refused
-    from pgherd.placement import asked_host
 
     if not host:
         raise Refused("`invoke on` needs a host, and was given an empty word: a variable not set?")
     if host in ns.task_names:
         raise Refused(f"`invoke on {host}`: {host} is a task, and before it comes a host.")
-    asked_host(host, "")
+    requested_host(host, "")
     if sys.argv[-2:] == ["on", host]:
         raise Refused(f"`invoke on {host}` wants the tasks for it: invoke on {host} hosts, say.")
     c.config.pgherd.on = host
 
 
 @task(help={"json_": "print one JSON object"})
-@told
+@report_errors
 def hosts(c: Context, json_: bool = False) -> None:
     """Look at each host of the topology: does it answer, its Docker, space, image, containers."""
-    from pgherd import report
-    from pgherd.steps.hosts import survey
+    from pgherd.group.platforms import survey
+    from pgherd.report import findings as report
 
-    group = given(c)
+    group = open_group(c)
     found = survey(group)
     text = report.hosts_json(group.name, found) if json_ else report.hosts_text(found)
     looked(c, text, away=not all(host.ok for host in found))
@@ -77,12 +77,12 @@ SEEDING = {  # what a standby is seeded with, be it one or many at once
 
 
 @task
-@told
+@report_errors
 def setup_master(c: Context) -> None:
     """Run the primary on its own data and let standbys stream from it (steps 1 and 6)."""
-    from pgherd.steps import master
+    from pgherd.operations import setup as master
 
-    master.setup_master(given(c))
+    master.setup_master(open_group(c))
 
 
 @task(  # each parameter is a flag
@@ -94,7 +94,7 @@ def setup_master(c: Context) -> None:
         "yes": "stop the master for --method copy although clients are connected",
     }
 )
-@told
+@report_errors
 def seed_standby(  # noqa: PLR0913, PLR0917
     c: Context,
     node: str = "",
@@ -109,10 +109,10 @@ def seed_standby(  # noqa: PLR0913, PLR0917
     yes: bool = False,
 ) -> None:
     """Lay the master's data into a standby that streams, and wait for it (steps 4, 5, 7 to 10)."""
-    from pgherd.steps.seed import standby
-    from pgherd.steps.seed.asked import Asked
+    from pgherd.operations import seed as standby
+    from pgherd.operations.seed import SeedOptions
 
-    asked = Asked(
+    asked = SeedOptions(
         method=method,
         reseed=reseed,
         set_aside=set_aside,
@@ -121,10 +121,10 @@ def seed_standby(  # noqa: PLR0913, PLR0917
         max_rate=max_rate,
         spread_checkpoint=spread_checkpoint,
         source=from_,
-        confirm=lambda question: agreed(question, yes),
+        confirm=lambda question: confirm(question, yes),
     )
-    group = given(c)
-    standby.seed_standby(group, standby.chosen(group, node, asked), asked)
+    group = open_group(c)
+    standby.seed_standby(group, standby.choose_standby(group, node, asked), asked)
 
 
 @task(
@@ -136,7 +136,7 @@ def seed_standby(  # noqa: PLR0913, PLR0917
         **SEEDING,
     },
 )
-@told
+@report_errors
 def add_standby(  # noqa: PLR0913, PLR0917
     c: Context,
     names: str,
@@ -149,10 +149,10 @@ def add_standby(  # noqa: PLR0913, PLR0917
     spread_checkpoint: bool = False,
 ) -> None:
     """Add standbys side by side, each after its upstream: what seed-standby does, for many."""
-    from pgherd.steps.seed import standby
-    from pgherd.steps.seed.asked import Asked
+    from pgherd.operations import seed as standby
+    from pgherd.operations.seed import SeedOptions
 
-    asked = Asked(
+    asked = SeedOptions(
         source=from_,
         set_aside=set_aside,
         async_meanwhile=async_meanwhile,
@@ -160,7 +160,7 @@ def add_standby(  # noqa: PLR0913, PLR0917
         max_rate=max_rate,
         spread_checkpoint=spread_checkpoint,
     )
-    standby.add_standbys(given(c), listed(names), asked, every=all)
+    standby.add_standbys(open_group(c), split_names(names), asked, every=all)
 
 
 @task(
@@ -170,12 +170,12 @@ def add_standby(  # noqa: PLR0913, PLR0917
         "async-meanwhile": "also where commits then wait for no standby, and strict = true",
     },
 )
-@told
+@report_errors
 def remove_standby(c: Context, names: str, async_meanwhile: bool = False) -> None:
     """Take standbys out of the group: its commits, its slots, its containers; the data is kept."""
-    from pgherd.steps import removal
+    from pgherd.operations import remove as removal
 
-    removal.remove_standbys(given(c), listed(names), async_meanwhile=async_meanwhile)
+    removal.remove_standbys(open_group(c), split_names(names), async_meanwhile=async_meanwhile)
 
 
 @task(
@@ -185,12 +185,12 @@ def remove_standby(c: Context, names: str, async_meanwhile: bool = False) -> Non
         "yes": "with --off: also where the topology says strict = true",
     }
 )
-@told
+@report_errors
 def sync(c: Context, mode: str | None = None, off: bool = False, yes: bool = False) -> None:
     """Show whom commits wait for, or change it on the primary at once."""
     from pgherd.errors import Refused
-    from pgherd.report.sync import sync_text
-    from pgherd.steps import sync_now as step
+    from pgherd.operations import sync as step
+    from pgherd.report.changes import sync_text
 
     if mode == "":
         raise Refused(
@@ -199,43 +199,43 @@ def sync(c: Context, mode: str | None = None, off: bool = False, yes: bool = Fal
     if mode and off:
         raise Refused("--mode and --off contradict each other.")
     if mode:
-        step.require_mode(given(c), mode)
+        step.require_mode(open_group(c), mode)
     elif off:
-        step.release(given(c), yes=yes)
+        step.release(open_group(c), yes=yes)
     else:
-        looked(c, placed(sync_text(step.state(given(c))), c))
+        looked(c, qualify(sync_text(step.state(open_group(c))), c))
 
 
 @task(help={"json_": "print one JSON object", "tap": "print the Test Anything Protocol"})
-@told
+@report_errors
 def verify(c: Context, json_: bool = False, tap: bool = False) -> None:
     """Prove it as a client: a row is seen on the standby, a write is refused (steps 11 and 12)."""
     _prove(c, json_=json_, tap=tap)
 
 
 def _prove(c: Context, *, json_: bool = False, tap: bool = False, acted: bool = False) -> None:
-    from pgherd import report
-    from pgherd.verify import as_script
-    from pgherd.verify import verify as run
+    from pgherd.checks.verify import as_script
+    from pgherd.checks.verify import verify as run
+    from pgherd.report import findings as report
 
-    shown, group = report.verdict(json_=json_, tap=tap), given(c)
+    shown, group = report.verdict(json_=json_, tap=tap), open_group(c)
     if group.trace.dry:
         group.trace.shell(as_script(group))
         return
     verdict = run(group)
-    looked(c, placed(shown(verdict), c), ok=verdict.ok, acted=acted)
+    looked(c, qualify(shown(verdict), c), ok=verdict.ok, acted=acted)
 
 
 @task
-@told
+@report_errors
 def demo(c: Context) -> None:
     """Do the three in one run and show what there is then."""
     setup_master(c)
     seed_standby(c)
     _prove(c, acted=True)
-    from pgherd import report
+    from pgherd.report import findings as report
 
-    group = given(c)
+    group = open_group(c)
     password, trusted = group.passwords.path("postgres"), group.certificates.for_clients
     looked(c, report.summary(group.topology, password, trusted, group.over), acted=True)
 
@@ -250,44 +250,48 @@ def demo(c: Context) -> None:
         "interval": "seconds between two looks (default: 2)",
     }
 )
-@told
+@report_errors
 def status(c: Context, watch: bool = False, json_: bool = False, interval: str = "2") -> None:
     """Look once: each node's role, whom it follows, how far behind it is, and what hurts."""
+    from pgherd.checks import status as step
     from pgherd.report import status as report
-    from pgherd.steps import status as step
 
-    group, pause = given(c), step.pause(interval)
+    group, pause = open_group(c), step.pause(interval)
     shown = partial(report.status_json, compact=watch) if json_ else report.status_text
     if not watch:
         found = step.look(group)
-        looked(c, placed(shown(found), c), ok=found.ok)
+        looked(c, qualify(shown(found), c), ok=found.ok)
         return
     redraws = sys.stdout.isatty() and not json_
     with until_ctrl_c():
-        for found in step.watched(group, pause):
-            streamed(report.redrawn(placed(shown(found), c), clear=redraws))
+        for found in step.watch(group, pause):
+            streamed(report.redraw(qualify(shown(found), c), clear=redraws))
 
 
 @task(default=True)
-@told
+@report_errors
 def steps(c: Context) -> None:
     """List the tutorial's twelve steps: what each does, its line there, whether it is done."""
-    from pgherd import report
-    from pgherd.steps import tutorial
+    from pgherd.operations import steps as tutorial
+    from pgherd.report import findings as report
 
-    looked(c, report.steps_text(tutorial.look(given(c))))
+    looked(c, report.steps_text(tutorial.look(open_group(c))))
 
 
 @task(help={"json_": "print one JSON object"})
-@told
+@report_errors
 def diff(c: Context, json_: bool = False) -> None:
     """Compare what the topology asks for with what there is, and name what closes each gap."""
-    from pgherd.report import differences as report
-    from pgherd.steps.diff.differences import compare
+    from pgherd.checks.diff import compare
+    from pgherd.report import findings as report
 
-    group = given(c)
+    group = open_group(c)
     found = compare(group)
-    text = report.as_json(found, c.config.pgherd.on) if json_ else placed(report.text(found), c)
+    text = (
+        report.diff_json(found, c.config.pgherd.on)
+        if json_
+        else qualify(report.diff_text(found), c)
+    )
     looked(c, text, ok=found.same, away=bool(found.away))
 
 
@@ -298,23 +302,23 @@ def diff(c: Context, json_: bool = False) -> None:
         "tail": "how many lines (default: 50)",
     }
 )
-@told
+@report_errors
 def logs(c: Context, node: str = "", follow: bool = False, tail: str = "50") -> None:
     """Show the last lines of the servers' logs."""
-    from pgherd.steps import looking
+    from pgherd.operations import show as looking
 
     with until_ctrl_c() if follow else nullcontext():
-        looking.logs(given(c), node, tail=looking.lines(tail), follow=follow, show=streamed)
+        looking.logs(open_group(c), node, tail=looking.lines(tail), follow=follow, show=streamed)
 
 
 @task(help={"node": "which node (default: the primary)", "command": "SQL to run instead"})
-@told
+@report_errors
 def psql(c: Context, node: str = "", command: str = "") -> None:
     """Open psql in a node's container, as superuser."""
-    from pgherd.steps import looking
+    from pgherd.operations import show as looking
 
     terminal = sys.stdin.isatty() and sys.stdout.isatty()
-    sys.exit(looking.psql(given(c), node, command, terminal=terminal))
+    sys.exit(looking.psql(open_group(c), node, command, terminal=terminal))
 
 
 @task(
@@ -325,7 +329,7 @@ def psql(c: Context, node: str = "", command: str = "") -> None:
         "user": "the role that logs in (default: postgres)",
     }
 )
-@told
+@report_errors
 def uri(
     c: Context,
     role: str = "",
@@ -336,7 +340,7 @@ def uri(
     """Print the connection strings, one a line: each node's, then the one with all of them."""
     from pgherd.report import uris
 
-    group = given(c)
+    group = open_group(c)
     password = group.passwords.path("postgres") if user == "postgres" else ""
     if database is None:
         database = group.topology.group.database or "postgres"
@@ -351,21 +355,21 @@ def uri(
 
 
 @task
-@told
+@report_errors
 def stop(c: Context) -> None:
     """Stop the servers in order, the primary first (step 3)."""
-    from pgherd.steps import lifecycle
+    from pgherd.operations import start_stop as lifecycle
 
-    lifecycle.stop(given(c))
+    lifecycle.stop(open_group(c))
 
 
 @task
-@told
+@report_errors
 def start(c: Context) -> None:
     """Start the servers as what their data says they are, and wait for them (step 9)."""
-    from pgherd.steps import lifecycle
+    from pgherd.operations import start_stop as lifecycle
 
-    lifecycle.start(given(c))
+    lifecycle.start(open_group(c))
 
 
 @task(
@@ -375,12 +379,12 @@ def start(c: Context) -> None:
         "delete-data": "with --purge: delete them instead of setting them aside",
     }
 )
-@told
+@report_errors
 def down(c: Context, purge: bool = False, confirm: str = "", delete_data: bool = False) -> None:
     """Remove the containers and the network; the data stays."""
-    from pgherd.steps import teardown
+    from pgherd.operations import teardown
 
-    group = given(c)
+    group = open_group(c)
     if not purge:
         return teardown.down(group, delete=delete_data)
     confirm = confirm or answered(f"This takes {group.name} away. Type its name to go on: ")
@@ -388,12 +392,12 @@ def down(c: Context, purge: bool = False, confirm: str = "", delete_data: bool =
 
 
 @task
-@told
+@report_errors
 def image(c: Context) -> None:
     """Make the image of the topology present: pull it, or build it where no registry answers."""
-    from pgherd.steps import image as step
+    from pgherd.operations import image as step
 
-    group = given(c)
+    group = open_group(c)
     print(step.ensure_image(group).ref)
 
 
@@ -407,14 +411,16 @@ def image(c: Context) -> None:
         "force": "end what would have to be waited for",
     }
 )
-@told
+@report_errors
 def switchover(c: Context, to: str = "", timeout: str = "", force: bool = False) -> None:
     """Make a standby the primary while all is well: nothing is lost, and the old one follows."""
+    from pgherd.operations import switchover as step
     from pgherd.report import changes
-    from pgherd.steps.change import switchover as step
 
     seconds = step.waiting(timeout)
-    came(c, changes.switched(step.switchover(given(c), to, seconds=seconds, force=force)))
+    came(
+        c, changes.switchover_text(step.switchover(open_group(c), to, seconds=seconds, force=force))
+    )
 
 
 @task(
@@ -424,15 +430,15 @@ def switchover(c: Context, to: str = "", timeout: str = "", force: bool = False)
         "unfenced": "also where the lost primary's host cannot be reached",
     }
 )
-@told
+@report_errors
 def failover(c: Context, to: str = "", max_loss: str = "", unfenced: bool = False) -> None:
     """Fence a primary that is lost, and make a standby the primary in its place."""
+    from pgherd.operations import failover as step
+    from pgherd.operations.data_loss import read_limit
     from pgherd.report import changes
-    from pgherd.steps.change import failover as step
-    from pgherd.steps.change.losing import read_limit
 
-    found = step.failover(given(c), to, max_loss=read_limit(max_loss), unfenced=unfenced)
-    came(c, changes.failed_over(found))
+    found = step.failover(open_group(c), to, max_loss=read_limit(max_loss), unfenced=unfenced)
+    came(c, changes.failover_text(found))
 
 
 @task(
@@ -442,15 +448,15 @@ def failover(c: Context, to: str = "", max_loss: str = "", unfenced: bool = Fals
         "max-loss": 'bytes of its own commits that may be lost, or "any" (default: 0)',
     },
 )
-@told
+@report_errors
 def rejoin(c: Context, name: str, max_loss: str = "") -> None:
     """Bring an old primary or a stray standby back: as it is, rewound, or with a new copy."""
-    from pgherd.steps.change import rejoin as step
-    from pgherd.steps.change.losing import read_limit
-    from pgherd.steps.seed.asked import Asked
+    from pgherd.operations import rejoin as step
+    from pgherd.operations.data_loss import read_limit
+    from pgherd.operations.seed import SeedOptions
 
-    asked = Asked(max_loss=read_limit(max_loss), async_meanwhile=True)
-    step.rejoin(given(c), name, asked)
+    asked = SeedOptions(max_loss=read_limit(max_loss), async_meanwhile=True)
+    step.rejoin(open_group(c), name, asked)
 
 
 for shared, name in ((stop, "stop"), (start, "start"), (logs, "logs"), (verify, "check")):
@@ -464,4 +470,4 @@ ns = Collection(
     chores.test, chores.bench, chores.torture, step, chores.rig,
 )  # fmt: skip
 ns.configure({"pgherd": {"on": ""}})
-known(ns)
+register_tasks(ns)

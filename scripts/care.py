@@ -5,7 +5,7 @@ from __future__ import annotations
 from invoke.context import Context
 from invoke.tasks import task
 
-from pgherd.tasking import given, placed, told
+from pgherd.tasking import open_group, qualify, report_errors
 from printing import came, looked
 
 
@@ -16,22 +16,22 @@ from printing import came, looked
         "delete_parts": "with --fix: also delete copies that killed runs left unfinished",
     }
 )
-@told
+@report_errors
 def doctor(c: Context, json_: bool = False, fix: bool = False, delete_parts: bool = False) -> None:
     """Look for what ails the group, or will when it is made: each with its cure."""
+    from pgherd.checks.doctor import examine
+    from pgherd.checks.fix import apply_fixes
     from pgherd.errors import Refused
-    from pgherd.report import doctor as report
-    from pgherd.steps.doctor.examine import examine
-    from pgherd.steps.doctor.fixes import mend
+    from pgherd.report import findings as report
 
     if delete_parts and not fix:
         raise Refused(
             "--delete-parts goes with --fix: nothing is deleted without being told twice."
         )
-    group = given(c)
-    found = (mend(group, delete_parts=delete_parts) if fix else examine(group)).checkup
-    text = report.as_json(found) if json_ else report.text(found)
-    looked(c, placed(text, c), ok=found.ok, away=bool(found.away), acted=fix)
+    group = open_group(c)
+    found = (apply_fixes(group, delete_parts=delete_parts) if fix else examine(group)).checkup
+    text = report.doctor_json(found) if json_ else report.doctor_text(found)
+    looked(c, qualify(text, c), ok=found.ok, away=bool(found.away), acted=fix)
 
 
 @task(
@@ -41,14 +41,14 @@ def doctor(c: Context, json_: bool = False, fix: bool = False, delete_parts: boo
         "json_": "print one JSON object",
     }
 )
-@told
+@report_errors
 def tls(c: Context, renew: bool = False, renew_ca: bool = False, json_: bool = False) -> None:
     """Show each node's certificate and what its server shows now, or make new ones."""
     from pgherd.errors import Refused
+    from pgherd.operations import certificates as step
     from pgherd.report import tls as report
-    from pgherd.steps.tls import certificates as step
 
-    group = given(c)
+    group = open_group(c)
     if renew and renew_ca:
         raise Refused("--renew-ca renews the certificates too: say one of the two.")
     if renew:
@@ -61,7 +61,7 @@ def tls(c: Context, renew: bool = False, renew_ca: bool = False, json_: bool = F
     by, amiss = step.trusted(group), step.amiss(group, found)
     trusted = report.Trusted(group.certificates.for_clients, by, amiss)
     text = (report.as_json if json_ else report.text)(group.name, trusted, found)
-    looked(c, placed(text, c), ok=not (amiss or any(node.warnings for node in found)))
+    looked(c, qualify(text, c), ok=not (amiss or any(node.warnings for node in found)))
 
 
 @task(
@@ -71,18 +71,19 @@ def tls(c: Context, renew: bool = False, renew_ca: bool = False, json_: bool = F
         "confirm": "the same name again",
     }
 )
-@told
+@report_errors
 def backups(c: Context, json_: bool = False, delete: str = "", confirm: str = "") -> None:
     """List what tasks have set aside: data directories, volumes, passwords, unfinished copies."""
-    from pgherd.report import backups as report
-    from pgherd.steps.backups import copies, deleting
+    from pgherd.operations import restore as copies
+    from pgherd.operations import restore as deleting
+    from pgherd.report import aside as report
 
-    group = given(c)
+    group = open_group(c)
     if delete or confirm:
         deleting.delete(group, delete, confirm=confirm)
         return
     found = copies.survey(group)
-    text = report.as_json(found) if json_ else placed(report.as_text(found), c)
+    text = report.as_json(found) if json_ else qualify(report.as_text(found), c)
     looked(c, text, away=bool(found.away))
 
 
@@ -93,34 +94,38 @@ def backups(c: Context, json_: bool = False, delete: str = "", confirm: str = ""
         "foreign": "also if it is of another system or another major version than the group",
     },
 )
-@told
+@report_errors
 def restore(c: Context, name: str, foreign: bool = False) -> None:
     """Put back what was set aside; what is there now is set aside in its place."""
-    from pgherd.steps.backups import restoring
+    from pgherd.operations import restore as restoring
 
-    restoring.restore(given(c), name, foreign=foreign)
+    restoring.restore(open_group(c), name, foreign=foreign)
 
 
 @task(help={"json_": "print one JSON object"})
-@told
+@report_errors
 def audit(c: Context, json_: bool = False) -> None:
     """Look for every secret of the group where it should not be, and for who may come in."""
-    from pgherd.report import audit as report
-    from pgherd.steps.audit.audit import audit as look
+    from pgherd.checks.audit import audit as look
+    from pgherd.report import findings as report
 
-    group = given(c)
+    group = open_group(c)
     found = look(group)
-    text = report.as_json(found, c.config.pgherd.on) if json_ else placed(report.text(found), c)
+    text = (
+        report.audit_json(found, c.config.pgherd.on)
+        if json_
+        else qualify(report.audit_text(found), c)
+    )
     looked(c, text, ok=found.clean, away=bool(found.away))
 
 
 @task(help={"role": "postgres or replicator (default: both)"})
-@told
+@report_errors
 def rotate_passwords(c: Context, role: str = "") -> None:
     """Give both roles new passwords while everything streams; generated, or INVOKE_…_PASSWORD's."""
-    from pgherd.report import rotation as report
-    from pgherd.steps.rotation import rotate as step
+    from pgherd.operations import rotate as step
+    from pgherd.report import changes as report
 
-    group = given(c)
+    group = open_group(c)
     done = step.rotate(group, role)
-    came(c, report.text(done, str(group.secrets)))
+    came(c, report.rotation_text(done, str(group.secrets)))

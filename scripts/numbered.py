@@ -8,25 +8,25 @@ from invoke.collection import Collection
 from invoke.context import Context
 from invoke.tasks import task
 
-from pgherd.tasking import NODE, given, standby_of, told
+from pgherd.tasking import NODE, open_group, report_errors, standby_of
 
 
 def _step(name: str, doc: str, *, of_node: bool = False) -> Any:
     """Make the task of one step, which has a node to work on or works on the group."""
 
     def on_group(c: Context) -> None:
-        from pgherd.steps import single
+        from pgherd.operations import steps as single
 
-        getattr(single, name)(given(c))
+        getattr(single, name)(open_group(c))
 
     def on_node(c: Context, node: str = "") -> None:
-        from pgherd.steps import single
+        from pgherd.operations import steps as single
 
-        getattr(single, name)(group := given(c), standby_of(group, node))
+        getattr(single, name)(group := open_group(c), standby_of(group, node))
 
     body = on_node if of_node else on_group
     body.__doc__ = doc
-    return task(told(body), name=name.replace("_", "-"), help=NODE if of_node else {})
+    return task(report_errors(body), name=name.replace("_", "-"), help=NODE if of_node else {})
 
 
 step = Collection(

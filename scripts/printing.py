@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from invoke.context import Context
 
-from pgherd.tasking import given, gone, placed, untold
+from pgherd.tasking import gone, open_group, qualify, untold
 
 
 def came(c: Context, text: str) -> None:
@@ -12,10 +12,10 @@ def came(c: Context, text: str) -> None:
 
     Where it cannot be printed, the act is done all the same.
     """
-    if not given(c).trace.dry:
-        print(placed(text, c), flush=True)
+    if not open_group(c).trace.dry:
+        print(qualify(text, c), flush=True)
         if said := untold():
-            given(c).trace.note(said)
+            open_group(c).trace.note(said)
 
 
 def looked(
@@ -28,7 +28,7 @@ def looked(
     """
     from pgherd.errors import Error, Unreachable
 
-    trace = given(c).trace
+    trace = open_group(c).trace
     if trace.dry:
         trace.note(text)
         return

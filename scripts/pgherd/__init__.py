@@ -1,1 +1,1 @@
-"""PostgreSQL streaming replication with the stock Docker image: set up, seeded, and proven."""
+"""PostgreSQL streaming replication with the stock Docker image."""

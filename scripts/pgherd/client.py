@@ -12,13 +12,8 @@ from typing import Any
 
 import psycopg
 
-from pgherd.postgres.conf import (
-    APPLICATION_SESSION,
-    SESSION,
-    SUPERUSER_SESSION,
-    session_options,
-)
-from pgherd.postgres.group import Group
+from pgherd.group.group import Group
+from pgherd.postgres.conf import APPLICATION_SESSION, SESSION, SUPERUSER_SESSION, session_options
 from pgherd.postgres.instance import Instance
 
 CONNECT_SECONDS = 5
@@ -119,7 +114,7 @@ class NoTls(OSError):
     """A server answers that it speaks no TLS."""
 
 
-def shown_certificate(instance: Instance) -> bytes:
+def fetch_certificate(instance: Instance) -> bytes:
     """Return the certificate that a server shows now to who connects, in DER; nothing is verified.
 
     Raises:

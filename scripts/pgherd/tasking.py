@@ -23,8 +23,8 @@ from invoke.parser.argument import Argument
 from invoke.tasks import Task
 
 if TYPE_CHECKING:
-    from pgherd.postgres.group import Group
-    from pgherd.shell import Trace
+    from pgherd.group.group import Group
+    from pgherd.hosts.commands import Trace
 
 MOST = 500  # characters of what nobody foresaw
 NODE = {"node": "which node (default: the topology's first standby)"}
@@ -42,7 +42,7 @@ _at_work: list[None] = []  # an entry for each task that is, one within the othe
 _cut_short: list[int] = []  # the signal that ends the task
 
 
-def known(tasks: Collection) -> None:
+def register_tasks(tasks: Collection) -> None:
     """Take note of all tasks, at the first moment of ours: Invoke has just loaded them.
 
     Which of their flags take a value tells where `on` is a task. From here on nothing that befalls
@@ -53,13 +53,13 @@ def known(tasks: Collection) -> None:
     _known[:] = [tasks]
     _keep_output()
     _stay_somewhere()
-    sys.excepthook = _unforeseen
+    sys.excepthook = _report_unforeseen
     for sign in ENDING:
         if signal.getsignal(sign) != signal.SIG_IGN:  # as nohup has it, or a job in the background
             signal.signal(sign, _ended)
 
 
-def _unforeseen(
+def _report_unforeseen(
     kind: type[BaseException], fault: BaseException, trace: TracebackType | None
 ) -> None:
     """Tell a fault that is none of ours in a sentence; with `invoke --debug` all of it."""
@@ -209,7 +209,7 @@ def _stay_somewhere() -> None:
 
 def _ended(number: int, _frame: FrameType | None) -> None:
     """Cut the task short. What comes after that waits: half an undoing is worse than none."""
-    scope = sys.modules.get("pgherd.host.scope")  # else there is nothing to clean up
+    scope = sys.modules.get("pgherd.hosts.parallel")  # else there is nothing to clean up
     if _cut_short or (scope and scope.holds(number)):
         with suppress(OSError):
             if select.select([], [2], [], 0)[1]:
@@ -267,27 +267,27 @@ def _raise_cut_short(fault: BaseException | None) -> None:
 # --- tasks ---
 
 
-def given(c: Context) -> Group:
+def open_group(c: Context) -> Group:
     """Return the group of the topology asked for, with Invoke's --echo and --dry."""
-    return _opened(bool(c.config.run.echo), bool(c.config.run.dry), c.config.pgherd.on)
+    return _open_group(bool(c.config.run.echo), bool(c.config.run.dry), c.config.pgherd.on)
 
 
 @cache
-def _opened(echo: bool, dry: bool, on: str) -> Group:
+def _open_group(echo: bool, dry: bool, on: str) -> Group:
     """Return the same group to all tasks of one run: with --dry each counts on those before."""
-    from pgherd import config
+    from pgherd.config import loader as config
     from pgherd.errors import Refused
-    from pgherd.postgres.group import Group
-    from pgherd.shell import Trace
+    from pgherd.group.group import Group
+    from pgherd.hosts.commands import Trace
 
-    if len(_places()) > bool(on):
-        raise Refused(f"`on {_places()[-1][:MOST]}` comes before all other tasks, and once.")
+    if len(_hosts_of_on()) > bool(on):
+        raise Refused(f"`on {_hosts_of_on()[-1][:MOST]}` comes before all other tasks, and once.")
     trace = Trace(echo=echo, dry=dry, on=on)
     _traces.append(trace)
     return Group(config.load(on=on), trace)
 
 
-def _places() -> list[str]:
+def _hosts_of_on() -> list[str]:
     """Return the hosts that the command line says by `on`, wherever it does."""
     tasks = _known[0].to_contexts() if _known else []
     valued = {flag for known in tasks for flag, arg in known.flags.items() if arg.takes_value}
@@ -299,7 +299,7 @@ def _places() -> list[str]:
     ]
 
 
-def told(body: Callable[..., None]) -> Callable[..., None]:
+def report_errors(body: Callable[..., None]) -> Callable[..., None]:
     """Have a task's faults told as sentences, never as a traceback, and its status tell all."""
 
     @wraps(body)
@@ -334,7 +334,7 @@ def _in_words(fault: BaseException, c: Context | None = None, *_: Any) -> BaseEx
     from pgherd.errors import Error
 
     if isinstance(fault, Error):
-        fault.message = placed(fault.sentence, c) if c else fault.sentence
+        fault.message = qualify(fault.sentence, c) if c else fault.sentence
         return fault
     if isinstance(fault, OSError):
         return Error(f"{fault.strerror}: {fault.filename or fault}")
@@ -346,16 +346,16 @@ def _in_words(fault: BaseException, c: Context | None = None, *_: Any) -> BaseEx
     )
 
 
-def placed(text: str, c: Context) -> str:
+def qualify(text: str, c: Context) -> str:
     """Return advice as it has to be typed for a group that `on` has placed."""
-    from pgherd.shell import advice
+    from pgherd.hosts.commands import qualify_commands
 
-    return advice(text, c.config.pgherd.on)
+    return qualify_commands(text, c.config.pgherd.on)
 
 
 def standby_of(group: Group, node: str) -> str:
     """Return the node that is meant: the one named, else the topology's first standby."""
-    from pgherd.steps import tutorial
+    from pgherd.operations import steps as tutorial
 
     return node or tutorial.first_standby(group).name
 
@@ -386,7 +386,7 @@ class _InPlaceOf(Argument):
             self._stood_for.set_value("")
 
 
-def listed(names: str) -> list[str]:
+def split_names(names: str) -> list[str]:
     """Return the names of a list with commas."""
     return [name.strip() for name in names.split(",") if name.strip()]
 
@@ -400,6 +400,6 @@ def answered(question: str) -> str:
     return ""
 
 
-def agreed(question: str, yes: bool) -> bool:
+def confirm(question: str, yes: bool) -> bool:
     """Ask on a terminal; without one, only the option says yes."""
     return yes or answered(f"{question} [y/N] ").lower() == "y"

@@ -23,13 +23,13 @@ from rig import rig
 from stories import asked_of
 from system import current_system
 
-from pgherd.docker import Engine as DockerEngine
-from pgherd.docker import Mount, docker
-from pgherd.docker.unreachable import raise_if_unreachable
+from pgherd.docker.engine import Engine as DockerEngine
+from pgherd.docker.engine import docker, raise_if_unreachable
+from pgherd.docker.models import Mount
 from pgherd.errors import Error, Refused, Unreachable
-from pgherd.host.local import LocalHost
+from pgherd.hosts.commands import Tool, Trace
+from pgherd.hosts.local import LocalHost
 from pgherd.postgres.instance import NAME_TAKEN
-from pgherd.shell import Tool, Trace
 
 pytestmark = pytest.mark.timeout(1200)
 CLIENTS = 3

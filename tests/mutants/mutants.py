@@ -9,10 +9,10 @@ from __future__ import annotations
 from planting import Edit, Mutant
 
 ROOM = "scripts/pgherd/"
-STEPS = f"{ROOM}steps/"
-LOSING, WAYS = f"{STEPS}change/losing.py", f"{STEPS}change/ways.py"
+LOSING, WAYS = f"{ROOM}operations/data_loss.py", f"{ROOM}group/primary.py"
 HISTORY = f"{ROOM}postgres/history.py"
-FENCE = f"{STEPS}change/fence.py"
+FENCE = f"{ROOM}operations/fencing.py"
+CONNECT, TEARDOWN = f"{ROOM}operations/connect.py", f"{ROOM}operations/teardown.py"
 SH = f"{ROOM}postgres/sh/"
 LOSSES = "tests/e2e/test_losses.py::"
 SEEDING = "tests/e2e/test_seeding.py::"
@@ -29,20 +29,20 @@ MUTANTS = (
         "max-loss-allowed",
         "A failover loses acknowledged commits of a synchronous group, and nobody was asked.",
         f"{LOSSES}test_a_failover_that_loses_acknowledged_commits_is_refused",
-        (Edit(LOSING, "Loss.refuse_above", "limit is None and not", "not"),
-         Edit(LOSING, "Loss.refuse_above", "(limit or 0)", "math.inf")),
+        (Edit(LOSING, "DataLoss.refuse_above", "limit is None and not", "not"),
+         Edit(LOSING, "DataLoss.refuse_above", "(limit or 0)", "math.inf")),
     ),
     Mutant(
         "max-loss-not-counted",
         "A failover loses more than --max-loss allows.",
         f"{LOSSES}test_a_failover_that_loses_acknowledged_commits_is_refused",
-        (Edit(LOSING, "Loss.refuse_above", "above(limit or 0)", "above(9 + (limit or 0))"),),
+        (Edit(LOSING, "DataLoss.refuse_above", "above(limit or 0)", "above(9 + (limit or 0))"),),
     ),
     Mutant(
         "least-takes-over",
         "The standby that has least takes over.",
         f"{LOSSES}test_the_standby_that_has_most_takes_over",
-        (Edit(LOSING, "chosen", "max(running", "min(running"),),
+        (Edit(LOSING, "choose_standby", "max(running", "min(running"),),
     ),
     Mutant(
         "lost-bytes-wrong",
@@ -62,14 +62,14 @@ MUTANTS = (
         "fence-without-signal",
         "A lost primary that somebody starts is a second primary.",
         f"{LOSSES}test_the_lost_primary_is_no_primary_when_somebody_starts_it",
-        (Edit(FENCE, "mark", 'lay "$PGDATA/standby.signal"', "cat >/dev/null"),),
+        (Edit(FENCE, "mark_as_standby", 'lay "$PGDATA/standby.signal"', "cat >/dev/null"),),
         in_turn=True,
     ),
     Mutant(
         "fence-restarts",
         "The engine starts a lost primary again by itself.",
         f"{LOSSES}test_the_lost_primary_is_no_primary_when_somebody_starts_it",
-        (Edit(FENCE, "stop", "restart != NEVER", "restart == NEVER"),),
+        (Edit(FENCE, "stop_and_fence", "restart != NEVER", "restart == NEVER"),),
         in_turn=True,
     ),
     # --- the ways back ---
@@ -77,21 +77,21 @@ MUTANTS = (
         "rewound-without-copy",
         "What an old primary wrote alone is gone once it is rewound.",
         f"{LOSSES}test_what_it_wrote_alone_is_kept_when_it_is_rewound",
-        (Edit(f"{STEPS}change/rejoin.py", "_rewound", "commits != 0", "commits == -1"),),
+        (Edit(f"{ROOM}operations/rejoin.py", "_rewind", "commits != 0", "commits == -1"),),
         in_turn=True,
     ),
     Mutant(
         "rewound-never",
         "An old primary with commits of its own gets a new base backup, not pg_rewind.",
         f"{LOSSES}test_what_it_wrote_alone_is_kept_when_it_is_rewound",
-        (Edit(WAYS, "_judged", "not disk.rewindable", "disk.rewindable"),),
+        (Edit(WAYS, "_judge", "not disk.rewindable", "disk.rewindable"),),
         in_turn=True,
     ),
     Mutant(
         "rejoin-by-base-backup",
         "Whoever rejoins gets a new base backup, also where it could follow as it is.",
         f"{LOSSES}test_an_old_primary_with_nothing_of_its_own_follows_as_it_is",
-        (Edit(WAYS, "_judged", "Way(Kind.FOLLOW", "Way(Kind.BASE_BACKUP"),),
+        (Edit(WAYS, "_judge", "Method.FOLLOW, why", "Method.BASE_BACKUP, why"),),
         in_turn=True,
     ),
     # --- the moment of a switchover ---
@@ -113,22 +113,22 @@ MUTANTS = (
         "no-slots-on-successor",
         "The new primary has no slots for those that follow it.",
         f"{LIVING}test_switchovers_forth_and_back{THREE}",
-        (Edit(f"{STEPS}change/succession.py", "prepare", '" ".join(slots)', '""'),),
+        (Edit(f"{ROOM}operations/followers.py", "prepare", '" ".join(slots)', '""'),),
     ),
     # --- whom commits wait for ---
     Mutant(
         "sync-list-in-the-copy",
         "A copy that is promoted has the list of its primary, and its commits wait for ever.",
         f"{SEEDING}test_a_copy_of_a_synchronous_primary_can_lead_alone[basebackup]",
-        (Edit(f"{STEPS}connect.py", "", '"primary_slot_name", "synchronous_standby_names",',
+        (Edit(CONNECT, "", '"primary_slot_name", "synchronous_standby_names",',
               '"primary_slot_name",'),
-         Edit(f"{STEPS}connect.py", "fragments", """"synchronous_standby_names = ''\\n\"""", '""')),
+         Edit(CONNECT, "fragments", """"synchronous_standby_names = ''\\n\"""", '""')),
     ),
     Mutant(
         "sync-before-it-streams",
         "Commits wait for a standby while that is still being seeded.",
         f"{SEEDING}test_an_interrupted_base_backup_is_done_by_a_second_try",
-        (Edit(f"{STEPS}seed/standby.py", "seed", "    rest = [connect.fragments(",
+        (Edit(f"{ROOM}operations/seed.py", "seed", "    rest = [connect.fragments(",
               "    names = group.topology.sync_for(upstream.node)\n"
               '    set_names(upstream, names.render() if names else "", 0)\n'
               "    rest = [connect.fragments("),),
@@ -137,7 +137,7 @@ MUTANTS = (
         "reseeded-unasked",
         "The standby that every commit waits for is seeded anew, and nobody was asked.",
         f"{SEEDING}test_the_only_synchronous_standby_is_not_reseeded_unasked",
-        (Edit(f"{STEPS}seed/refusals.py", "_check_sync", "not asked.async", "asked.async"),),
+        (Edit(f"{ROOM}operations/seed.py", "_check_sync", "not asked.async", "asked.async"),),
     ),
     # --- who may come in, and who may be at work ---
     Mutant(
@@ -150,13 +150,13 @@ MUTANTS = (
         "no-lock-on-remote-hosts",
         "Two people change one group on other hosts at once.",
         "tests/e2e/test_remote_lock.py::test_a_second_run_from_another_checkout_is_refused",
-        (Edit(f"{ROOM}postgres/group.py", "Group._lock_all", "name == LOCAL:", "name:"),),
+        (Edit(f"{ROOM}group/group.py", "Group._lock_all", "name == LOCAL:", "name:"),),
     ),
     Mutant(
         "no-lock-here",
         "Two runs change one group of this machine at once.",
         f"{REFUSALS}test_a_second_run_while_one_is_at_work",
-        (Edit(f"{ROOM}postgres/group.py", "Group._lock_all",
+        (Edit(f"{ROOM}group/group.py", "Group._lock_all",
               "held.enter_context(self.here.lease(self.secrets.name, self.name))", "pass"),),
     ),
     Mutant(
@@ -171,28 +171,28 @@ MUTANTS = (
         "any-error-is-a-refusal",
         "verify takes a write that fails for whatever reason as one that a standby refuses.",
         f"{VERIFY}test_a_write_that_fails_is_not_for_that_a_refused_one",
-        (Edit(f"{ROOM}verify/probe.py", "_write_refused",
+        (Edit(f"{ROOM}checks/verify.py", "_write_refused",
               "set(answers.values()) == {READ_ONLY}", '"done" not in answers.values()'),),
     ),
     Mutant(
         "wal-may-differ",
         "verify passes a standby whose WAL is another than its primary's.",
         f"{VERIFY}test_it_diverged_in_an_earlier_file_of_the_wal[kept]",
-        (Edit(f"{ROOM}verify/wal.py", "compare_wal", "same is False", "same is same.__class__"),),
+        (Edit(f"{ROOM}checks/wal.py", "compare_wal", "same is False", "same is same.__class__"),),
     ),
     Mutant(
         "sync-may-differ",
         "verify passes a standby that is asynchronous where the topology asks for sync.",
         f"{VERIFY}test_it_streams_asynchronously_where_sync_was_asked",
-        (Edit(f"{ROOM}verify/synchronous.py", "sync_check", "!= asked:", "== -1:"),
-         Edit(f"{ROOM}verify/synchronous.py", "_sync_state", 'in {"sync", "quorum"}',
+        (Edit(f"{ROOM}checks/verify.py", "sync_check", "!= asked:", "== -1:"),
+         Edit(f"{ROOM}checks/verify.py", "_sync_state", 'in {"sync", "quorum"}',
               '!= "not there"')),
     ),
     Mutant(
         "probe-left-behind",
         "verify leaves what it made.",
         f"{PAIR}test_verify_leaves_nothing_behind[17]",
-        (Edit(f"{ROOM}verify/probe.py", "_drop_statement",
+        (Edit(f"{ROOM}checks/verify.py", "_drop_statement",
               "DROP SCHEMA IF EXISTS {} CASCADE", "SELECT 1 AS {}"),),
     ),
     # --- stopping, and starting again ---
@@ -220,7 +220,7 @@ MUTANTS = (
         "standby-stopped-first",
         "A standby is stopped before its primary, whose commits wait for it then.",
         f"{PAIR}test_stop_is_clean_and_start_brings_all_back[17]",
-        (Edit(f"{STEPS}lifecycle.py", "stop", "i.name in seen.primaries",
+        (Edit(f"{ROOM}operations/start_stop.py", "stop", "i.name in seen.primaries",
               "i.name not in seen.primaries"),),
     ),
     # --- what is somebody else's ---
@@ -228,26 +228,26 @@ MUTANTS = (
         "delete-data-takes-what-lies-aside",
         "`down --purge --delete-data` deletes what was set aside earlier.",
         f"{SEEDING}test_what_was_set_aside_outlives_a_purge_that_deletes",
-        (Edit(f"{STEPS}teardown.py", "remove_places", 'Tool("rmdir")["--", place.source]',
+        (Edit(TEARDOWN, "remove_places", 'Tool("rmdir")["--", place.source]',
               'Tool("sh")["-c", f"rm -rf -- {place.source}*"]'),),
     ),
     Mutant(
         "stopped-foreign-container-is-ours",
         "A stopped container of somebody else that has a node's name is taken for the group's.",
         f"{REFUSALS}test_a_foreign_container_that_is_stopped_has_the_name",
-        (Edit(f"{STEPS}guards.py", "check_name", "owned = container and group",
+        (Edit(f"{ROOM}group/preconditions.py", "check_name", "owned = container and group",
               "owned = container and not container.alive or container and group"),),
     ),
     Mutant(
         "down-removes-foreign-container",
         "`down` removes a container of somebody else that has a node's name.",
         f"{REFUSALS}test_a_foreign_container_that_is_stopped_has_the_name",
-        (Edit(f"{STEPS}teardown.py", "_remove_from", " and group.owns(c, site.name)", ""),),
+        (Edit(TEARDOWN, "_remove_from", " and group.owns(c, site.name)", ""),),
     ),
     Mutant(
         "data-of-another-container",
         "A server is started on the data directory of a container that runs.",
         f"{REFUSALS}test_a_container_has_the_data_directory",
-        (Edit(f"{STEPS}guards.py", "check_unused", "c.alive]", "not c.alive]"),),
+        (Edit(f"{ROOM}group/preconditions.py", "check_unused", "c.alive]", "not c.alive]"),),
     ),
 )  # fmt: skip

@@ -13,8 +13,8 @@ from typing import Any
 
 from sshd import Client, Sshd, client, sshd
 
-from pgherd.host.ssh import SshHost
-from pgherd.shell import Result, Tool, Trace
+from pgherd.hosts.commands import Result, Tool, Trace
+from pgherd.hosts.ssh import SshHost
 
 LIMIT = 20.0  # for what ends by itself: reached only if something hangs
 PATH = os.environ["PATH"]

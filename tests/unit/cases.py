@@ -7,13 +7,12 @@ from typing import Any
 from fakes import container, facts
 from fakes import image as some_image
 
-from pgherd.docker import Mount
-from pgherd.host import About
+from pgherd.checks.base import Finding
+from pgherd.checks.collect import GroupCase, HostCase, HostSheet, NodeCase, PathSheet
+from pgherd.config.nodes import Node
+from pgherd.docker.models import Mount
+from pgherd.hosts.base import About
 from pgherd.postgres.health import Health, Server
-from pgherd.steps.doctor.case import GroupCase, HostCase, NodeCase
-from pgherd.steps.doctor.finding import Finding
-from pgherd.steps.doctor.sheet import HostSheet, PathSheet
-from pgherd.topology import Node
 
 GB = 10**9
 INFO: dict[str, Any] = {  # of `docker info`, what is looked at

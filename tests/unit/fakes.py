@@ -10,16 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from pgherd import config
-from pgherd.docker import Container, Image, Mount
+from pgherd.config import loader
+from pgherd.config.topology import Topology
+from pgherd.docker.models import Container, Image, Mount
 from pgherd.errors import Error
-from pgherd.host import NOTHING, About, OnLine, Stdin
-from pgherd.postgres import hold
+from pgherd.group.group import Group
+from pgherd.group.observation import NodeObservation, Observation
+from pgherd.hosts.base import NOTHING, About, OnLine, Stdin
+from pgherd.hosts.commands import Output, Result, Script, Trace, argv_of
+from pgherd.postgres import datadir
 from pgherd.postgres.facts import Facts, Sender
-from pgherd.postgres.group import Group
-from pgherd.postgres.observation import Observation, Seen
-from pgherd.shell import Output, Result, Script, Trace, argv_of
-from pgherd.topology import Topology
 
 if TYPE_CHECKING:
     from plumbum.commands.base import BaseCommand
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 SYSTEM = "7438000000000000001"
-OURS = {"pgherd.group": "g", "pgherd.home": str(config.ROOT / "data")}  # the labels of group `g`
+OURS = {"pgherd.group": "g", "pgherd.home": str(loader.ROOT / "data")}  # the labels of group `g`
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class FakeHost:
     """
 
     name = "local"
-    home = str(config.ROOT / "data")
+    home = str(loader.ROOT / "data")
     over: tuple[str, ...] = ()
 
     def __init__(
@@ -151,7 +151,7 @@ def container(name: str, **changes: Any) -> Container:
         "ports": (),
         "started_at": "2026-01-01T00:00:00Z",
         "restart": "unless-stopped",
-        "command": ("sh", "-c", f"echo '{hold.SENTENCE}'", "sh", "postgres"),
+        "command": ("sh", "-c", f"echo '{datadir.SENTENCE}'", "sh", "postgres"),
     }
     return Container(**given | changes)
 
@@ -245,5 +245,5 @@ def group(asked: Topology, host: FakeHost | None = None) -> Group:
 def observation(**nodes: Facts | None) -> Observation:
     """A moment in which these nodes run; one without facts does not answer."""
     containers = {name: container(name) for name in nodes}
-    seen = {name: Seen(containers[name], found) for name, found in nodes.items()}
+    seen = {name: NodeObservation(containers[name], found) for name, found in nodes.items()}
     return Observation(seen, {"local": containers})

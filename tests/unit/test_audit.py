@@ -11,23 +11,23 @@ from typing import Any
 import pytest
 from fakes import FakeHost, Said, group, listed, topology
 
-from pgherd import config
+from pgherd.checks import audit
+from pgherd.checks import hba as rules
+from pgherd.checks import secrets as forms
+from pgherd.checks.base import Audit, AuditFinding
+from pgherd.checks.secrets import Look, NodeLook, SecretPatterns, assigned, holds_secret, read
+from pgherd.config import loader
+from pgherd.config.nodes import Encryption
 from pgherd.errors import DeadlinePassed, Error, Unreachable
+from pgherd.hosts.commands import Script, Secret
 from pgherd.postgres import scripts
-from pgherd.report import audit as report
-from pgherd.shell import Script, Secret
-from pgherd.steps.audit import audit as step
-from pgherd.steps.audit import exposed, servers
-from pgherd.steps.audit.findings import Audit, Finding
-from pgherd.steps.audit.forms import Sought, assigned, held
-from pgherd.steps.audit.looking import Look, NodeLook, read
-from pgherd.topology import Encryption
+from pgherd.report import findings
 
 ODD = "a'b\"c\\d:e é%$(id)&"
 
 
-def sought(value: str = "Zq7superZq7", label: str = "postgres") -> Sought:
-    return Sought(label, f"the password of {label}", Secret(value, f"/s/{label}.password"))
+def sought(value: str = "Zq7superZq7", label: str = "postgres") -> SecretPatterns:
+    return SecretPatterns(label, f"the password of {label}", Secret(value, f"/s/{label}.password"))
 
 
 # --- the forms ---
@@ -49,8 +49,8 @@ def sought(value: str = "Zq7superZq7", label: str = "postgres") -> Sought:
     ],
 )
 def test_a_secret_is_known_in_each_form(text: str) -> None:
-    assert held(sought(ODD), text)
-    assert not held(sought(), text)
+    assert holds_secret(sought(ODD), text)
+    assert not holds_secret(sought(), text)
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def shell(script: Script, *words: str) -> list[list[str]]:
     return [line.split("\t") for line in done.stdout.splitlines()]
 
 
-def searching(lines: str, *secrets: Sought) -> Script:
+def searching(lines: str, *secrets: SecretPatterns) -> Script:
     """Return a script that may use the functions of the search."""
     return (
         Script(("{\n",)) + assigned(list(secrets)) + scripts.fragment("search") + f"{lines}\n}}\n"
@@ -184,7 +184,7 @@ def test_a_secret_in_a_container_is_told_by_the_name_of_its_variable() -> None:
     look = Look(
         "local", containers=[record("pa", Env=["A=1", "PW=x Zq7superZq7"], Cmd=["Zq7superZq7"])]
     )
-    (found,) = exposed.in_docker(group(topology("s1")), look, [sought()])
+    (found,) = forms.in_docker(group(topology("s1")), look, [sought()])
     assert (found.code, found.node) == ("secret-container", "pa")
     assert found.where == "docker container inspect pa: Config.Env PW, Config.Cmd[0]"
     assert "Zq7" not in repr(found)
@@ -195,7 +195,7 @@ def test_a_variable_that_is_a_secret_itself_is_not_told() -> None:
         "local",
         images=[{"Id": "sha256:1", "RepoTags": ["a:1"], "Config": {"Env": ["Zq7superZq7=1"]}}],
     )
-    (found,) = exposed.in_docker(group(topology()), look, [sought()])
+    (found,) = forms.in_docker(group(topology()), look, [sought()])
     assert (found.code, "Zq7" in repr(found)) == ("secret-image", False)
 
 
@@ -205,15 +205,15 @@ def test_processes_are_told_once() -> None:
     lines = [("process", "postgres", "environ", str(n), "postgres", "ab" * 32) for n in range(8)]
     argv = ("process", "postgres", "cmdline", "9", "psql", "cd" * 32)
     look = Look("local", containers=[record("pa", **env)], lines=[*lines, argv])
-    (found,) = exposed.in_processes(group(topology()), look, [sought()])
+    (found,) = forms.in_processes(group(topology()), look, [sought()])
     assert (found.code, found.where) == ("secret-argv", "process 9 (psql) of local")
     look.containers = [record("pa")]
-    environ, _ = exposed.in_processes(group(topology()), look, [sought()])
+    environ, _ = forms.in_processes(group(topology()), look, [sought()])
     assert environ.code == "secret-environ"
     assert environ.where.startswith("process 0 (postgres), 1 (postgres), ")
     assert environ.where.endswith(" … in pa")
     look.nodes["pa"] = NodeLook()  # it was looked into, so what was seen from outside counts twice
-    assert [f.code for f in exposed.in_processes(group(topology()), look, [sought()])] == [
+    assert [f.code for f in forms.in_processes(group(topology()), look, [sought()])] == [
         "secret-argv"
     ]
 
@@ -236,7 +236,7 @@ def judged(*, tls: bool = False, **changes: Any) -> list[tuple[str, str]]:
     standby = {**SERVER, "in_recovery": True, "senders": []}
     standby |= {"conninfo": [{"place": "pg_settings", "password": False, "user": "replicator"}]}
     nodes = {"s1": NodeLook(server=standby | changes), "pa": NodeLook(server=SERVER | changes)}
-    found = servers.findings(asked, [Look("local", nodes=nodes)])
+    found = rules.findings(asked, [Look("local", nodes=nodes)])
     return [(f.code, f.node) for f in found]
 
 
@@ -286,7 +286,7 @@ def test_a_key_belongs_to_its_node_and_that_of_the_authority_to_none(secrets: Pa
         block = f"-----BEGIN PRIVATE KEY-----\n{lines}-----END PRIVATE KEY-----\n"
         cert = f"-----BEGIN CERTIFICATE-----\n{'C' * 64}\n-----END CERTIFICATE-----\n"
         (secrets / name).write_text(block + cert)
-    everything = step._sought(group(topology("s1")))
+    everything = audit._secret_patterns(group(topology("s1")))
     keys = {s.name.split()[-1]: s for s in everything if s.label.startswith("key_")}
     assert {name: len(key.forms) for name, key in keys.items()} == dict.fromkeys(
         ("ca.key", "pa.pem", "pa.client.pem"), 2
@@ -300,7 +300,7 @@ def test_a_key_belongs_to_its_node_and_that_of_the_authority_to_none(secrets: Pa
         ("file", role, "file", "/etc/pgherd/passfile") for role in ("postgres", "replicator")
     ]
     look = Look("local", nodes={"pa": NodeLook([*seen, *passfile]), "s1": NodeLook(seen[2:4])})
-    found = exposed.in_logs_and_files(group(topology("s1")), look, everything)
+    found = forms.in_logs_and_files(group(topology("s1")), look, everything)
     assert [(f.node, f.text.split(" is in")[0]) for f in found] == [
         ("pa", "the private key of ca.key"),
         ("pa", "the private key of ca.key"),
@@ -320,7 +320,7 @@ def test_a_key_belongs_to_its_node_and_that_of_the_authority_to_none(secrets: Pa
     ],
 )
 def test_how_a_key_that_others_have_is_made_worthless(file: str, cure: str) -> None:
-    key = Sought("key_0", f"the private key of {file}", Secret("k", f"/s/g/{file}"))
+    key = SecretPatterns("key_0", f"the private key of {file}", Secret("k", f"/s/g/{file}"))
     assert key.anew.startswith(cure)
 
 
@@ -335,7 +335,7 @@ def test_a_file_s_name_may_have_a_tab_and_a_line_may_be_unknown() -> None:
         "box", "node\tpa\tfile\tpostgres\tfile\t/a\tb\nwhat\n\nnode\tpa\tgateway\t10.0.0.1/32\n"
     )
     assert look.nodes["pa"].gateways == ["10.0.0.1/32"]
-    (found,) = exposed.in_logs_and_files(group(topology()), look, [sought()])
+    (found,) = forms.in_logs_and_files(group(topology()), look, [sought()])
     assert found.where == "/a\tb"
 
 
@@ -345,7 +345,7 @@ def test_a_file_s_name_may_have_a_tab_and_a_line_may_be_unknown() -> None:
 @pytest.fixture
 def secrets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """The directory with the passwords of group `g`."""
-    monkeypatch.setattr(config, "secrets_dir", lambda *_: tmp_path)
+    monkeypatch.setattr(loader, "secrets_dir", lambda *_: tmp_path)
     for role in ("postgres", "replicator"):
         (tmp_path / f"{role}.password").write_text(f"Zq7{role}Zq7\n")
     return tmp_path
@@ -361,7 +361,7 @@ def test_secrets_go_by_stdin_only() -> None:
         HOST: [Said(), Said("absent\n")], LIST: Said(listed("other")),
         "docker container inspect": Said(json.dumps([other])),
     })  # fmt: skip
-    found = step.audit(group(topology(), host))
+    found = audit.audit(group(topology(), host))
     assert (found.clean, found.looked) == (True, 0)
     assert "Zq7" not in " ".join(host.ran)
     assert host.ran[1] == "docker container inspect id-other"
@@ -380,11 +380,11 @@ def test_a_host_that_is_away_keeps_nobody_from_looking_at_the_others() -> None:
     box.name = "box"
     made = group(asked, here)
     made.sites["box"].host = made.sites["box"].engine.host = box
-    found = step.audit(made)
+    found = audit.audit(made)
     assert (found.clean, dict(found.away)) == (True, {"box": "box: gone"})
     here.plan[("docker", "ps")] = Unreachable("no engine")
     with pytest.raises(Unreachable, match="no engine"):
-        step.audit(made)
+        audit.audit(made)
 
 
 @pytest.mark.usefixtures("secrets")
@@ -396,22 +396,22 @@ def test_a_container_that_does_not_answer_is_told_and_keeps_nobody_waiting() -> 
         "docker container inspect id-other": Said(json.dumps([record("other")])),
         "docker container inspect id-other id-x": late,
     })  # fmt: skip
-    (found,) = step.audit(group(topology(), host)).findings
+    (found,) = audit.audit(group(topology(), host)).findings
     assert (found.code, found.node, found.where) == ("unseen", "", "docker container inspect x")
 
 
 def test_a_weak_password_is_a_finding(secrets: Path) -> None:
     (secrets / "postgres.password").write_text("postgres\n")
     host = FakeHost({HOST: [Said(), Said("absent\n")], LIST: Said()})
-    (found,) = step.audit(group(topology(), host)).findings
+    (found,) = audit.audit(group(topology(), host)).findings
     assert (found.code, found.where) == ("weak", str(secrets / "postgres.password"))
     assert "labels='replicator'" in host.calls[1].stdin
 
 
 def test_the_report() -> None:
-    finding = Finding("readable", "", "local", "it can be read", "/x", "`invoke status` tells")
+    finding = AuditFinding("readable", "", "local", "it can be read", "/x", "`invoke status` tells")
     found = Audit("g", (finding,), ("s1 is down",), (("box", "gone\nfor good"),), 1)
-    assert report.text(found).splitlines() == [
+    assert findings.audit_text(found).splitlines() == [
         "readable  it can be read",
         "          where  /x",
         "          cure   `invoke status` tells",
@@ -419,7 +419,7 @@ def test_the_report() -> None:
         "note: box cannot be reached: gone for good",
         "audit of g: 1 finding, 1 node looked into",
     ]
-    told = json.loads(report.as_json(found, "box"))
+    told = json.loads(findings.audit_json(found, "box"))
     assert told["ok"] is False
     assert told["findings"][0]["cure"] == "`invoke on box status` tells"
-    assert json.loads(report.as_json(Audit("g", (), (), (), 2)))["ok"] is True
+    assert json.loads(findings.audit_json(Audit("g", (), (), (), 2)))["ok"] is True

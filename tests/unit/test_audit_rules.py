@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pgherd.steps.audit.rules import Rule, faults, in_clear
+from pgherd.checks.hba import Rule, faults, in_clear
 
 GATEWAY = "172.24.0.1/32"
 # As the image and pgherd lay them.

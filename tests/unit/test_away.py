@@ -19,14 +19,14 @@ from fakes import (
     topology,
 )
 
-from pgherd.certificates import Certificates
 from pgherd.errors import Refused, Unreachable
+from pgherd.group.group import Group
+from pgherd.operations.connect import conninfo
+from pgherd.operations.data_loss import choose_standby
+from pgherd.operations.failover import detach_standbys
+from pgherd.operations.switchover import refuse_cut_short
 from pgherd.postgres.facts import Facts
-from pgherd.postgres.group import Group
-from pgherd.steps.change.losing import chosen
-from pgherd.steps.change.parting import parted
-from pgherd.steps.change.successor import refuse_cut_short
-from pgherd.steps.connect import conninfo
+from pgherd.security.authority import Certificates
 
 FAR = {"host": "box", "listen": "10.0.0.1"}
 EXEC = "docker exec --interactive --user postgres"
@@ -49,7 +49,7 @@ def standby(group: Group, name: str, upstream: str) -> Facts:
 
 def test_a_standby_whose_host_is_away_cannot_be_chosen() -> None:
     with pytest.raises(Unreachable, match="box cannot be reached"):
-        chosen(spanning(), "s2", observation(pa=None, s1=standby_facts(), s2=None))
+        choose_standby(spanning(), "s2", observation(pa=None, s1=standby_facts(), s2=None))
 
 
 @pytest.mark.parametrize("away", ["box", ""])
@@ -83,7 +83,7 @@ def parting(
         made.certificates = Certificates(tmp_path, made.topology, made.trace, Path)
         again = observation(pa=None, s1=standby_facts(), s2=standby_facts())
         monkeypatch.setattr(made, "observe", lambda: again)
-        monkeypatch.setattr("pgherd.steps.change.succession.prepare", lambda *_: None)
+        monkeypatch.setattr("pgherd.operations.followers.prepare", lambda *_: None)
         return host, made
 
     return make
@@ -95,7 +95,7 @@ def test_the_others_let_go_of_a_lost_primary_and_go_back_where_it_is_not_replace
     host, made = parting()
     former, successor = made.instance("pa"), made.instance("s1")
     seen = observation(pa=None, s1=standby(made, "s1", "pa"), s2=standby(made, "s2", "pa"))
-    with parted(made, former, successor, seen) as later:
+    with detach_standbys(made, former, successor, seen) as later:
         assert later is not seen
     call, caught_up, looked = host.calls
     assert looked.argv[5] == "s1"  # last: what the others have from it by then, it has too
@@ -106,7 +106,7 @@ def test_the_others_let_go_of_a_lost_primary_and_go_back_where_it_is_not_replace
     host.calls.clear()
 
     def refused() -> None:
-        with parted(made, former, successor, seen):
+        with detach_standbys(made, former, successor, seen):
             raise Refused("too much would be lost")
 
     with pytest.raises(Refused):

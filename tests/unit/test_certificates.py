@@ -15,11 +15,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from fakes import topology
 
-from pgherd.certificates import SOON, Certificates, digest, names, reading, x509
+from pgherd.config.nodes import Node
+from pgherd.config.topology import Topology
 from pgherd.errors import Refused
-from pgherd.node import Node
-from pgherd.shell import Trace
-from pgherd.topology import Topology
+from pgherd.hosts.commands import Trace
+from pgherd.security import x509
+from pgherd.security.authority import SOON, Certificates, digest, names
 
 
 def with_tls(*standbys: str, **group: Any) -> Topology:
@@ -45,7 +46,7 @@ def kept(tmp_path: Path) -> Certificates:
 
 
 def leaf(text: str) -> library.Certificate:
-    return reading.read(text)[0]
+    return x509.read(text)[0]
 
 
 # --- what they are ---
@@ -87,7 +88,7 @@ def test_a_client_certificate_names_the_role(kept: Certificates) -> None:
     purposes = made.extensions.get_extension_for_class(library.ExtendedKeyUsage).value
     assert made.subject.rfc4514_string() == "OU=pgherd g,CN=replicator"
     assert list(purposes) == [ExtendedKeyUsageOID.CLIENT_AUTH]
-    assert reading.names_of(made) == ()
+    assert x509.names_of(made) == ()
 
 
 @pytest.mark.parametrize(
@@ -110,7 +111,7 @@ def test_addresses_are_addresses_and_names_for_old_clients(kept: Certificates) -
     there = found.get_extension_for_class(library.SubjectAlternativeName).value
     assert [str(ip) for ip in there.get_values_for_type(library.IPAddress)] == ["127.0.0.1", "::1"]
     assert "127.0.0.1" in there.get_values_for_type(library.DNSName)  # libpq 14 looks there
-    assert reading.names_of(leaf(kept.of_server(PA).value)) == names(PA)
+    assert x509.names_of(leaf(kept.of_server(PA).value)) == names(PA)
 
 
 def test_openssl_verifies_it_and_nobody_elses(kept: Certificates, tmp_path: Path) -> None:
@@ -216,8 +217,8 @@ def test_one_of_another_authority_is_made_anew(kept: Certificates, tmp_path: Pat
         (kept.root.parent / name).unlink()
     second = opened(tmp_path).of_server(PA)
     assert second.value != first.value
-    assert reading.signer(leaf(second.value), reading.read(kept.trusted().value))
-    assert not reading.signer(leaf(first.value), reading.read(kept.trusted().value))
+    assert x509.signer(leaf(second.value), x509.read(kept.trusted().value))
+    assert not x509.signer(leaf(first.value), x509.read(kept.trusted().value))
 
 
 def test_without_the_key_what_is_there_is_used_and_nothing_made(kept: Certificates) -> None:
@@ -250,8 +251,8 @@ def test_a_node_that_is_no_more_leaves_no_key(kept: Certificates) -> None:
 def signers(kept: Certificates) -> tuple[str, int]:
     """Return who has signed the node's certificate, by its key, and how many are trusted."""
     made = leaf(kept.of_server(PA).value)
-    trusted = reading.read(kept.trusted().value)
-    by = reading.signer(made, trusted)
+    trusted = x509.read(kept.trusted().value)
+    by = x509.signer(made, trusted)
     assert by
     return f"{by.serial_number:x}", len(trusted)
 
@@ -311,7 +312,7 @@ def test_the_script_makes_what_python_would(
     assert kept.of_server(PA).value + "\n" == before["pa.pem"]  # as good as its own
     assert kept.of_client(PA).value + "\n" == before["pa.client.pem"]
     ours, theirs = (leaf(t) for t in (before["pa.pem"], opened(tmp_path / "x").of_server(PA).value))
-    assert reading.names_of(ours) == reading.names_of(theirs)
+    assert x509.names_of(ours) == x509.names_of(theirs)
     for kind in (library.KeyUsage, library.ExtendedKeyUsage, library.BasicConstraints):
         one, other = (c.extensions.get_extension_for_class(kind) for c in (ours, theirs))
         assert one == other

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from pgherd.hosts.commands import Script
 from pgherd.postgres import scripts
 from pgherd.postgres.facts import Disk
-from pgherd.shell import Script
 
 RECORD = (
     "rmgr: {rmgr:<11} len (rec/tot): {size:6}/{size:6}, tx: {tx:10}, lsn: {lsn}, prev 0/02FFFFC8, "

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from psycopg.conninfo import conninfo_to_dict
 
-from pgherd import config
+from pgherd.config import loader
 from pgherd.errors import Refused
+from pgherd.operations import prepare
 from pgherd.postgres import conf
-from pgherd.steps import node
 
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
 LSNS = st.integers(0, 2**64 - 1)
@@ -174,8 +174,8 @@ def test_control_data() -> None:
 def test_settings_of_every_node_that_no_node_can_have(
     line: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(config, "conf_file", lambda _: f"work_mem = 8MB\n{line}\n")
+    monkeypatch.setattr(loader, "conf_file", lambda _: f"work_mem = 8MB\n{line}\n")
     with pytest.raises(Refused, match=r"conf/postgresql\.conf: allow_alter_system cannot be off"):
-        node.base_settings()
-    monkeypatch.setattr(config, "conf_file", lambda _: "allow_alter_system = on\n")
-    assert node.base_settings() == "allow_alter_system = on\n"
+        prepare.base_settings()
+    monkeypatch.setattr(loader, "conf_file", lambda _: "allow_alter_system = on\n")
+    assert prepare.base_settings() == "allow_alter_system = on\n"

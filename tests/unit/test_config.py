@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pgherd import config
+from pgherd.config import loader
+from pgherd.config.nodes import Group, Node
+from pgherd.config.topology import Topology
 from pgherd.errors import Refused
-from pgherd.node import Group, Node
-from pgherd.topology import Topology
 
 GOOD = """
 [group]
@@ -35,7 +35,7 @@ application_name = "standby1"
 def read(tmp_path: Path, text: str) -> Topology:
     path = tmp_path / "x.toml"
     path.write_text(text, encoding="utf-8")
-    return config.load(path, {})
+    return loader.load(path, {})
 
 
 def refusal(tmp_path: Path, text: str) -> str:
@@ -47,14 +47,14 @@ def refusal(tmp_path: Path, text: str) -> str:
 
 def test_the_default_is_the_pair(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    topology = config.load(environ={})
+    topology = loader.load(environ={})
     assert topology.source == "conf/pair.toml"
     assert topology == read(tmp_path, GOOD)
     assert [node.name for node in topology.nodes.values()] == ["pmaster", "pstandby"]
 
 
 def test_every_commented_key_of_the_pair_is_good(tmp_path: Path) -> None:
-    text = (config.ROOT / "conf/pair.toml").read_text(encoding="utf-8")
+    text = (loader.ROOT / "conf/pair.toml").read_text(encoding="utf-8")
     lines = [
         line.removeprefix("# ") if " = " in line.split('"')[0] or line.startswith("# [") else line
         for line in text.splitlines()
@@ -69,18 +69,18 @@ def test_the_variable_names_a_file_here_or_in_the_project(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("INVOKE_TOPOLOGY", "conf/pair.toml")
-    assert config.load().source == "conf/pair.toml"
+    assert loader.load().source == "conf/pair.toml"
     (tmp_path / "conf").mkdir()
     (tmp_path / "conf" / "pair.toml").write_text(GOOD.replace('"pair"', '"mine"'), encoding="utf-8")
-    assert config.load().group.name == "mine"
-    assert config.load(environ={"INVOKE_TOPOLOGY": ""}).group.name == "pair"
-    assert config.load(config.ROOT / "conf/pair.toml").group.name == "pair"
+    assert loader.load().group.name == "mine"
+    assert loader.load(environ={"INVOKE_TOPOLOGY": ""}).group.name == "pair"
+    assert loader.load(loader.ROOT / "conf/pair.toml").group.name == "pair"
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     def refused(path: Path) -> str:
         with pytest.raises(Refused) as caught:
-            config.load(path, {})
+            loader.load(path, {})
         return str(caught.value).replace(f"{tmp_path}/", "")
 
     (tmp_path / "latin.toml").write_bytes(b"# caf\xe9")
@@ -101,7 +101,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 def test_a_variable_that_names_no_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(Refused) as caught:
-        config.load(environ={"INVOKE_TOPOLOGY": "no.toml"})
+        loader.load(environ={"INVOKE_TOPOLOGY": "no.toml"})
     assert (
         str(caught.value)
         == f"there is no {tmp_path}/no.toml and no no.toml: correct INVOKE_TOPOLOGY"
@@ -155,9 +155,9 @@ NODES = st.dictionaries(
 )
 def test_any_tree_is_a_topology_or_refused(tree: dict[str, Any]) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(config, "_parsed", lambda *_: tree)
+        patch.setattr(loader, "_parsed", lambda *_: tree)
         try:
-            topology = config.load(environ={})
+            topology = loader.load(environ={})
         except Refused as refused:
             head, *lines = str(refused).split("\n  ")
             assert re.fullmatch(r"conf/pair.toml: [0-9]+ faults?:", head)
@@ -170,38 +170,38 @@ def test_any_tree_is_a_topology_or_refused(tree: dict[str, Any]) -> None:
 @given(st.binary() | st.text().map(str.encode))
 def test_any_bytes_are_a_topology_or_refused(content: bytes) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(config, "_bytes", lambda _: content)
+        patch.setattr(loader, "_bytes", lambda _: content)
         with pytest.raises(Refused):
-            config.load(environ={})
+            loader.load(environ={})
 
 
 def test_libpq_variables_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     environ = {"PGHOSTADDR": "10.0.0.1", "PGSERVICE": "x", "PG_X": "y", "HOME": "/h", "xPG": "z"}
     monkeypatch.setattr(os, "environ", environ)
-    config.forget_libpq_variables()
+    loader.forget_libpq_variables()
     assert environ == {"HOME": "/h", "xPG": "z"}
 
 
 def test_local_paths(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert config.local_path("data/x/../y") == config.ROOT / "data" / "y"
-    assert config.local_path("/srv//pg/") == Path("/srv/pg")
-    assert config.local_path("~/pg") == tmp_path / "pg"
+    assert loader.local_path("data/x/../y") == loader.ROOT / "data" / "y"
+    assert loader.local_path("/srv//pg/") == Path("/srv/pg")
+    assert loader.local_path("~/pg") == tmp_path / "pg"
     with pytest.raises(Refused, match="volume:v1 is a Docker volume: it has no path"):
-        config.local_path("volume:v1")
+        loader.local_path("volume:v1")
     with pytest.raises(Refused, match="no home directory is known for ~nobody-here/x"):
-        config.local_path("~nobody-here/x")
+        loader.local_path("~nobody-here/x")
 
 
 def test_secrets_lie_apart_for_each_group_and_host() -> None:
-    assert config.secrets_dir("pair") == config.ROOT / "data/secrets/pair"
-    assert config.secrets_dir("pair", "u@box:22") == config.ROOT / "data/secrets/pair@u@box:22"
+    assert loader.secrets_dir("pair") == loader.ROOT / "data/secrets/pair"
+    assert loader.secrets_dir("pair", "u@box:22") == loader.ROOT / "data/secrets/pair@u@box:22"
     for bad in ("..", "", "a/b"):
         with pytest.raises(Refused, match="cannot name a directory of secrets"):
-            config.secrets_dir(bad)
+            loader.secrets_dir(bad)
 
 
 def test_a_conf_file_that_is_gone() -> None:
     with pytest.raises(Refused, match=re.escape("there is no conf/gone.conf: restore it")):
-        config.conf_file("gone.conf")
-    assert config.conf_file("pair.toml").startswith("# The default topology")
+        loader.conf_file("gone.conf")
+    assert loader.conf_file("pair.toml").startswith("# The default topology")

@@ -19,19 +19,17 @@ from fakes import (
     topology,
 )  # fmt: skip
 
-from pgherd.docker import Container
+from pgherd.docker.models import Container
 from pgherd.errors import Error, Refused
-from pgherd.postgres import hold
+from pgherd.group import preconditions
+from pgherd.group.observation import NodeObservation, Observation
+from pgherd.operations import connect, copy, set_aside, start_stop
+from pgherd.operations.seed import SeedOptions, SeedPlan, check_seed, upstream_of
+from pgherd.postgres import datadir
 from pgherd.postgres.facts import Disk, Facts
 from pgherd.postgres.instance import Instance
-from pgherd.postgres.observation import Observation, Seen
-from pgherd.steps import aside, connect, guards, lifecycle
-from pgherd.steps.seed import seeding
-from pgherd.steps.seed.asked import Asked, Pair
-from pgherd.steps.seed.levels import upstream_of
-from pgherd.steps.seed.refusals import check_seed
 
-COPY, ASIDE = Asked(method="copy"), Asked(method="copy", set_aside=True)
+COPY, ASIDE = SeedOptions(method="copy"), SeedOptions(method="copy", set_aside=True)
 DOWN = container("pa", status="exited")
 PRIMARY = Disk(
     pg_version="17", empty=False, system_identifier=SYSTEM, state="shut down", timeline=1,
@@ -45,43 +43,43 @@ NONE = Disk()
 
 @pytest.fixture(autouse=True)
 def _movable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(aside, "unmovable", lambda *_: [])
+    monkeypatch.setattr(set_aside, "unmovable", lambda *_: [])
 
 
 def seen(mine: Facts | None, *, runs: bool = False, master: Container | None = DOWN) -> Observation:
     """A moment in which pa does not serve; s1 says this, or does not answer, or is down."""
     s1 = container("s1") if mine or runs else container("s1", status="exited")
-    nodes = {"pa": Seen(master, None), "s1": Seen(s1, mine)}
+    nodes = {"pa": NodeObservation(master, None), "s1": NodeObservation(s1, mine)}
     return Observation(nodes, {"local": {n: s.container for n, s in nodes.items() if s.container}})
 
 
 def checked(
     monkeypatch: pytest.MonkeyPatch,
     found: Observation,
-    asked: Asked = COPY,
+    asked: SeedOptions = COPY,
     *,
     theirs: Disk = PRIMARY,
     own: Disk = NONE,
 ) -> None:
     """Choose the upstream of s1, and check what is checked before anything is touched."""
     disks = {"pa": theirs, "s1": own}
-    monkeypatch.setattr(guards, "data_state", lambda _: guards.FULL)
-    monkeypatch.setattr(guards, "check_data_unused", lambda *_: None)
-    monkeypatch.setattr(guards, "check_port", lambda *_: None)
+    monkeypatch.setattr(preconditions, "data_state", lambda _: preconditions.FULL)
+    monkeypatch.setattr(preconditions, "check_data_unused", lambda *_: None)
+    monkeypatch.setattr(preconditions, "check_port", lambda *_: None)
     monkeypatch.setattr(Instance, "disk", lambda it, _: disks[it.name])
     made = group(topology("s1"))
     s1 = made.instance("s1")
     upstream = upstream_of(made, s1, found, asked, image())
-    check_seed(Pair(made, s1, upstream, image(), found), asked)
+    check_seed(SeedPlan(made, s1, upstream, image(), found), asked)
 
 
 FAILED_OVER = replace(PRIMARY, state="in production", standby_signal=True)
 
 
-@pytest.mark.parametrize("asked", [COPY, ASIDE, Asked()])
+@pytest.mark.parametrize("asked", [COPY, ASIDE, SeedOptions()])
 @pytest.mark.parametrize("theirs", [FAILED_OVER, PRIMARY])
 def test_the_only_primary_is_not_set_aside(
-    theirs: Disk, asked: Asked, monkeypatch: pytest.MonkeyPatch
+    theirs: Disk, asked: SeedOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After a failover: pa is down, and s1 leads, with no standby yet."""
     with pytest.raises(Refused, match="s1 is the primary now: it cannot be seeded"):
@@ -89,7 +87,9 @@ def test_the_only_primary_is_not_set_aside(
 
 
 @pytest.mark.parametrize("asked", [COPY, ASIDE])
-def test_nor_is_one_that_does_not_answer(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nor_is_one_that_does_not_answer(
+    asked: SeedOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(Refused, match="s1 runs, does not answer, and may be the primary"):
         checked(monkeypatch, seen(None, runs=True), asked, own=replace(PRIMARY, timeline=2))
 
@@ -181,16 +181,16 @@ def test_a_primary_of_another_system_is_not_set_aside_unasked(
 ) -> None:
     found = observation(pa=facts(), s1=mine)
     with pytest.raises(Refused, match="s1 is the primary of another system"):
-        checked(monkeypatch, found, Asked())
-    checked(monkeypatch, found, Asked(set_aside=True))
-    checked(monkeypatch, observation(pa=facts(), s1=facts(system_identifier="1")), Asked())
+        checked(monkeypatch, found, SeedOptions())
+    checked(monkeypatch, found, SeedOptions(set_aside=True))
+    checked(monkeypatch, observation(pa=facts(), s1=facts(system_identifier="1")), SeedOptions())
 
 
 def test_newer_data_of_one_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     found = observation(pa=facts(), s1=None)
     with pytest.raises(Refused, match="s1 was promoted and has newer data"):
-        checked(monkeypatch, found, Asked(), own=PROMOTED)
-    checked(monkeypatch, found, Asked(), own=STANDBY)
+        checked(monkeypatch, found, SeedOptions(), own=PROMOTED)
+    checked(monkeypatch, found, SeedOptions(), own=STANDBY)
 
 
 @pytest.mark.parametrize("s1", [None, standby_facts()])
@@ -198,15 +198,17 @@ def test_the_only_primary_follows_no_standby_of_its_own(s1: Facts | None) -> Non
     made = group(topology("s1", "s2", s2={"upstream": "s1"}))
     found = observation(pa=None, s1=s1, s2=facts())
     with pytest.raises(Refused, match="s2 is the primary now"):
-        upstream_of(made, made.instance("s2"), found, Asked(set_aside=True), image())
+        upstream_of(made, made.instance("s2"), found, SeedOptions(set_aside=True), image())
     other = observation(pa=None, s1=standby_facts(system_identifier="1"), s2=facts())
-    assert upstream_of(made, made.instance("s2"), other, Asked(), image()) is made.instance("s1")
+    assert upstream_of(made, made.instance("s2"), other, SeedOptions(), image()) is made.instance(
+        "s1"
+    )
 
 
 # --- the master runs again ---
 
 READY, AWAY = Said(), Said(err="Container pa is restarting, wait until it is running", code=1)
-ENDED = Said(code=hold.KILLED)
+ENDED = Said(code=datadir.KILLED)
 ENDING = (  # 20.10, on stdout; a newer CLI with it
     Said("OCI runtime exec failed: read init-p: connection reset by peer: unknown", code=126),
     Said(err="unable to upgrade to tcp, received 409", code=1),
@@ -219,12 +221,12 @@ ENDING = (  # 20.10, on stdout; a newer CLI with it
         (container("pa", status="exited"), "", [READY], ["start", "exec"]),
         (container("pa"), "LOG:  database system is ready to accept connections", [], []),
         # somebody started it while its data was held
-        (container("pa", status="restarting"), hold.SENTENCE, [AWAY, READY],
+        (container("pa", status="restarting"), datadir.SENTENCE, [AWAY, READY],
          ["exec", "stop", "start", "exec"]),
-        (container("pa"), hold.SENTENCE, [ENDED, READY], ["exec", "stop", "start", "exec"]),
-        *((container("pa"), hold.SENTENCE, [ending, READY], ["exec", "stop", "start", "exec"])
+        (container("pa"), datadir.SENTENCE, [ENDED, READY], ["exec", "stop", "start", "exec"]),
+        *((container("pa"), datadir.SENTENCE, [ending, READY], ["exec", "stop", "start", "exec"])
           for ending in ENDING),
-        (container("pa"), hold.SENTENCE, [READY], ["exec"]),  # it got its data by now
+        (container("pa"), datadir.SENTENCE, [READY], ["exec"]),  # it got its data by now
         (None, "", [], []),
     ],
 )  # fmt: skip
@@ -243,14 +245,14 @@ def test_the_master_is_started_again(
     found = [container("pa")]
     monkeypatch.setattr(Instance, "container", lambda _: found.pop() if found else there)
     monkeypatch.setattr(connect, "ensure_slot", lambda *_: None)
-    monkeypatch.setattr(lifecycle, "stop_instances", lambda *_: None)
+    monkeypatch.setattr(start_stop, "stop_instances", lambda *_: None)
 
     def fails(*_: object) -> None:
         raise Error("no")
 
-    monkeypatch.setattr(seeding, "copy_data", fails)
+    monkeypatch.setattr(copy, "copy_data", fails)
     with pytest.raises(Error, match="no"):
-        seeding.copy_from_running(made, made.instance("s1"), made.master, image(), [])
+        copy.copy_from_running(made, made.instance("s1"), made.master, image(), [])
     assert [call.argv[1] for call in host.calls if not call.reads] == did
 
 
@@ -270,8 +272,8 @@ def test_a_master_that_is_still_on_its_way_down_is_started_once_it_is(
 
     monkeypatch.setattr(Instance, "container", there)
     monkeypatch.setattr(connect, "ensure_slot", lambda *_: None)
-    monkeypatch.setattr(lifecycle, "stop_instances", cut_short)
+    monkeypatch.setattr(start_stop, "stop_instances", cut_short)
     with pytest.raises(KeyboardInterrupt):
-        seeding.copy_from_running(made, made.instance("s1"), made.master, image(), [])
+        copy.copy_from_running(made, made.instance("s1"), made.master, image(), [])
     did = [call.argv[1] for call in host.calls if not call.reads]
     assert did == ["stop", "start", "exec"]

@@ -14,12 +14,11 @@ from boxes import program
 from fakes import ROOT, FakeHost, Said, group, topology
 
 from pgherd.errors import Refused
-from pgherd.host.local import LocalHost
-from pgherd.report import backups as report
-from pgherd.shell import Trace, assignments
-from pgherd.steps import aside
-from pgherd.steps.backups import copies, swap
-from pgherd.steps.backups.copies import Copy, Kept
+from pgherd.hosts.commands import Trace, assignments
+from pgherd.hosts.local import LocalHost
+from pgherd.operations import restore, set_aside
+from pgherd.operations.restore import Copy, Kept
+from pgherd.report import aside
 
 SCRIPT = ROOT / "scripts" / "pgherd" / "postgres" / "sh" / "backups.sh"
 AT = "20260102T030405Z"
@@ -39,12 +38,12 @@ def said(kind: str, path: str, inside: str, why: str = "s1 of g: seeded anew") -
 
 
 def one(kind: str, path: str, inside: str, why: str = "") -> Copy:
-    ((copy,), _) = copies.read(said(kind, path, inside, why), "local")
+    ((copy,), _) = restore.read(said(kind, path, inside, why), "local")
     return copy
 
 
 def test_a_copy_as_it_is_read() -> None:
-    ((copy,), free) = copies.read(said("data", f"/d/s1_bk_{AT}", INSIDE), "box")
+    ((copy,), free) = restore.read(said("data", f"/d/s1_bk_{AT}", INSIDE), "box")
     assert (copy.name, copy.of, copy.host) == (f"s1_bk_{AT}", "/d/s1", "box")
     assert copy.at == datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
     assert (copy.size, free) == (2048 * 1024, {"box": 1000 * 1024})
@@ -85,7 +84,7 @@ def test_of_another_majors_control_data_only_the_system_counts() -> None:
     ["s1_bk_mine", "s1_bk_", "s1_bk_20261340T000000Z", "s1_bk_x.part", "s1_bk_2026118T125928Z"],
 )
 def test_other_names_are_not_ours(name: str) -> None:
-    assert copies.read(said("data", f"/d/{name}", INSIDE), "local")[0] == []
+    assert restore.read(said("data", f"/d/{name}", INSIDE), "local")[0] == []
 
 
 def kept(*found: Copy, **away: str) -> Kept:
@@ -97,16 +96,16 @@ def test_a_copy_by_its_names() -> None:
     there = Copy("data", "s2", "box", f"/e/s1_bk_{AT}", here.at)
     both = kept(here, there)
     for name in (f"/d/s1_bk_{AT}", f"/d/s1_bk_{AT}/", f"local:s1_bk_{AT}"):
-        assert copies.found_by(both, name) is here
-    assert copies.found_by(both, f"box:/e/s1_bk_{AT}") is there
-    assert copies.found_by(both, "/d/s1") is None
+        assert restore.find_copy(both, name) is here
+    assert restore.find_copy(both, f"box:/e/s1_bk_{AT}") is there
+    assert restore.find_copy(both, "/d/s1") is None
     with pytest.raises(Refused, match=r"more than once: say local:/d/s1_bk.* or box:/e/s1_bk"):
-        copies.found_by(both, f"s1_bk_{AT}")
+        restore.find_copy(both, f"s1_bk_{AT}")
 
 
 def test_the_table_and_what_all_of_it_takes() -> None:
     copy = one("data", f"/d/s1_bk_{AT}", INSIDE, "s1 of g: seeded anew")
-    text = report.as_text(kept(copy, box="no route"), datetime(2026, 2, 12, tzinfo=UTC))
+    text = aside.as_text(kept(copy, box="no route"), datetime(2026, 2, 12, tzinfo=UTC))
     head, row, away, place, takes, how = text.splitlines()
     assert head.split()[:5] == ["name", "host", "node", "age", "size"]
     assert row.split()[:6] == [f"s1_bk_{AT}", "local", "s1", "40", "d", "2.1"]
@@ -116,8 +115,8 @@ def test_the_table_and_what_all_of_it_takes() -> None:
         takes == "backups of g: 1 copy takes 2.1 MB (5.0 GB free on local); the oldest is 40 d old"
     )
     assert "--delete NAME --confirm NAME" in how
-    assert report.as_text(kept()) == "backups of g: nothing was set aside"
-    (plain,) = json.loads(report.as_json(kept(copy)))["copies"]
+    assert aside.as_text(kept()) == "backups of g: nothing was set aside"
+    (plain,) = json.loads(aside.as_json(kept(copy)))["copies"]
     assert (plain["role"], plain["why"], plain["complete"]) == ("standby", "seeded anew", True)
 
 
@@ -149,7 +148,7 @@ def test_what_lies_beside_is_found_whatever_its_name(tmp_path: Path) -> None:
     values = {"journal": str(journal), "group": "g", "images": ""}
     done = shell(SCRIPT.read_text(encoding="utf-8"), "data", "s1", f"{odd}/s1", **values)
     assert (done.returncode, done.stderr) == (0, "")
-    found, free = copies.read(done.stdout, "local")
+    found, free = restore.read(done.stdout, "local")
     assert [(copy.path, copy.reason, copy.fault) for copy in found] == [
         (f"{odd}/s1_bk_{AT}", "then", ""),
         (f"{odd}/s1_bk_{AT}.part", "", "an unfinished copy"),
@@ -167,7 +166,7 @@ def test_a_copy_is_made_in_place_of_our_own_only(tmp_path: Path, left: str, take
     fake = FakeHost({"sh": Said()})
     s1 = group(topology("s1", s1={"data": f"{tmp_path}/s1"}), fake).instance("s1")
     part = f"{tmp_path}/s1_bk_new.part"
-    aside._make_part(s1, f"{tmp_path}/s1", part)
+    set_aside._make_part(s1, f"{tmp_path}/s1", part)
     assert shell(fake.calls[-1].stdin).returncode == 0
     assert ((tmp_path / left).exists(), Path(part).is_dir()) == (not taken, True)
 
@@ -183,7 +182,7 @@ def swapping(place: Path, copy: Path, data: Path, target: Path) -> str:
     """Return the shell text that swaps them."""
     host = FakeHost()
     host.home = str(place)
-    return swap.script_of(host, *map(str, (copy, data, target)), who="s1 of g", why="'why'")
+    return restore.script_of(host, *map(str, (copy, data, target)), who="s1 of g", why="'why'")
 
 
 @pytest.mark.parametrize("there", ["nothing", "empty", "full"])
@@ -261,7 +260,7 @@ def test_the_swap_stops_where_the_name_is_taken(tmp_path: Path) -> None:
 def test_where_no_journal_is_a_copy_is_read_without_a_reason() -> None:
     text = said("data", f"/d/s1_bk_{AT}", INSIDE)
     lines = [line for line in text.splitlines(keepends=True) if not line.startswith("why\t")]
-    ((copy,), _) = copies.read("".join(lines), "box")
+    ((copy,), _) = restore.read("".join(lines), "box")
     assert (copy.why, copy.fault) == ("", "")
 
 
@@ -272,7 +271,7 @@ def test_a_directory_that_can_be_renamed_stays(tmp_path: Path) -> None:
     (tmp_path / "data" / "base").mkdir(parents=True)
     (tmp_path / "empty").mkdir()
     paths = [str(tmp_path / name) for name in ("data", "empty", "not there")]
-    assert aside.unmovable(LocalHost(Trace()), paths) == []
+    assert set_aside.unmovable(LocalHost(Trace()), paths) == []
     assert sorted(p.name for p in tmp_path.iterdir()) == ["data", "empty"]
     assert [p.name for p in (tmp_path / "data").iterdir()] == ["base"]
 
@@ -285,7 +284,7 @@ def test_where_it_cannot_even_be_tried_that_is_the_reason(tmp_path: Path, tool: 
     tools.mkdir()
     program(tools / tool, f"echo '{tool}: it is: No space left on device' >&2; exit 1")
     done = subprocess.run(
-        ["sh", "-s", "--", str(data)], input=aside._TRY_TO_RENAME, text=True, check=True,
+        ["sh", "-s", "--", str(data)], input=set_aside._TRY_TO_RENAME, text=True, check=True,
         capture_output=True, env={"PATH": f"{tools}:/usr/bin:/bin"},
     )  # fmt: skip
     assert done.stdout == f"{data}\tNo space left on device\n"

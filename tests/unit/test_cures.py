@@ -18,13 +18,12 @@ from fakes import (
     topology,
 )  # fmt: skip
 
+from pgherd.checks.containers import Further, of_node
 from pgherd.errors import DeadlinePassed, Error
+from pgherd.group.observation import NodeObservation, Observation
+from pgherd.group.primary import has_newer
+from pgherd.operations import followers, recovery, run_token, start_stop, steps, sync, wait
 from pgherd.postgres import scripts
-from pgherd.postgres.observation import Observation, Seen
-from pgherd.steps import lifecycle, settling, sync, tutorial
-from pgherd.steps.change import interrupted, succession, turn
-from pgherd.steps.diff.containers import Further, of_node
-from pgherd.steps.leaders import has_newer
 
 
 @pytest.mark.parametrize(
@@ -33,7 +32,7 @@ from pgherd.steps.leaders import has_newer
 def test_a_fenced_node_that_is_down_comes_back_by_rejoin(leader: str, command: str) -> None:
     """`start` leaves it as it is; a primary needs no fence."""
     down = container("s1", status="exited", restart="no")
-    seen = Observation({"s1": Seen(down, None)}, {"local": {}})
+    seen = Observation({"s1": NodeObservation(down, None)}, {"local": {}})
     made = group(topology("s1"))
     found = of_node(made, made.instance("s1"), seen, Further(), leader)
     assert [d.command for d in found if d.what == "state"] == [command]
@@ -45,14 +44,15 @@ def test_what_is_not_started_says_why(
     """A restore leaves that restart policy as a failover does."""
     down = container("s1", status="exited", restart="no")
     seen = Observation(
-        {"pa": Seen(container("pa"), facts()), "s1": Seen(down, None)}, {"local": {}}
+        {"pa": NodeObservation(container("pa"), facts()), "s1": NodeObservation(down, None)},
+        {"local": {}},
     )
     made = group(topology("s1"))
     monkeypatch.setattr(made, "observe", lambda: seen)
-    monkeypatch.setattr(lifecycle, "ensure_image", lambda *_: image())
-    monkeypatch.setattr(lifecycle, "_startable", lambda *_: ({}, {}))
-    monkeypatch.setattr(settling, "settle", lambda *_: None)
-    lifecycle.start(made)
+    monkeypatch.setattr(start_stop, "ensure_image", lambda *_: image())
+    monkeypatch.setattr(start_stop, "_startable", lambda *_: ({}, {}))
+    monkeypatch.setattr(wait, "wait_for_group", lambda *_: None)
+    start_stop.start(made)
     said = capsys.readouterr().err
     assert "its restart policy is `no`, which a failover or a restore leaves: `invoke rej" in said
 
@@ -80,13 +80,13 @@ def follower(of: str, **changes: Any) -> Any:
 def test_start_tells_of_a_standby_that_follows_another_node(upstream: str, wrong: bool) -> None:
     made = group(topology("s1", "s2"))
     seen = observation(pa=facts(), s1=follower(upstream), s2=follower("pa"))
-    assert settling.strays(made, seen) == ["s1"] * wrong
+    assert wait.strays_of(made, seen) == ["s1"] * wrong
 
 
 def test_a_promotion_that_takes_long_is_told_to_go_on() -> None:
     late = DeadlinePassed("docker exec did not end within 240 s and was ended.")
     made = group(topology("s1"), FakeHost({"docker exec": late, "docker ps": Said()}))
-    for act in (turn.call_off, interrupted.promote):
+    for act in (run_token.cancel_pending_promotion, recovery.promote):
         with pytest.raises(DeadlinePassed, match="it goes on for up to 3600 s"):
             act(made.instance("s1"))
 
@@ -95,7 +95,7 @@ def test_upstreams_come_before_those_that_follow_them() -> None:
     made = group(topology("s1", "s2", "s3"))
     pa, s1, s2, s3 = (made.instance(name) for name in ("pa", "s1", "s2", "s3"))
     plan = {s1: s2, s2: s3, s3: pa}
-    assert succession.downwards(plan) == [s3, s2, s1]
+    assert followers.downwards(plan) == [s3, s2, s1]
 
 
 def test_the_steps_go_by_the_roles_observed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,7 +106,7 @@ def test_the_steps_go_by_the_roles_observed(monkeypatch: pytest.MonkeyPatch) -> 
     )
     seen = observation(pa=follower("s1"), s1=led)
     monkeypatch.setattr(made, "observe", lambda **_: seen)
-    done = {step.task: step.done for step in tutorial.look(made)}
+    done = {step.task: step.done for step in steps.look(made)}
     assert done["require-sync"] == done["allow-replication"] == done["mark-standby"] == "yes"
 
 

@@ -9,11 +9,10 @@ import pytest
 from fakes import SYSTEM, FakeHost, Said, container, group, image, standby_facts, topology
 
 from pgherd.errors import Refused, Unreachable
+from pgherd.group.observation import NodeObservation, Observation
+from pgherd.operations import connect, recovery, run_token
 from pgherd.postgres.facts import Disk
 from pgherd.postgres.instance import Instance
-from pgherd.postgres.observation import Observation, Seen
-from pgherd.steps import connect
-from pgherd.steps.change import interrupted, turn
 
 EXEC = "docker exec --interactive --user postgres"
 STOPPED = Disk(
@@ -25,16 +24,20 @@ OTHER = replace(STOPPED, system_identifier="1", timeline=9)
 
 
 def last(
-    monkeypatch: pytest.MonkeyPatch, disks: dict[str, Disk], *, away: str = "", **nodes: Seen
+    monkeypatch: pytest.MonkeyPatch,
+    disks: dict[str, Disk],
+    *,
+    away: str = "",
+    **nodes: NodeObservation,
 ) -> str | None:
     """Say who was primary last, where s1 is a standby and these lie on disk."""
     host = FakeHost({"sh -s": Said("full")})
     made = group(topology("s1", "s2"), host)
     made.away = {away: "cut off."} if away else {}
     monkeypatch.setattr(Instance, "disk", lambda self, _: disks.get(self.name, Disk()))
-    down = {n: Seen(container(n, status="exited"), None) for n in ("pa", "s2")}
-    seen = {"s1": Seen(container("s1"), standby_facts()), **down, **nodes}
-    found = interrupted.last_primary(made, Observation(seen, {}), image(), standby_facts())
+    down = {n: NodeObservation(container(n, status="exited"), None) for n in ("pa", "s2")}
+    seen = {"s1": NodeObservation(container("s1"), standby_facts()), **down, **nodes}
+    found = recovery.last_primary(made, Observation(seen, {}), image(), standby_facts())
     return found[0].name if found else None
 
 
@@ -56,11 +59,13 @@ def test_who_was_primary_last(
     disks: dict[str, Disk], name: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert last(monkeypatch, disks) == name
-    assert last(monkeypatch, disks, pa=Seen(None, None)) == name  # it has no container any more
+    assert (
+        last(monkeypatch, disks, pa=NodeObservation(None, None)) == name
+    )  # it has no container any more
 
 
 def test_one_that_was_never_made_is_not_missed(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert last(monkeypatch, {"pa": OTHER}, s2=Seen(None, None)) is None
+    assert last(monkeypatch, {"pa": OTHER}, s2=NodeObservation(None, None)) is None
 
 
 @pytest.mark.parametrize(
@@ -80,12 +85,12 @@ def test_one_that_was_never_made_is_not_missed(monkeypatch: pytest.MonkeyPatch) 
         ({"pa": STOPPED, "s2": replace(STOPPED, timeline=2)}, {}, "s2 is at timeline 2"),
         (
             {"pa": STOPPED},
-            {"s2": Seen(container("s2"), standby_facts(timeline=2))},
+            {"s2": NodeObservation(container("s2"), standby_facts(timeline=2))},
             "s2 is at timeline 2",
         ),
         (
             {"pa": STOPPED},
-            {"s2": Seen(container("s2"), None, "psql: too many clients")},
+            {"s2": NodeObservation(container("s2"), None, "psql: too many clients")},
             "s2 runs, and may be primary: it does not answer: psql: too many clients",
         ),
     ],
@@ -113,7 +118,7 @@ def test_a_host_that_is_away_may_have_the_primary(monkeypatch: pytest.MonkeyPatc
 def test_whether_a_standby_has_all(disk: Disk, said: str, has: bool) -> None:
     host = FakeHost({f"{EXEC} s1 sh": Said(said)})
     made = group(topology("s1"), host)
-    assert interrupted.has_all(made.instance("s1"), disk) is has
+    assert recovery.has_all(made.instance("s1"), disk) is has
     for call in host.calls:
         assert "checkpoint=0/3000028\ntimeline=1\n" in call.stdin
 
@@ -123,7 +128,7 @@ def test_the_old_primary_serves_again(monkeypatch: pytest.MonkeyPatch) -> None:
     made = group(topology("s1"), host)
     box = container("pa", status="exited", restart="no")
     monkeypatch.setattr(Instance, "container", lambda _: box)
-    interrupted.serve_again(made, made.master, image())
+    recovery.resume_primary(made, made.master, image())
     assert [call.argv[1] for call in host.calls] == ["run", "update", "start", "exec"]
     undone = host.calls[0].stdin
     assert 'rm -f "$PGDATA/standby.signal"' in undone
@@ -139,7 +144,7 @@ def test_as_before_it_follows_nobody_and_waits_for_whom_it_did() -> None:
 
 def test_unmarked_in_no_other_runs_turn() -> None:
     host = FakeHost({f"{EXEC} pa sh": Said()})
-    interrupted.unmark(group(topology("s1"), host).master)
+    recovery.unmark(group(topology("s1"), host).master)
     script = host.calls[0].stdin
     order = [script.index(text) for text in ("flock -n 9", "standby.signal", "RESET primary_slot")]
     assert order == sorted(order)
@@ -147,8 +152,8 @@ def test_unmarked_in_no_other_runs_turn() -> None:
 
 def test_promoted_only_in_our_turn() -> None:
     host = FakeHost({f"{EXEC} s1 sh": Said()})
-    interrupted.promote(group(topology("s1"), host).instance("s1"))
+    recovery.promote(group(topology("s1"), host).instance("s1"))
     script = host.calls[0].stdin
-    assert f"turn={turn.OURS}\n" in script
+    assert f"turn={run_token.RUN_TOKEN}\n" in script
     order = [script.index(text) for text in ("flock -s 9", "pg_ctl promote", "rm -f /tmp/pgherd")]
     assert order == sorted(order)

@@ -10,16 +10,15 @@ import pytest
 from fakes import facts, group, sender, standby_facts, topology
 from psycopg.errors import ReadOnlySqlTransaction
 
+from pgherd.checks.client_view import RECEIVED, REPLAYED, Client, delay
+from pgherd.checks.verify import CheckResult, View
 from pgherd.postgres.conf import lsn_to_int
 from pgherd.postgres.facts import Facts
-from pgherd.verify.arrival import RECEIVED, REPLAYED, delay
-from pgherd.verify.checks import CheckResult, View
-from pgherd.verify.client import Client
 
 if TYPE_CHECKING:
     from pgherd.client import Connection
 
-probe = import_module("pgherd.verify.probe")  # the package has a function of that name
+probe = import_module("pgherd.checks.verify")  # the package has a function of that name
 LATE = standby_facts(apply_delay=300000)
 
 
@@ -56,7 +55,7 @@ def client(server: Server, node: str = "s1") -> Client:
 
 
 def replay(late: Facts, received: str, monkeypatch: pytest.MonkeyPatch) -> tuple[bool, str]:
-    examine = import_module("pgherd.verify.examine")
+    examine = import_module("pgherd.checks.verify")
     monkeypatch.setattr(examine, "compare_wal", lambda *_: (True, "the same"))
     view = View({"pa": facts(sender("s1")), "s1": late}, "pa")
     clients = {

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from pgherd.destination import Destination, host_name
+from pgherd.config.values import Destination, host_name
 from pgherd.errors import Refused
 
 

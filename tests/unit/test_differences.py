@@ -22,17 +22,17 @@ from fakes import (
     topology,
 )  # fmt: skip
 
-from pgherd.docker import Container, Image
+from pgherd.checks.containers import Difference, Further, look_further, of_node
+from pgherd.checks.diff import Comparison, Note, compare, differences, notes
+from pgherd.docker.models import Container, Image
 from pgherd.errors import Refused, Unreachable
+from pgherd.group.group import Group
+from pgherd.group.observation import NodeObservation, Observation
+from pgherd.operations import connect
+from pgherd.operations.prepare import settings
 from pgherd.postgres import conf
 from pgherd.postgres.facts import Facts
-from pgherd.postgres.group import Group
-from pgherd.postgres.observation import Observation, Seen
-from pgherd.report import differences as report
-from pgherd.steps import connect
-from pgherd.steps.diff.containers import Difference, Further, look_further, of_node
-from pgherd.steps.diff.differences import Comparison, Note, compare, differences, notes
-from pgherd.steps.node import settings
+from pgherd.report import findings
 
 IMAGE = image("pgherd/postgres:17")
 PAIR = topology("s1", sync="FIRST 1 (s1)")
@@ -88,7 +88,7 @@ def made(herd: Group, name: str, **changes: Any) -> Container:
 def seen(herd: Group, *others: Container, **nodes: Facts | None) -> Observation:
     """A moment in which these nodes run, in containers as they are asked for."""
     containers = {name: made(herd, name) for name in nodes} | {c.name: c for c in others}
-    found = {n: Seen(containers.get(n), nodes.get(n)) for n in herd.instances}
+    found = {n: NodeObservation(containers.get(n), nodes.get(n)) for n in herd.instances}
     return Observation(found, {"local": containers})
 
 
@@ -264,7 +264,10 @@ def test_a_container_that_was_left_on_another_host() -> None:
     herd = group(asks)
     left = made(herd, "s1")
     moment = Observation(
-        {"pa": Seen(made(herd, "pa"), primary(herd)), "s1": Seen(made(herd, "s1"), standby(herd))},
+        {
+            "pa": NodeObservation(made(herd, "pa"), primary(herd)),
+            "s1": NodeObservation(made(herd, "s1"), standby(herd)),
+        },
         {"local": {"s1": left}, "box": {}},
     )
     found = [d for d in differences(herd, moment, Further()) if d.what == "stranger"]
@@ -305,7 +308,7 @@ def test_no_primary() -> None:
 def test_nobody_knows_who_is_primary() -> None:
     """One that is silent, or on a host that is away, may be."""
     herd = group(PAIR)
-    silent = Seen(made(herd, "pa"), None, "no answer")
+    silent = NodeObservation(made(herd, "pa"), None, "no answer")
     moment = seen(herd, pa=None, s1=standby(herd))
     moment = replace(moment, nodes={**moment.nodes, "pa": silent})
     assert told(herd, moment) == [("state", "pa", "invoke logs --node pa")]
@@ -471,14 +474,15 @@ def test_what_an_observation_does_not_tell(monkeypatch: pytest.MonkeyPatch) -> N
     """One question for the image of the host, one for the data of a node without container."""
     host = FakeHost({"sh -s": Said("full\n")})
     herd = group(PAIR, host)
-    monkeypatch.setattr("pgherd.postgres.site.Site.find_image", lambda *_: IMAGE)
+    monkeypatch.setattr("pgherd.group.group.Site.find_image", lambda *_: IMAGE)
     assert look_further(herd, seen(herd, pa=primary(herd))) == Further(
         {"local": IMAGE}, {"s1": "full"}
     )
     assert look_further(
-        group(PAIR, host), Observation({n: Seen(None, None) for n in ("pa", "s1")}, {"local": {}})
+        group(PAIR, host),
+        Observation({n: NodeObservation(None, None) for n in ("pa", "s1")}, {"local": {}}),
     ).images == {"local": None}
-    monkeypatch.setattr("pgherd.steps.guards.data_state", _refuses)
+    monkeypatch.setattr("pgherd.group.preconditions.data_state", _refuses)
     assert look_further(herd, seen(herd, pa=primary(herd))).data == {"s1": "no directory"}
 
 
@@ -497,9 +501,9 @@ def test_hosts_that_are_away(monkeypatch: pytest.MonkeyPatch) -> None:
             raise Unreachable("box cannot be reached.")
         return {"s1": made(herd, "s1")}, {"s1": standby(herd)}
 
-    monkeypatch.setattr("pgherd.postgres.site.Site.look", look)
-    monkeypatch.setattr("pgherd.postgres.site.Site.find_image", lambda *_: IMAGE)
+    monkeypatch.setattr("pgherd.group.group.Site.look", look)
+    monkeypatch.setattr("pgherd.group.group.Site.find_image", lambda *_: IMAGE)
     found = compare(herd)
     assert found == Comparison("g", (), (), {"box": "box cannot be reached."})
-    assert report.text(found) == "diff of g: no difference, and box cannot be reached"
-    assert json.loads(report.as_json(found))["same"] is False
+    assert findings.diff_text(found) == "diff of g: no difference, and box cannot be reached"
+    assert json.loads(findings.diff_json(found))["same"] is False

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-from pgherd.report import differences as report
-from pgherd.steps.diff.containers import Difference
-from pgherd.steps.diff.differences import Comparison, Note
+from pgherd.checks.containers import Difference
+from pgherd.checks.diff import Comparison, Note
+from pgherd.report import findings
 
 FOUND = Comparison(
     "g",
@@ -21,7 +21,7 @@ FOUND = Comparison(
 
 
 def test_text() -> None:
-    assert report.text(FOUND).splitlines() == [
+    assert findings.diff_text(FOUND).splitlines() == [
         "s1    asked  it runs",
         "      found  it does not answer: no",
         "      cure   `invoke start`",
@@ -31,13 +31,13 @@ def test_text() -> None:
         f"note: {FOUND.notes[0].sentence}: `invoke switchover --to pa` swaps them back",
         "diff of g: 2 differences",
     ]  # fmt: skip
-    assert report.text(replace(FOUND, notes=(), differences=FOUND.differences[:1])).endswith(
+    assert findings.diff_text(replace(FOUND, notes=(), differences=FOUND.differences[:1])).endswith(
         "diff of g: 1 difference"
     )
 
 
 def test_json() -> None:
-    told = json.loads(report.as_json(FOUND, "ada@box"))
+    told = json.loads(findings.diff_json(FOUND, "ada@box"))
     assert (told["group"], told["same"], told["unreachable"]) == ("g", False, {})
     assert told["differences"][0] == {
         "what": "state", "node": "s1", "asked": "it runs", "found": "it does not answer:\nno",
@@ -45,4 +45,4 @@ def test_json() -> None:
     }  # fmt: skip
     assert told["differences"][1]["command"] == "docker unpause pa"
     assert told["notes"][0]["command"] == "invoke on ada@box switchover --to pa"
-    assert json.loads(report.as_json(Comparison("g", (), (), {})))["same"] is True
+    assert json.loads(findings.diff_json(Comparison("g", (), (), {})))["same"] is True

@@ -13,10 +13,10 @@ from fakes import OURS, FakeHost, Said, container, image, listed
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgherd.docker import LIST, Container, Engine, Mount, no_volumes
-from pgherd.docker.model import Network, _port_range
+from pgherd.docker.engine import LIST, Engine
+from pgherd.docker.models import Container, Mount, Network, _port_range, no_volumes
 from pgherd.errors import DeadlinePassed, Error, Refused, Unreachable
-from pgherd.shell import Script, Tool
+from pgherd.hosts.commands import Script, Tool
 
 PATHS = st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"]), min_size=1)
 

@@ -10,13 +10,12 @@ from cases import GB, absent, asked, group, health, host, node, path, server, sh
 from fakes import container, facts
 from fakes import image as some_image
 
-from pgherd.host import About
-from pgherd.steps.doctor import engine, machine, networks, places, space
-from pgherd.steps.doctor.case import HostCase, NodeCase
-from pgherd.steps.doctor.examine import ENGINE_CHECKS, GROUP_CHECKS, HOST_CHECKS, NODE_CHECKS
-from pgherd.steps.doctor.finding import NOTE, PROBLEM, WARNING, Checkup
-from pgherd.steps.doctor.places import PLACE_CHECKS
-from pgherd.steps.doctor.sheet import HostSheet, Mounted
+from pgherd.checks import hosts, networks, storage
+from pgherd.checks.base import NOTE, PROBLEM, WARNING, Checkup
+from pgherd.checks.collect import HostCase, HostSheet, Mounted, NodeCase
+from pgherd.checks.doctor import ENGINE_CHECKS, GROUP_CHECKS, HOST_CHECKS, NODE_CHECKS
+from pgherd.checks.storage import PLACE_CHECKS
+from pgherd.hosts.base import About
 
 MB = 10**6
 ANY = "0.0.0.0"  # noqa: S104 (it is read, and nobody listens)
@@ -80,7 +79,7 @@ def test_what_is_well_is_no_finding() -> None:
 )
 def test_an_engine_that_does_not_answer(said: str, code: str) -> None:
     case = host(sheet=HostSheet(complaint=said))
-    (found,) = engine.answers(case)
+    (found,) = hosts.answers(case)
     assert (found.code, found.level) == (code, PROBLEM)
     assert not case.answers
 
@@ -119,17 +118,17 @@ def test_an_engine_and_its_image(
 
 
 def test_an_engine_on_loopback_is_this_machines() -> None:
-    assert not [*engine.place(host(sheet=sheet(endpoint="tcp://127.0.0.1:2375")))]
+    assert not [*hosts.place(host(sheet=sheet(endpoint="tcp://127.0.0.1:2375")))]
 
 
 def test_an_image_that_another_host_has_is_carried() -> None:
     case = host(sheet=sheet(image=None), image_elsewhere=True)
-    assert "carried over" in told(engine.image(case))["image-absent"].text
+    assert "carried over" in told(hosts.image(case))["image-absent"].text
 
 
 def test_an_image_that_cannot_be_built() -> None:
     case = host(sheet=sheet(image=None, registry="lacks x"), image_names=("registry.x/pg:17",))
-    assert told(engine.image(case))["image-unavailable"].level == PROBLEM
+    assert told(hosts.image(case))["image-unavailable"].level == PROBLEM
 
 
 # --- networks ---
@@ -231,12 +230,10 @@ def test_a_machine(changes: dict[str, Any], code: str, level: str) -> None:
 def test_clocks() -> None:
     """An uncertainty of the measurement is granted, and this machine's clock counts as well."""
     near, off = About("", skew=1.5, doubt=0.2), About("", skew=-9.0, doubt=0.1)
-    assert not [*machine.clocks(group(hosts=(host(), host(name="box", about=near))))]
+    assert not [*hosts.clocks(group(hosts=(host(), host(name="box", about=near))))]
     sure = About("", skew=2.6, doubt=0.8)
-    assert not [*machine.clocks(group(hosts=(host(name="box", about=sure),)))]
-    found = [
-        *machine.clocks(group(hosts=(host(name="box", about=near), host(name="b", about=off))))
-    ]
+    assert not [*hosts.clocks(group(hosts=(host(name="box", about=sure),)))]
+    found = [*hosts.clocks(group(hosts=(host(name="box", about=near), host(name="b", about=off))))]
     assert [f.text.partition(":")[0] for f in found] == [
         "The clocks of this machine and b are 9 s apart",
         "The clocks of box and b are 10 s apart",
@@ -272,7 +269,7 @@ def test_a_place(changes: dict[str, Any], code: str, level: str) -> None:
     ],
 )
 def test_the_length_of_a_path(where: str, codes: set[str]) -> None:
-    assert set(told(places.length(absent(path=path(where))))) == codes
+    assert set(told(storage.length(absent(path=path(where))))) == codes
 
 
 @pytest.mark.parametrize(
@@ -290,13 +287,13 @@ def test_the_length_of_a_path(where: str, codes: set[str]) -> None:
 )
 def test_a_file_system(kind: str, options: str, code: str, level: str) -> None:
     mounts = (Mounted("/", "ext4"), Mounted("/d", kind, frozenset({options})))
-    found = places.file_system(absent(sheet=sheet(mounts=mounts)))
+    found = storage.file_system(absent(sheet=sheet(mounts=mounts)))
     assert {f.code: f.level for f in found} == {code: level}
 
 
 @pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs", "zfs", "apfs"])
 def test_file_systems_that_are_fit(kind: str) -> None:
-    assert not [*places.file_system(node(sheet=sheet(mounts=(Mounted("/", kind),))))]
+    assert not [*storage.file_system(node(sheet=sheet(mounts=(Mounted("/", kind),))))]
 
 
 HOME = "unconfined_u:object_r:user_home_t:s0"
@@ -315,7 +312,7 @@ CONFINES = {"SecurityOptions": ["name=seccomp,profile=default", "name=selinux"]}
 )
 def test_selinux(info: dict[str, Any], enforces: bool, label: str, codes: set[str]) -> None:
     case = absent(sheet=sheet(info, selinux=enforces), path=path(label=label))
-    assert set(told(places.selinux(case))) == codes
+    assert set(told(storage.selinux(case))) == codes
 
 
 @pytest.mark.parametrize(
@@ -333,23 +330,23 @@ def test_what_an_engine_in_a_box_sees(
     info: dict[str, Any], system: str, where: str, level: str | None
 ) -> None:
     case = absent(sheet=sheet(info, system=system), path=path(where))
-    assert [f.level for f in places.sharing(case)] == [level] * (level is not None)
+    assert [f.level for f in storage.sharing(case)] == [level] * (level is not None)
 
 
 def test_a_directory_in_use_by_others() -> None:
-    texts = [f.text for f in places.shared(node(used=(("/d", "backup"), ("/d/pa/base", "y"))))]
+    texts = [f.text for f in storage.shared(node(used=(("/d", "backup"), ("/d/pa/base", "y"))))]
     assert [text.split(" too ")[0].rpartition(" ")[2] for text in texts] == ["backup", "y"]
 
 
 def test_directories_within_each_other() -> None:
     one, other = absent("s1", path=path("/d/pa/s1")), node()
-    assert set(told(places.nested(host(other, one)))) == {"data-nested"}
+    assert set(told(storage.nested(host(other, one)))) == {"data-nested"}
 
 
 def test_a_copy_that_is_at_work_is_no_leftover() -> None:
     case = node(path=path(parts=("/d/pa_bk_1.part",)), busy=frozenset({"/d/pa_bk_1.part"}))
-    assert not [*places.leftovers(case)]
-    assert len([*places.leftovers(replace(case, busy=frozenset()))]) == 1
+    assert not [*storage.leftovers(case)]
+    assert len([*storage.leftovers(replace(case, busy=frozenset()))]) == 1
 
 
 @pytest.mark.parametrize(
@@ -361,18 +358,18 @@ def test_a_copy_that_is_at_work_is_no_leftover() -> None:
     ],
 )
 def test_data_that_is_taken_away_under_the_server(changes: dict[str, Any], code: str) -> None:
-    assert set(told(places.moved(node(**changes)))) == {code}
+    assert set(told(storage.moved(node(**changes)))) == {code}
 
 
 def test_scripts_for_a_new_database_on_noexec() -> None:
     mounts = (Mounted("/", "ext4"), Mounted("/mnt", "ext4", frozenset({"noexec"})))
     case = host(sheet=sheet(mounts=mounts), initdb="/mnt/initdb")
-    assert set(told(places.noexec(case))) == {"noexec"}
-    assert not [*places.noexec(replace(case, initdb="/srv/initdb"))]
+    assert set(told(storage.noexec(case))) == {"noexec"}
+    assert not [*storage.noexec(replace(case, initdb="/srv/initdb"))]
 
 
 def test_scripts_for_a_new_database_that_copy_a_server() -> None:
-    found = told(places.clones(host(sheet=sheet(clones=("/srv/initdb/10.sh",)))))
+    found = told(storage.clones(host(sheet=sheet(clones=("/srv/initdb/10.sh",)))))
     assert "/srv/initdb/10.sh" in found["initdb-clones"].text
 
 
@@ -385,14 +382,14 @@ def test_scripts_for_a_new_database_that_copy_a_server() -> None:
 def test_room_for_a_standby(free: int, code: str | None) -> None:
     """The primary has 73 MB, and may have 1 GB of WAL."""
     case = group(node(), absent("s1", path=path("/d/s1", state="absent", free=free)))
-    found = [*space.seeding(case)]
+    found = [*storage.seeding(case)]
     assert [(f.code, f.node) for f in found] == [(code, "s1")] * (code is not None)
 
 
 def test_room_for_two_on_one_file_system() -> None:
     places_ = {name: path(f"/d/{name}", state="absent", free=140 * MB) for name in ("s1", "s2")}
     case = group(node(), *(absent(name, path=place) for name, place in places_.items()))
-    (found,) = space.seeding(case)
+    (found,) = storage.seeding(case)
     assert (found.code, found.node, found.host) == ("space-short", None, "local")
     assert "s1 and s2 will need 146.7 MB" in found.text
 
@@ -401,7 +398,7 @@ def test_room_for_two_on_one_file_system() -> None:
     ("free", "code"), [(60 * MB, "disk-full"), (900 * MB, "disk-low"), (20 * GB, None)]
 )
 def test_the_disk_of_a_living_server(free: int, code: str | None) -> None:
-    found = [*space.full(node(path=path(free=free)))]
+    found = [*storage.full(node(path=path(free=free)))]
     assert [f.code for f in found] == [code] * (code is not None)
 
 
@@ -417,5 +414,5 @@ def test_wal_that_slots_may_keep(limit: int, free: int, code: str | None) -> Non
     case = node(
         facts=facts(slots=(SLOT,)), health=health(server(bytes=bytes_)), path=path(free=free)
     )
-    assert [f.code for f in space.slots(case)] == [code] * (code is not None)
-    assert not [*space.slots(replace(case, facts=facts()))]
+    assert [f.code for f in storage.slots(case)] == [code] * (code is not None)
+    assert not [*storage.slots(replace(case, facts=facts()))]

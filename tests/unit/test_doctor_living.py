@@ -10,11 +10,11 @@ from cases import BYTES, CONNINFO, absent, asked, group, health, node, path, ser
 from fakes import container, facts, observation, standby_facts, topology
 from fakes import group as some_group
 
+from pgherd.checks import collect, logs, servers, storage
+from pgherd.checks.base import NOTE, PROBLEM, WARNING, Checkup
+from pgherd.checks.collect import Made
+from pgherd.checks.doctor import GROUP_CHECKS, NODE_CHECKS
 from pgherd.postgres.facts import Disk
-from pgherd.steps.doctor import between, files, said, servers, standing
-from pgherd.steps.doctor.examine import GROUP_CHECKS, NODE_CHECKS
-from pgherd.steps.doctor.finding import NOTE, PROBLEM, WARNING, Checkup
-from pgherd.steps.doctor.sheet import Made
 
 OLD = 1_600_000_000
 
@@ -69,7 +69,9 @@ def test_what_lies_in_the_data_directory(disk: Disk, found: dict[str, str]) -> N
 
 
 def test_a_container_without_a_mount_for_its_data() -> None:
-    assert set(told(files.mounts(node(container=container("pa", mounts=()))))) == {"mount-missing"}
+    assert set(told(storage.mounts(node(container=container("pa", mounts=()))))) == {
+        "mount-missing"
+    }
 
 
 # --- a server ---
@@ -201,7 +203,7 @@ log-io: ERROR:  could not read block 7 in file "base/5/16384": Input/output erro
 
 
 def test_every_saying_has_its_line() -> None:
-    assert set(LINES) == {saying.code for saying in said.SAYINGS}
+    assert set(LINES) == {saying.code for saying in logs.LOG_PATTERNS}
 
 
 @pytest.mark.parametrize("code", LINES)
@@ -209,11 +211,11 @@ def test_what_a_log_says(code: str) -> None:
     stamp = "2026-11-28 12:00:01.000 UTC [9] "
     log = f"{stamp}LOG:  first\n{stamp}{LINES[code]}\n{stamp}LOG:  last\n"
     down = node(streams=False, sheet=sheet(logs={"pa": log}))
-    (found,) = said.sayings(down)
+    (found,) = logs.log_findings(down)
     assert (found.code, found.level) == (code, PROBLEM)
     assert found.text.endswith(LINES[code])
-    serious = [saying.code for saying in said.SAYINGS if saying.always and saying.code == code]
-    well = [*said.sayings(replace(down, streams=True))]
+    serious = [saying.code for saying in logs.LOG_PATTERNS if saying.always and saying.code == code]
+    well = [*logs.log_findings(replace(down, streams=True))]
     assert [(f.code, f.level) for f in well] == [(code, WARNING) for code in serious]
 
 
@@ -222,9 +224,9 @@ def test_what_is_over_is_not_told(code: str, told_of: bool) -> None:
     """Once it streamed, it reached its primary; a disk that failed has failed."""
     log = f"{LINES[code]}\nLOG:  started streaming WAL from primary at 0/3000000 on timeline 1\n"
     down = node(streams=False, sheet=sheet(logs={"pa": log}))
-    assert bool([*said.sayings(down)]) is told_of
+    assert bool([*logs.log_findings(down)]) is told_of
     after = node(streams=False, sheet=sheet(logs={"pa": f"{log}{LINES[code]}\n"}))
-    assert [f.code for f in said.sayings(after)] == [code]
+    assert [f.code for f in logs.log_findings(after)] == [code]
 
 
 @pytest.mark.parametrize(("exit_code", "codes"), [(0, set()), (1, {"log-settings"})])
@@ -233,19 +235,19 @@ def test_one_that_was_stopped_in_order_has_nothing_to_explain(
 ) -> None:
     box = container("pa", status="exited", exit_code=exit_code)
     log = sheet(logs={"pa": LINES["log-settings"]})
-    assert set(told(said.sayings(node(container=box, streams=False, sheet=log)))) == codes
+    assert set(told(logs.log_findings(node(container=box, streams=False, sheet=log)))) == codes
 
 
 def test_a_line_is_told_once() -> None:
     """By the first that knows it: a password that fails is also a connection that does."""
     why = f"could not connect to the primary server: {LINES['log-password']}"
     down = node(streams=False, sheet=sheet(logs={"pa": f"{why}\n"}))
-    assert set(told(said.sayings(down))) == {"log-password"}
+    assert set(told(logs.log_findings(down))) == {"log-password"}
 
 
 def test_what_somebody_elses_container_says_is_nothing() -> None:
     other = node(owned=False, streams=False, sheet=sheet(logs={"pa": LINES["log-panic"]}))
-    assert not [*said.sayings(other)]
+    assert not [*logs.log_findings(other)]
 
 
 # --- between nodes ---
@@ -268,7 +270,7 @@ def test_a_pair_that_fits() -> None:
     assert between_nodes(node(), standby()) == {}
 
 
-@pytest.mark.parametrize("name", between.NOT_LESS)
+@pytest.mark.parametrize("name", servers.NOT_LESS)
 def test_a_standby_with_less_than_its_primary(name: str) -> None:
     more = {name: "9999"}
     assert between_nodes(node(health=health(server(more))), standby()) == {"settings-less": PROBLEM}
@@ -301,7 +303,7 @@ def test_a_standby_without_a_slot() -> None:
 
 def test_secrets_that_others_may_read() -> None:
     case = group(node(), secrets=(("/s/a.password", 0o600), ("/s/b.password", 0o644)))
-    (found,) = between.secrets(case)
+    (found,) = servers.secrets(case)
     assert (found.target, found.fixable, found.level) == ("/s/b.password", True, PROBLEM)
 
 
@@ -312,26 +314,26 @@ def test_what_status_warns_of_is_found() -> None:
     made = some_group(topology("s1"))
     paused = standby_facts(primary_conninfo=CONNINFO, replay_paused=True)
     seen = observation(pa=facts(), s1=paused)
-    found = told(standing.warnings((made, seen, group(node(), standby()))))
+    found = told(collect.warnings((made, seen, group(node(), standby()))))
     assert found["replay-paused"].level == WARNING
     assert found["not-streaming"].level == PROBLEM
-    assert standing.troubled(made, seen) == {"s1"}
+    assert collect.has_trouble(made, seen) == {"s1"}
 
 
 def test_of_a_group_that_is_not_there_yet_nothing_is_missing() -> None:
     made = some_group(topology("s1"))
     seen = replace(observation(), nodes=dict(nobody(made).items()))
-    assert not [*standing.warnings((made, seen, group(absent(), absent("s1"))))]
+    assert not [*collect.warnings((made, seen, group(absent(), absent("s1"))))]
     left = group(absent(path=path()), absent("s1"))
-    found = told(standing.warnings((made, seen, left)))
+    found = told(collect.warnings((made, seen, left)))
     assert {f.level for f in found.values()} == {NOTE}
 
 
 def nobody(made: Any) -> dict[str, Any]:
     """Return nodes without containers."""
-    from pgherd.postgres.observation import Seen  # noqa: PLC0415
+    from pgherd.group.observation import NodeObservation  # noqa: PLC0415
 
-    return {name: Seen(None, None) for name in made.instances}
+    return {name: NodeObservation(None, None) for name in made.instances}
 
 
 def test_a_fence_is_taken_away_only_from_a_node_that_does_what_it_should() -> None:
@@ -340,7 +342,7 @@ def test_a_fence_is_taken_away_only_from_a_node_that_does_what_it_should() -> No
     fenced = container("pa", restart="no")
     seen = replace(seen, nodes={"pa": replace(seen.nodes["pa"], container=fenced)})
     mends = [
-        told(standing.warnings((made, seen, group(node(streams=well)))))["fenced"].fixable
+        told(collect.warnings((made, seen, group(node(streams=well)))))["fenced"].fixable
         for well in (True, False)
     ]
     assert mends == [True, False]

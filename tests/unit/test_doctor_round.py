@@ -11,14 +11,14 @@ from cases import INFO, absent, group, host, node, path
 from fakes import ANSWER, FakeHost, Said, topology
 from fakes import group as some_group
 
-from pgherd.docker import Image
+from pgherd.checks import fix
+from pgherd.checks.base import NOTE, PROBLEM, WARNING, Checkup, Finding
+from pgherd.checks.collect import PathSheet
+from pgherd.checks.doctor import Examination, examine
+from pgherd.docker.models import Image
 from pgherd.errors import Error, Refused, Unreachable
-from pgherd.postgres.group import Group
-from pgherd.report import doctor as report
-from pgherd.steps.doctor import fixes
-from pgherd.steps.doctor.examine import Examination, examine
-from pgherd.steps.doctor.finding import NOTE, PROBLEM, WARNING, Checkup, Finding
-from pgherd.steps.doctor.sheet import PathSheet
+from pgherd.group.group import Group
+from pgherd.report import findings as doctor
 
 IMAGE = {"Id": "sha256:17", "RepoTags": ["postgres:17"], "Config": {"Env": ["PG_MAJOR=17"]}}
 SHEET = f"""\
@@ -168,7 +168,7 @@ def mended(finding: Finding, *nodes: Any, delete_parts: bool = False) -> list[st
     fake = FakeHost({"chmod": Said(), "docker": Said(), "rmdir": Said(), "sh": Said()})
     asked = some_group(topology(), fake)
     found = Examination(Checkup("g", [finding]), group(*(nodes or (node(),))))
-    fixes._mended(asked, found, finding, delete_parts)
+    fix._fix_once(asked, found, finding, delete_parts)
     return [f"{words} <<{call.stdin}" for words, call in zip(fake.ran, fake.calls, strict=True)]
 
 
@@ -255,7 +255,7 @@ def test_what_is_not_mended(code: str) -> None:
 def test_what_cannot_be_mended_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     asked = some_group(topology(), FakeHost({"docker": Said("", "no", 1)}))
     found = Examination(Checkup("g"), group(node()))
-    assert fixes._mended(asked, found, finding("fenced"), False) == ""
+    assert fix._fix_once(asked, found, finding("fenced"), False) == ""
     assert "fenced stays: A docker command failed" in capsys.readouterr().err
 
 
@@ -263,7 +263,7 @@ def test_without_the_image_files_cannot_be_mended(capsys: pytest.CaptureFixture[
     asked = some_group(topology(), FakeHost())
     bare = host(node(), sheet=node().sheet.__class__())
     found = Examination(Checkup("g"), group(hosts=(bare,)))
-    assert fixes._mended(asked, found, finding("data-owner"), False) == ""
+    assert fix._fix_once(asked, found, finding("data-owner"), False) == ""
     assert "`invoke image` brings it" in capsys.readouterr().err
 
 
@@ -283,7 +283,7 @@ FOUND = [
 
 def test_the_report() -> None:
     found = Checkup("g", FOUND, 92, fixed=["pa: reloading"])
-    assert report.text(found) == (
+    assert doctor.doctor_text(found) == (
         "fixed: pa: reloading\n"
         "node pa\n"
         "  PROBLEM  port-taken: Port 5432 is taken. Cure: free it\n"
@@ -305,11 +305,11 @@ def test_the_report() -> None:
     ],
 )
 def test_how_it_is_in_all(findings: list[Finding], away: list[str], ends: str) -> None:
-    assert report.text(Checkup("g", findings, 9, away)).splitlines()[-1] == ends
+    assert doctor.doctor_text(Checkup("g", findings, 9, away)).splitlines()[-1] == ends
 
 
 def test_the_report_for_programs() -> None:
-    answer = json.loads(report.as_json(Checkup("g", FOUND, 92)))
+    answer = json.loads(doctor.doctor_json(Checkup("g", FOUND, 92)))
     assert (answer["group"], answer["ok"], answer["checks"]) == ("g", False, 92)
     assert answer["findings"][0] == {
         "code": "port-taken", "level": "problem", "text": "Port 5432 is taken", "cure": "free it",

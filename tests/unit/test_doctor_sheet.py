@@ -12,10 +12,10 @@ import pytest
 from cases import INFO
 from fakes import ROOT
 
+from pgherd.checks.collect import HostSheet, Made, Mounted, PathSheet
 from pgherd.errors import Error
+from pgherd.hosts.commands import assignments
 from pgherd.postgres.health import Health
-from pgherd.shell import assignments
-from pgherd.steps.doctor.sheet import HostSheet, Made, Mounted, PathSheet
 
 IMAGE = [
     {
@@ -178,7 +178,7 @@ def test_a_host_that_says_nothing() -> None:
 
 # --- the script itself ---
 
-SCRIPT = ROOT / "scripts/pgherd/steps/doctor/sh/host.sh"
+SCRIPT = ROOT / "scripts/pgherd/checks/sh/host.sh"
 DOCKER = """\
 case "$*" in
   info*Root*) echo /var/lib/docker ;;

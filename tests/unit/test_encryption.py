@@ -16,22 +16,20 @@ from fakes import group as fake_group
 from pydantic import ValidationError
 from test_certificates import with_tls
 
-from pgherd.certificates import Certificates, digest, names, x509
-from pgherd.certificates.reading import Details
+from pgherd.checks import diff, replication
+from pgherd.config.topology import Topology
 from pgherd.errors import Refused
+from pgherd.group.group import Group
+from pgherd.group.node_status import ReplicationView
+from pgherd.operations import certificates, connect, prepare
+from pgherd.operations.certificates import Shown
+from pgherd.operations.prepare import hba_rules
 from pgherd.postgres.conf import read_conninfo
 from pgherd.postgres.facts import GONE, Facts
-from pgherd.postgres.group import Group
-from pgherd.report import tls as report
-from pgherd.report import uris
-from pgherd.steps import connect, node
-from pgherd.steps.diff import tls as diff
-from pgherd.steps.hba import hba_rules
-from pgherd.steps.standing import Picture
-from pgherd.steps.tls import certificates as step
-from pgherd.steps.tls import laid, tls_warnings
-from pgherd.steps.tls.certificates import Shown
-from pgherd.topology import Topology
+from pgherd.report import tls, uris
+from pgherd.security import x509
+from pgherd.security.authority import Certificates, digest, names
+from pgherd.security.x509 import Details
 
 WAY = {
     "sslmode": "verify-full",
@@ -128,7 +126,7 @@ def test_with_client_certificates_it_shows_its_own() -> None:
 def test_without_tls_nothing_is_said_of_it() -> None:
     made = fake_group(topology("s1"))
     assert "ssl" not in connect.conninfo(made.instance("s1"), made.master)
-    assert "ssl" not in node.settings(made.master)
+    assert "ssl" not in prepare.settings(made.master)
     first, rules = hba_rules(made.master)
     assert first == ""
     assert "hostssl" not in rules
@@ -142,7 +140,7 @@ def test_between_hosts_the_name_is_one_that_the_certificate_has() -> None:
 
 
 def test_the_settings() -> None:
-    text = node.settings(with_group().master)
+    text = prepare.settings(with_group().master)
     for line in (
         "ssl = on",
         "ssl_cert_file = '/etc/pgherd/server.pem'",
@@ -151,7 +149,7 @@ def test_the_settings() -> None:
     ):
         assert f"\n{line}\n" in text
     assert "ssl_ca_file" not in text  # else each client would be asked for a certificate
-    asking = node.settings(with_group(tls_client_certificates=True).master)
+    asking = prepare.settings(with_group(tls_client_certificates=True).master)
     assert "\nssl_ca_file = '/etc/pgherd/ca.crt'\n" in asking
 
 
@@ -159,7 +157,7 @@ def test_the_users_own_least_version_stands_alone() -> None:
     tables = with_tls("s1").model_dump()
     tables["group"]["sync"] = ""
     tables["nodes"]["pa"]["settings"] = {"SSL_min_protocol_version": "TLSv1.3"}
-    text = node.settings(fake_group(Topology.model_validate(tables)).master)
+    text = prepare.settings(fake_group(Topology.model_validate(tables)).master)
     assert text.lower().count("ssl_min_protocol_version") == 1
 
 
@@ -200,10 +198,10 @@ INFO = "host=pa port=5432 " + " ".join(f"{k}={v}" for k, v in WAY.items())
 def test_what_a_standby_says_is_compared_with_what_is_asked() -> None:
     standby, plain = with_group().instance("s1"), fake_group(topology("s1")).instance("s1")
     by_tls, in_the_clear = (standby_facts(primary_conninfo=i) for i in (INFO, "host=pa port=5432"))
-    assert laid.as_asked(standby, by_tls)
-    assert not laid.as_asked(standby, in_the_clear)
-    assert laid.as_asked(plain, in_the_clear)
-    assert not laid.as_asked(plain, by_tls)
+    assert prepare.as_asked(standby, by_tls)
+    assert not prepare.as_asked(standby, in_the_clear)
+    assert prepare.as_asked(plain, in_the_clear)
+    assert not prepare.as_asked(plain, by_tls)
     [(what, asked, found)] = diff.of_connection(standby, in_the_clear)
     assert (what, found) == ("tls", "it connects with no TLS")
     assert "sslmode=verify-full" in asked
@@ -265,12 +263,12 @@ def test_what_ends_soon_is_told_with_what_helps(tmp_path: Path) -> None:
 
 
 def warnings(made: Group, **nodes: Facts) -> list[tuple[str, str | None]]:
-    picture = Picture(made, observation(**nodes))
-    return [(w.code, w.node) for w in tls_warnings.of_encryption(picture)]
+    picture = ReplicationView(made, observation(**nodes))
+    return [(w.code, w.node) for w in replication.of_encryption(picture)]
 
 
 def test_status_warns_of_what_is_in_clear(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pgherd.certificates.authorities.Authorities.fault", lambda _: "")
+    monkeypatch.setattr("pgherd.security.authority.Authorities.fault", lambda _: "")
     streams = standby_facts(primary_conninfo=INFO, certificate="x")
     by_tls = sender("s1", tls="TLSv1.3", cipher="c")
     assert warnings(with_group(), pa=facts(by_tls, certificate="x"), s1=streams) == []
@@ -298,17 +296,17 @@ def test_an_authority_that_is_missing_is_told(tmp_path: Path, lost: list[str], s
     for name in lost:
         (tmp_path / name).unlink()
     shown = [Shown("pa", certificate("a", 700), certificate("a", 700))]
-    amiss = step.amiss(made, shown)
+    amiss = certificates.amiss(made, shown)
     assert (said in "".join(amiss), bool(amiss)) == (True, bool(said))
     streams = standby_facts(primary_conninfo=INFO, certificate="x")
     found = [("certificate", None)] if said else []
     assert warnings(made, pa=facts(certificate="x"), s1=streams) == found
-    trusted = report.Trusted("/ca.crt", step.trusted(made), amiss)
+    trusted = tls.Trusted("/ca.crt", certificates.trusted(made), amiss)
     last = "1 to see to" if said else "all is well"
-    assert report.text("g", trusted, shown).endswith("\n".join([*amiss, f"tls of g: {last}"]))
-    told = json.loads(report.as_json("g", trusted, shown))
+    assert tls.text("g", trusted, shown).endswith("\n".join([*amiss, f"tls of g: {last}"]))
+    told = json.loads(tls.as_json("g", trusted, shown))
     assert (told["ok"], told["trusted"]["warnings"]) == (not said, amiss)
-    assert step.amiss(made, [Shown("pa", None, None)]) == []  # not made yet
+    assert certificates.amiss(made, [Shown("pa", None, None)]) == []  # not made yet
 
 
 def test_an_authority_that_does_not_fit_its_key_is_told(tmp_path: Path) -> None:
@@ -343,7 +341,7 @@ def test_a_server_that_shows_no_certificate_is_told_with_a_cure(
             server.close()
         else:
             threading.Thread(target=answered, args=(server, answer)).start()
-        [pa] = [shown for shown in step.look(made) if shown.node == "pa"]
+        [pa] = [shown for shown in certificates.look(made) if shown.node == "pa"]
     [warning] = pa.warnings
     assert warning.startswith(said)
     assert "`invoke " in warning
@@ -359,7 +357,7 @@ def answered(server: socket.socket, answer: bytes) -> None:
 FOREIGN, FOREIGN_KEY = x509.new_authority("other")
 
 
-@pytest.mark.parametrize("act", [step.renew, step.renew_authority])
+@pytest.mark.parametrize("act", [certificates.renew, certificates.renew_authority])
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [
@@ -398,7 +396,7 @@ def test_another_authority_that_cannot_sign_is_refused_first(tmp_path: Path, sta
     way = tmp_path / f"ca.{stage}.pem"
     way.write_text(FOREIGN + KEY if stage == "coming" else FOREIGN_KEY + FOREIGN)
     with pytest.raises(Refused, match=f"or remove ca.{stage}.pem to have another one"):
-        step.renew_authority(made)  # a command would fail: none is planned
+        certificates.renew_authority(made)  # a command would fail: none is planned
 
 
 NOW = datetime.now(UTC)
@@ -425,8 +423,8 @@ def test_what_is_wrong_with_a_certificate_is_told(
 ) -> None:
     shown = Shown("pa", kept, served, fault="" if served else "refused")
     assert (said in " ".join(shown.warnings)) if said else shown.warnings == []
-    text = report.text("g", report.Trusted("/ca.crt"), [shown])
+    text = tls.text("g", tls.Trusted("/ca.crt"), [shown])
     assert all(warning in text for warning in shown.warnings)
     assert text.endswith("tls of g: " + ("1 to see to" if said else "all is well"))
-    told = report.as_json("g", report.Trusted("/ca.crt"), [shown])
+    told = tls.as_json("g", tls.Trusted("/ca.crt"), [shown])
     assert f'"ok": {"false" if said else "true"}' in told

@@ -19,19 +19,20 @@ from fakes import (
     topology,
 )  # fmt: skip
 
-from pgherd.docker import Container, Engine
+from pgherd.config.topology import Topology
+from pgherd.docker.engine import Engine
+from pgherd.docker.models import Container
 from pgherd.errors import Refused, Unreachable
-from pgherd.passwords import Passwords
+from pgherd.group import preconditions
+from pgherd.group.group import Group
+from pgherd.group.observation import NodeObservation, Observation
+from pgherd.hosts.commands import Secret
+from pgherd.operations import connect, failover, fencing, run_token
+from pgherd.operations.fencing import Fenced
 from pgherd.postgres.facts import Disk, Facts
-from pgherd.postgres.group import Group
 from pgherd.postgres.history import Beyond
 from pgherd.postgres.instance import Instance
-from pgherd.postgres.observation import Observation, Seen
-from pgherd.shell import Secret
-from pgherd.steps import connect, guards
-from pgherd.steps.change import failover, fence, turn
-from pgherd.steps.change.fence import Fenced
-from pgherd.topology import Topology
+from pgherd.security.passwords import Passwords
 
 EXEC = "docker exec --interactive --user postgres"
 CONTROL = f"""\
@@ -91,7 +92,7 @@ class Lost:
     @property
     def seen(self) -> Observation:
         """The group as it is."""
-        nodes = {name: Seen(self.boxes[name], self.facts[name]) for name in self.facts}
+        nodes = {name: NodeObservation(self.boxes[name], self.facts[name]) for name in self.facts}
         return Observation(nodes, {"local": {n: b for n, b in self.boxes.items() if b}})
 
     @property
@@ -141,7 +142,11 @@ def test_it_is_fenced_before_the_other_is_promoted(monkeypatch: pytest.MonkeyPat
     assert "pg_ctl promote" in promoted
     (fenced,) = lost.scripts("pa", "run")
     assert "start=0/3000000\nfrom=0/3000000\n" in fenced
-    order = ("pg_controldata", 'beyond "$start"', f'{turn.OURS} | lay "$PGDATA/standby.signal"')
+    order = (
+        "pg_controldata",
+        'beyond "$start"',
+        f'{run_token.RUN_TOKEN} | lay "$PGDATA/standby.signal"',
+    )
     assert [fenced.index(text) for text in order] == sorted(fenced.index(text) for text in order)
     assert "docker update --restart no pa" in lost.host.ran
     assert "docker stop -t 30 pa" in lost.host.ran
@@ -235,8 +240,8 @@ def test_a_mark_that_nobody_heard_of_is_taken_back(monkeypatch: pytest.MonkeyPat
     with pytest.raises(KeyboardInterrupt):
         failover.failover(lost.group, "")
     marked, taken_back = lost.scripts("pa", "run")
-    assert f'echo {turn.OURS} | lay "$PGDATA/standby.signal"' in marked
-    only = taken_back.index(f'grep -sqx {turn.OURS} "$PGDATA/standby.signal" || exit 0')
+    assert f'echo {run_token.RUN_TOKEN} | lay "$PGDATA/standby.signal"' in marked
+    only = taken_back.index(f'grep -sqx {run_token.RUN_TOKEN} "$PGDATA/standby.signal" || exit 0')
     assert only < taken_back.index('rm -f "$PGDATA/standby.signal"')
     assert lost.host.ran[-1] == "docker start pa"
 
@@ -454,8 +459,8 @@ def test_a_cascade_whose_upstream_has_more_is_not_waited_for(
 
 def test_a_fence_that_finds_no_data(monkeypatch: pytest.MonkeyPatch) -> None:
     lost = Lost(monkeypatch)
-    monkeypatch.setattr(guards, "data_state", lambda _: guards.EMPTY)
-    found = fence.mark(lost.group, lost.group.master, image(), facts())
+    monkeypatch.setattr(preconditions, "data_state", lambda _: preconditions.EMPTY)
+    found = fencing.mark_as_standby(lost.group, lost.group.master, image(), facts())
     assert found == Fenced(Disk(), None, ran=False)
     assert lost.acts == []
 
@@ -463,7 +468,7 @@ def test_a_fence_that_finds_no_data(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_second_fence_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     lost = Lost(monkeypatch)
     lost.boxes["pa"] = container("pa", status="exited", restart="no")
-    fence.stop(lost.group, lost.group.master, lost.boxes["pa"])
+    fencing.stop_and_fence(lost.group, lost.group.master, lost.boxes["pa"])
     assert lost.acts == []
 
 
@@ -481,16 +486,16 @@ def test_a_lifted_fence_leaves_what_was(
     disk: Disk, ran: bool, acts: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lost = Lost(monkeypatch)
-    fence.lift(lost.group, lost.group.master, image(), Fenced(disk, None, ran))
+    fencing.lift_fence(lost.group, lost.group.master, image(), Fenced(disk, None, ran))
     assert lost.acts == acts
 
 
 def test_only_a_fence_is_lifted(monkeypatch: pytest.MonkeyPatch) -> None:
     lost = Lost(monkeypatch)
-    fence.lift_restart(lost.group.master)
+    fencing.lift_restart(lost.group.master)
     assert lost.acts == []
     lost.boxes["pa"] = container("pa", restart="no")
-    fence.lift_restart(lost.group.master)
+    fencing.lift_restart(lost.group.master)
     assert lost.host.ran == ["docker update --restart unless-stopped pa"]
 
 
@@ -500,7 +505,7 @@ def test_a_newer_timeline_of_the_lost_one_is_not_overlooked(
     """It was promoted a moment ago, and the standby has not come to its timeline yet."""
     newer = CONTROL.replace("TimeLineID:       1", "TimeLineID:       2")
     lost = Lost(monkeypatch, disk=newer)
-    found = fence.mark(lost.group, lost.group.master, image(), facts())
+    found = fencing.mark_as_standby(lost.group, lost.group.master, image(), facts())
     assert found.beyond == Beyond(1, None)
     (script,) = lost.scripts("pa", "run")
     assert "\ntimeline=1\n" not in script  # what `examine` found is asked for

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pgherd import config
+from pgherd.config import loader
 from pgherd.errors import Refused
 
 GOOD = """
@@ -111,7 +111,7 @@ def test_every_fault_has_its_sentence(tmp_path: Path, case: str) -> None:
     path = tmp_path / "x.toml"
     path.write_text("\n".join(changed), encoding="utf-8")
     with pytest.raises(Refused) as caught:
-        config.load(path, {})
+        loader.load(path, {})
     head, *lines = str(caught.value).split("\n  ")
     assert head == f"{path}: " + ("1 fault:" if len(lines) == 1 else f"{len(lines)} faults:")
     assert fault.strip() in lines

@@ -6,9 +6,9 @@ import pytest
 from fakes import FakeHost, Said, container, group, topology
 
 from pgherd.errors import Error, room_wanted
+from pgherd.group.observation import NodeObservation, Observation
+from pgherd.operations import wait
 from pgherd.postgres import scripts
-from pgherd.postgres.observation import Observation, Seen
-from pgherd.steps import settling
 
 FULL = "PANIC:  could not write to file: No space left on device"
 CURE = "The disk of local is full: make room there, then this again. It holds /d/s1.\n"
@@ -37,7 +37,7 @@ def test_a_server_that_stops_while_it_is_worked_on(log: str, cure: str) -> None:
 def test_a_server_that_does_not_answer_after_start(log: str, cure: str) -> None:
     host = FakeHost({LOGS: Said(err=f"{log}\n")})
     made = group(topology("s1"), host)
-    seen = Observation({"s1": Seen(container("s1"), None, "no answer")}, {})
-    assert settling.why_silent(made, "s1", seen) == (
+    seen = Observation({"s1": NodeObservation(container("s1"), None, "no answer")}, {})
+    assert wait.why_silent(made, "s1", seen) == (
         f"{cure}s1 runs and does not answer: `invoke logs` tells why."
     )

@@ -26,8 +26,9 @@ from hypothesis import strategies as st
 from invoke.collection import Collection
 from invoke.program import Program
 
-from pgherd import config, tasking
-from pgherd.shell import Result, argv_of
+from pgherd import tasking
+from pgherd.config import loader
+from pgherd.hosts.commands import Result, argv_of
 
 TOPOLOGY = """
 [group]
@@ -125,7 +126,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     shutil.copytree(ROOT / "conf", made / "conf")
     (made / "g.toml").write_text(TOPOLOGY, encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(config, "ROOT", made)
+        patch.setattr(loader, "ROOT", made)
         patch.chdir(made)
         yield made
 
@@ -158,8 +159,8 @@ def run(root: Path, argv: list[str], says: str, **environ: str) -> Ran:
         return made
 
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-        patch.setattr("pgherd.postgres.group.LocalHost", local)
-        patch.setattr("pgherd.postgres.group.open_host", remote)
+        patch.setattr("pgherd.group.group.LocalHost", local)
+        patch.setattr("pgherd.group.group.open_host", remote)
         patch.setattr("psycopg.connect", no_client)
         patch.setattr("signal.signal", lambda *_: None)
         patch.setattr(sys, "argv", ["invoke", *argv])
@@ -169,8 +170,8 @@ def run(root: Path, argv: list[str], says: str, **environ: str) -> Ran:
             patch.delenv(name)
         for name, value in {"INVOKE_TOPOLOGY": str(root / "g.toml"), **environ}.items():
             patch.setenv(name, value)
-        tasking._opened.cache_clear()
-        tasking.known(TASKS)
+        tasking._open_group.cache_clear()
+        tasking.register_tasks(TASKS)
         try:
             Program(namespace=TASKS, name="invoke").run(["invoke", *argv])
         except SystemExit as end:

@@ -25,24 +25,26 @@ from fuzzing import NASTY, WORDS, changed, check_told, fuzz, nearly
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pgherd.destination import Destination
-from pgherd.docker import Engine
+from pgherd.checks import status
+from pgherd.config.sync_names import Sync
+from pgherd.config.values import Destination
+from pgherd.docker.engine import Engine
 from pgherd.errors import Error, Refused
-from pgherd.host import keeper, keyfiles, sshconfig
-from pgherd.host.lock import held, is_gone
-from pgherd.passwords import Passwords
+from pgherd.group import platforms, preconditions
+from pgherd.group.group import read_answers
+from pgherd.group.observation import NodeObservation, Observation
+from pgherd.hosts import ssh_config, ssh_keys, supervisor
+from pgherd.hosts.commands import Secret, Trace
+from pgherd.hosts.lock import hold_lock, is_gone
+from pgherd.operations import remove, show
+from pgherd.operations.data_loss import read_limit
+from pgherd.operations.seed import SeedOptions
+from pgherd.operations.sync import read_sync
 from pgherd.postgres import conf, scripts
 from pgherd.postgres.facts import Disk, Facts, NoAnswer
 from pgherd.postgres.history import Beyond, History
-from pgherd.postgres.observation import Observation, Seen
-from pgherd.postgres.site import read_answers
-from pgherd.report import status as report
-from pgherd.shell import Secret, Trace
-from pgherd.steps import guards, hosts, looking, status, strays
-from pgherd.steps.change.losing import read_limit
-from pgherd.steps.seed.asked import Asked
-from pgherd.steps.sync import read_sync
-from pgherd.sync import Sync
+from pgherd.report import status as report_status
+from pgherd.security.passwords import Passwords
 
 
 def told(act: Callable[[], Any]) -> Any:
@@ -160,14 +162,20 @@ def test_facts(text: str) -> None:
     assert found.sender("nobody") is None
     read_sync(found.sync_names)
     conf.read_conninfo(found.primary_conninfo)
-    seen = {"pa": Seen(CONTAINERS["pa"], found), "s1": Seen(CONTAINERS["s1"], standby_facts())}
+    seen = {
+        "pa": NodeObservation(CONTAINERS["pa"], found),
+        "s1": NodeObservation(CONTAINERS["s1"], standby_facts()),
+    }
     for nodes in (
         seen,
-        {"pa": Seen(CONTAINERS["pa"], facts()), "s1": Seen(CONTAINERS["s1"], found)},
+        {
+            "pa": NodeObservation(CONTAINERS["pa"], facts()),
+            "s1": NodeObservation(CONTAINERS["s1"], found),
+        },
     ):
-        judged = status.judged(GROUP, Observation(nodes, {"local": CONTAINERS}))
-        assert report.status_text(judged)
-        assert json.loads(report.status_json(judged))["group"] == "g"
+        judged = status.judge(GROUP, Observation(nodes, {"local": CONTAINERS}))
+        assert report_status.status_text(judged)
+        assert json.loads(report_status.status_json(judged))["group"] == "g"
 
 
 CONTAINERS = observation(pa=None, s1=None).engines["local"]
@@ -238,7 +246,7 @@ def test_wal_positions(text: str) -> None:
 @given(nearly(["host=pa port=5432 application_name='s\\'1' passfile=/etc/x"]))
 def test_connection_strings(text: str) -> None:
     found = conf.read_conninfo(text)
-    assert isinstance(strays._application(text), str)
+    assert isinstance(remove._application(text), str)
     for key, value in found.items():
         if "\0" not in value + key:
             assert conf.read_conninfo(conf.conninfo(**{key: value})) == {key: value}
@@ -252,9 +260,8 @@ def test_connection_strings(text: str) -> None:
 )
 def test_access_rules(text: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pgherd.config.conf_file", lambda _: text)
-        from pgherd.steps.hba import hba_rules  # noqa: PLC0415
-        from pgherd.steps.node import settings  # noqa: PLC0415
+        patch.setattr("pgherd.config.loader.conf_file", lambda _: text)
+        from pgherd.operations.prepare import hba_rules, settings  # noqa: PLC0415
 
         instance = GROUP.instance("pa")
         rules = "\n".join(hba_rules(instance))
@@ -303,14 +310,14 @@ userknownhostsfile ~/.ssh/known_hosts ~/.ssh/known_hosts2
 @given(text=nearly([SSH_G, SSH_G + "proxyjump ada@jump:22,b\n"]))
 def test_ssh_configuration(text: str) -> None:
     def route() -> list[str]:
-        hops = sshconfig.Settings(None, print).route("box")
+        hops = ssh_config.Settings(None, print).route("box")
         for hop in hops:
             hop.paths("identityfile")
             hop.listed("userknownhostsfile")
         return [str(hop) for hop in hops]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sshconfig, "LocalHost", lambda _: FakeHost({"ssh": Said(text)}))
+        patch.setattr(ssh_config, "LocalHost", lambda _: FakeHost({"ssh": Said(text)}))
         told(route)
 
 
@@ -319,10 +326,10 @@ def test_ssh_configuration(text: str) -> None:
 def test_ssh_configuration_without_ssh(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     file = tmp_path_factory.getbasetemp() / "ssh_config"
     file.write_bytes(text.encode("utf-8", "replace"))
-    settings = sshconfig.Settings(str(file), lambda _: None)
+    settings = ssh_config.Settings(str(file), lambda _: None)
     values = told(lambda: settings._read_by_paramiko(Destination("box")))
     if values:
-        told(lambda: str(sshconfig.Hop("box", {**values, "hostname": ["box"]}, ("ssh", "box"))))
+        told(lambda: str(ssh_config.Hop("box", {**values, "hostname": ["box"]}, ("ssh", "box"))))
 
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
@@ -335,9 +342,9 @@ KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA
 def test_known_hosts(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     file = tmp_path_factory.getbasetemp() / "known_hosts"
     file.write_bytes(text.encode("utf-8", "replace"))
-    for known in keyfiles.about([str(file)], "box"):
-        assert keyfiles.shown(known.blob)
-        assert keyfiles.line_of(known.blob, str(file))
+    for known in ssh_keys.about([str(file)], "box"):
+        assert ssh_keys.describe_key(known.blob)
+        assert ssh_keys.line_of(known.blob, str(file))
 
 
 @fuzz(60)
@@ -346,17 +353,17 @@ def test_known_hosts(tmp_path_factory: pytest.TempPathFactory, text: str) -> Non
 )
 def test_what_a_host_has(text: str) -> None:
     made = group(topology("s1"), FakeHost({"sh -s": Said(text)}))
-    (found,) = hosts.survey(made)
+    (found,) = platforms.survey(made)
     assert found.name == "local"
 
 
 @fuzz(40)
 @given(nearly(["1790000000.123456789", "1790000000.%N"]), WORDS)
 def test_the_rest_of_what_a_host_says(clock: str, words: str) -> None:
-    assert len(keeper._clock(clock)) == 2
+    assert len(supervisor._clock(clock)) == 2
     assert is_gone(f"ada@box, process {clock}, since {words}") is False
-    guards.listener(f"LISTEN 0 4096 127.0.0.1:5432 {words}", "127.0.0.1", 5432)
-    guards.listener(words, "127.0.0.1", 5432)
+    preconditions.listener(f"LISTEN 0 4096 127.0.0.1:5432 {words}", "127.0.0.1", 5432)
+    preconditions.listener(words, "127.0.0.1", 5432)
 
 
 # --- what is typed ---
@@ -377,13 +384,13 @@ def test_destinations(text: str) -> None:
 @fuzz(60)
 @given(nearly(["32M", "1024", "1.5", "any", "50", "FIRST 1 (a)"]) | WORDS)
 def test_words_for_numbers(text: str) -> None:
-    told(Asked(max_rate=text).check)
-    told(Asked(method=text).check)
+    told(SeedOptions(max_rate=text).check)
+    told(SeedOptions(method=text).check)
     limit = told(lambda: read_limit(text))
     assert limit is None or limit >= 0
     pause = told(lambda: status.pause(text))
     assert pause is None or 0 < pause <= status.LONGEST_PAUSE
-    lines = told(lambda: looking.lines(text))
+    lines = told(lambda: show.lines(text))
     assert lines is None or str(lines) == text.lstrip("0") or not lines
 
 
@@ -423,7 +430,7 @@ def test_what_is_no_file_is_no_password_and_no_lock(tmp_path: Path) -> None:
     for name, make in kinds.items():
         lock = tmp_path / f"{name}.lock"
         make(lock)
-        with pytest.raises(Refused, match="cannot be written"), held(lock, "g"):
+        with pytest.raises(Refused, match="cannot be written"), hold_lock(lock, "g"):
             pass
         password = tmp_path / name / "postgres.password"
         password.parent.mkdir(exist_ok=True)
@@ -442,8 +449,8 @@ def test_what_is_no_file_is_no_password_and_no_lock(tmp_path: Path) -> None:
 def test_lock_files(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     path = tmp_path_factory.getbasetemp() / "x.lock"
     path.write_bytes(content)
-    with held(path, "g"):
+    with hold_lock(path, "g"):
         path.write_bytes(content)
-        with pytest.raises(Refused) as caught, held(path, "g"):
+        with pytest.raises(Refused) as caught, hold_lock(path, "g"):
             pass
     check_told(caught.value)

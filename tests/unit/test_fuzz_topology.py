@@ -11,9 +11,9 @@ from fuzzing import NASTY, WORDS, changed, check_told, fuzz, nearly, toml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pgherd import config
+from pgherd.config import loader
+from pgherd.config.topology import Topology
 from pgherd.errors import Refused
-from pgherd.topology import Topology
 
 PAIR: dict[str, Any] = {
     "group": {"name": "pair", "image": "postgres:17", "sync": "FIRST 1 (s1)", "strict": False},
@@ -33,7 +33,7 @@ SPREAD: dict[str, Any] = {
     },
     "hosts": {"ada@box:22": {"root": "/srv/pgherd"}},
 }  # fmt: skip
-WELL_MADE = [toml(PAIR), toml(SPREAD), (config.ROOT / "conf/pair.toml").read_text("utf-8")]
+WELL_MADE = [toml(PAIR), toml(SPREAD), (loader.ROOT / "conf/pair.toml").read_text("utf-8")]
 FAULT = re.compile(
     r'(group|nodes|hosts|"(?:[^"\\]|\\.)*"|[\w-]+)(\.("(?:[^"\\]|\\.)*"|[\w-]+))*: .+'
 )
@@ -43,7 +43,7 @@ def load(path: Path, content: bytes, environ: dict[str, str] | None = None) -> T
     """Read a file with this content; see that a refusal is one that can be shown."""
     path.write_bytes(content)
     try:
-        return config.load(path, environ or {})
+        return loader.load(path, environ or {})
     except Refused as refused:
         check_told(refused)
         head, *lines = refused.sentence.split("\n  ")
@@ -98,6 +98,6 @@ def test_bytes_within_a_text(
 @given(topology=WORDS, host=WORDS)
 def test_the_variables(topology: str, host: str) -> None:
     try:
-        config.load(environ={"INVOKE_TOPOLOGY": topology, "INVOKE_HOST": host})
+        loader.load(environ={"INVOKE_TOPOLOGY": topology, "INVOKE_HOST": host})
     except Refused as refused:
         check_told(refused)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 from fakes import FakeHost, Said, bind, container, group, image, topology
 
-from pgherd.docker import Container, Mount
+from pgherd.docker.models import Container, Mount
 from pgherd.errors import Refused
-from pgherd.postgres import hold
-from pgherd.postgres.group import Group
-from pgherd.postgres.observation import Observation
-from pgherd.steps import guards
+from pgherd.group import preconditions
+from pgherd.group.group import Group
+from pgherd.group.observation import Observation
+from pgherd.postgres import datadir
 
 
 def seen(*containers: Container) -> Observation:
@@ -29,7 +29,7 @@ def test_a_foreign_container_of_the_nodes_name() -> None:
     for labels in ({}, {"pgherd.group": "other"}):
         foreign = container("pa", labels=labels, image_ref="redis", status="exited")
         with pytest.raises(Refused, match=r"named pa that is not of group g \(image redis, exited"):
-            guards.check_name(asked, asked.master, seen(foreign))
+            preconditions.check_name(asked, asked.master, seen(foreign))
 
 
 def test_a_container_of_another_checkout() -> None:
@@ -37,24 +37,24 @@ def test_a_container_of_another_checkout() -> None:
     foreign = container("pa", labels={"pgherd.group": "g", "pgherd.home": "/other/data"})
     assert not asked.owns(foreign, "local")
     with pytest.raises(Refused, match=r"pa is of a group g too, of another checkout \(/other/data"):
-        guards.check_name(asked, asked.master, seen(foreign))
+        preconditions.check_name(asked, asked.master, seen(foreign))
 
 
 def test_own_and_other_names_are_let_be() -> None:
     asked = made()
-    guards.check_name(asked, asked.master, seen(container("pa"), container("x", labels={})))
+    preconditions.check_name(asked, asked.master, seen(container("pa"), container("x", labels={})))
 
 
 def test_a_changed_container() -> None:
     master = made().master
     same = container("pa", labels={"pgherd.spec": master.spec(image())})
     other = container("pa", labels={"pgherd.spec": "0" * 16})
-    assert guards.check_spec(master, same, image()) is True
-    assert guards.check_spec(master, container("pa", planned=True), image()) is True
+    assert preconditions.check_spec(master, same, image()) is True
+    assert preconditions.check_spec(master, container("pa", planned=True), image()) is True
     with pytest.raises(Refused, match="pa runs with another image, port, directory or option"):
-        guards.check_spec(master, other, image())
+        preconditions.check_spec(master, other, image())
     stopped = container("pa", labels=other.labels, status="exited")
-    assert guards.check_spec(master, stopped, image()) is False
+    assert preconditions.check_spec(master, stopped, image()) is False
 
 
 def test_a_container_of_an_earlier_version_runs_on_and_is_made_anew_once_it_is_down() -> None:
@@ -63,9 +63,9 @@ def test_a_container_of_an_earlier_version_runs_on_and_is_made_anew_once_it_is_d
     labels = {"pgherd.spec": master.spec(image())}
     for status, same in (("running", True), ("restarting", True), ("exited", False)):
         earlier = container("pa", labels=labels, status=status, command=words)
-        assert guards.check_spec(master, earlier, image()) is same
-    held = ("sh", *hold.server_words(image()))
-    assert guards.check_spec(
+        assert preconditions.check_spec(master, earlier, image()) is same
+    held = ("sh", *datadir.server_words(image()))
+    assert preconditions.check_spec(
         master, container("pa", labels=labels, status="exited", command=held), image()
     )
 
@@ -90,7 +90,7 @@ def test_what_makes_another_container() -> None:
 def test_data_in_use(used: str) -> None:
     asked = made()
     with pytest.raises(Refused, match=f"/d/pa is in use by the container x \\(it has {used}\\)"):
-        guards.check_data_unused(asked.master, seen(container("x", mounts=(bind(used),))))
+        preconditions.check_data_unused(asked.master, seen(container("x", mounts=(bind(used),))))
 
 
 @pytest.mark.parametrize(
@@ -105,13 +105,13 @@ def test_data_in_use(used: str) -> None:
     ],
 )
 def test_data_not_in_use(other: Container) -> None:
-    guards.check_data_unused(made().master, seen(other))
+    preconditions.check_data_unused(made().master, seen(other))
 
 
 def test_a_restarting_container_uses_its_data() -> None:
     other = container("x", mounts=(bind("/d/pa"),), status="restarting")
     with pytest.raises(Refused, match="in use"):
-        guards.check_data_unused(made().master, seen(other))
+        preconditions.check_data_unused(made().master, seen(other))
 
 
 @pytest.mark.parametrize(
@@ -125,26 +125,26 @@ def test_a_restarting_container_uses_its_data() -> None:
 def test_a_volume_is_in_use_by_its_name(mount: Mount, used: bool) -> None:
     master, others = made(data="volume:vol").master, seen(container("x", mounts=(mount,)))
     if not used:
-        guards.check_data_unused(master, others)
+        preconditions.check_data_unused(master, others)
         return
     with pytest.raises(Refused, match="vol is in use"):
-        guards.check_data_unused(master, others)
+        preconditions.check_data_unused(master, others)
 
 
 @pytest.mark.parametrize("state", ["absent", "empty", "full"])
 def test_data_state(state: str) -> None:
-    assert guards.data_state(made({"sh -s": Said(f"{state}\n")}).master) == state
+    assert preconditions.data_state(made({"sh -s": Said(f"{state}\n")}).master) == state
 
 
 def test_data_that_is_no_directory() -> None:
     with pytest.raises(Refused, match="pa: /d/pa is not a directory"):
-        guards.data_state(made({"sh -s": Said("not a directory\n")}).master)
+        preconditions.data_state(made({"sh -s": Said("not a directory\n")}).master)
 
 
 @pytest.mark.parametrize(("code", "state"), [(0, "full"), (1, "absent")])
 def test_a_volume_that_is_there_counts_as_full(code: int, state: str) -> None:
     asked = made({"docker volume inspect vol": Said(code=code)}, data="volume:vol")
-    assert guards.data_state(asked.master) == state
+    assert preconditions.data_state(asked.master) == state
 
 
 # --- ports ---
@@ -168,10 +168,10 @@ def test_port_of_another_container(
 ) -> None:
     master, others = made(listen=listen).master, seen(container("x", ports=ports))
     if not taken:
-        guards.check_port(master, others)
+        preconditions.check_port(master, others)
         return
     with pytest.raises(Refused, match=r"Port 5432 is taken by the container x\. Free it, or give"):
-        guards.check_port(master, others)
+        preconditions.check_port(master, others)
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_port_of_another_container(
     ],
 )
 def test_ports_that_do_not_count(other: Container) -> None:
-    guards.check_port(made().master, seen(other))
+    preconditions.check_port(made().master, seen(other))
 
 
 @pytest.mark.parametrize(
@@ -223,32 +223,32 @@ def test_ports_that_do_not_count(other: Container) -> None:
     ],
 )
 def test_listener(line: str, listen: str, who: str) -> None:
-    assert guards.listener(line, listen, 5432) == who
+    assert preconditions.listener(line, listen, 5432) == who
 
 
 def test_port_of_another_process() -> None:
     line = 'LISTEN 0 4096 127.0.0.1:5432 0.0.0.0:* users:(("postgres",pid=9,fd=7))\n'
     with pytest.raises(Refused, match=r"Port 5432 is taken by the process postgres \(pid 9\)"):
-        guards.check_port(made({"sh -s": Said(line)}).master, seen())
+        preconditions.check_port(made({"sh -s": Said(line)}).master, seen())
 
 
 def test_with_dry_the_port_of_a_server_that_will_be_stopped_is_free() -> None:
     """`invoke --dry stop start`: while the script is printed, the server still has its port."""
     line = 'LISTEN 0 4096 127.0.0.1:5432 0.0.0.0:* users:(("docker-proxy",pid=9,fd=7))\n'
     own = container("pa", status="exited", planned=True)
-    guards.check_port(made({"sh -s": Said(line)}).master, seen(own))
+    preconditions.check_port(made({"sh -s": Said(line)}).master, seen(own))
 
 
 def test_an_address_that_the_host_lacks() -> None:
     asked = topology(pa={"host": "box", "listen": "192.0.2.1"})
     made = group(asked, FakeHost({"sh -s": Said("no such address\n")}))
     with pytest.raises(Refused, match=r"nodes\.pa\.listen: 192\.0\.2\.1 is no address of box"):
-        guards.check_port(made.master, Observation({}, {"box": {}}))
+        preconditions.check_port(made.master, Observation({}, {"box": {}}))
 
 
 def test_here_the_engine_may_be_another_machines() -> None:
     """DOCKER_HOST, or Docker Desktop: its addresses are not this machine's."""
     host = FakeHost({"sh -s": Said()})
     asked = group(topology(pa={"listen": "192.0.2.1"}), host)
-    guards.check_port(asked.master, seen())
+    preconditions.check_port(asked.master, seen())
     assert "ip -o address" not in host.calls[0].stdin

@@ -10,15 +10,20 @@ import pytest
 from fakes import FakeHost, Said, facts, image, observation, standby_facts, topology
 from fakes import group as fake_group
 
-from pgherd.passwords import Passwords
+from pgherd.group.group import Group
+from pgherd.hosts.commands import Script, Secret, Trace
+from pgherd.operations import connect, start_stop
+from pgherd.operations.prepare import (
+    REPLACED,
+    ROLE,
+    ask_superuser,
+    streaming_password,
+    wait_serving,
+)
+from pgherd.operations.seed import allow_standby
 from pgherd.postgres import scripts
 from pgherd.postgres.facts import Disk
-from pgherd.postgres.group import Group
-from pgherd.shell import Script, Secret, Trace
-from pgherd.steps import connect, lifecycle
-from pgherd.steps.node import wait_serving
-from pgherd.steps.private import REPLACED, ROLE, ask_superuser, streaming_password
-from pgherd.steps.seed.following import let_in
+from pgherd.security.passwords import Passwords
 
 FORMER, NEW, OTHER = "for\\mer", "n:ew", "other"
 EXEC = "docker exec --interactive --user postgres"
@@ -168,14 +173,14 @@ def test_what_a_server_tells_counts_for_the_whole_run(made: Group) -> None:
 def test_a_standby_that_others_copy_from_is_asked_too(made: Group) -> None:
     new = made.passwords.replacing()["replicator"]
     says(made, f"{REPLACED}{ROLE}\n")
-    let_in(made, made.instance("s1"), standby_facts())
+    allow_standby(made, made.instance("s1"), standby_facts())
     assert made.passwords.of("replicator") == new
     (asked,) = stdins(made, "exec")
     assert "CREATE ROLE" not in asked
 
 
 def test_the_role_is_seen_to_on_a_primary(made: Group) -> None:
-    let_in(made, made.master, facts())
+    allow_standby(made, made.master, facts())
     (asked,) = stdins(made, "exec")
     assert asked.index(REPLACED) < asked.index("CREATE ROLE")
 
@@ -223,12 +228,12 @@ def test_the_primary_is_started_and_asked_before_its_standbys(
     made: Group, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     order: list[str] = []
-    monkeypatch.setattr(lifecycle, "wait_serving", lambda _, i: order.append(i.name))
-    monkeypatch.setattr(lifecycle, "bring_passfile", lambda _, i: order.append(f"asked {i.name}"))
+    monkeypatch.setattr(start_stop, "wait_serving", lambda _, i: order.append(i.name))
+    monkeypatch.setattr(start_stop, "bring_passfile", lambda _, i: order.append(f"asked {i.name}"))
     data = {"pa": Disk(pg_version="17"), "s1": Disk(pg_version="17", standby_signal=True)}
     nodes = [made.instance("s1"), made.master]
-    lifecycle._serve(made, observation(), data, nodes)
+    start_stop._serve(made, observation(), data, nodes)
     assert order == ["pa", "s1"]
     order.clear()
-    lifecycle._serve(made, observation(pa=facts()), data, nodes[:1])
+    start_stop._serve(made, observation(pa=facts()), data, nodes[:1])
     assert order == ["asked pa", "s1"]

@@ -13,20 +13,17 @@ from fakes import FakeHost, Said, facts, image, observation, sender, standby_fac
 from fakes import group as fake_group
 from test_certificates import with_tls
 
-from pgherd.certificates import Certificates
+from pgherd.config.nodes import Encryption
 from pgherd.errors import Error, Refused
-from pgherd.passwords import Passwords
+from pgherd.group.group import Group
+from pgherd.group.observation import Observation
+from pgherd.operations import connect, failover, followers, switchover, tls_transition, wait
+from pgherd.operations.failover import detach_standbys
+from pgherd.operations.prepare import STALE, settings
 from pgherd.postgres.facts import Facts
-from pgherd.postgres.group import Group
 from pgherd.postgres.instance import Instance
-from pgherd.postgres.observation import Observation
-from pgherd.steps import connect, settling
-from pgherd.steps.change import failover, parting, succession, switchover
-from pgherd.steps.change.parting import parted
-from pgherd.steps.node import settings
-from pgherd.steps.tls import half_way
-from pgherd.steps.tls.laid import STALE
-from pgherd.topology import Encryption
+from pgherd.security.authority import Certificates
+from pgherd.security.passwords import Passwords
 
 EXEC = "docker exec"
 Make = Callable[..., Group]
@@ -88,8 +85,8 @@ def test_start_leaves_a_stream_as_it_is_while_its_upstream_serves_as_before(
     group = made(tls=asked)
     seen = on_the_way(group, tls=not asked, led=not asked)
     monkeypatch.setattr(group, "observe", lambda: seen)
-    monkeypatch.setattr(settling, "_settle_primary", lambda *_, **__: None)
-    settling.settle(group)
+    monkeypatch.setattr(wait, "_settle_primary", lambda *_, **__: None)
+    wait.wait_for_group(group)
     assert following(group) == []
     said, does = capsys.readouterr().err, "does not serve with" if asked else "still serves with"
     assert f"s1: follows as before, as pa {does} TLS: `invoke diff` has the cures" in said
@@ -98,7 +95,7 @@ def test_start_leaves_a_stream_as_it_is_while_its_upstream_serves_as_before(
 @pytest.mark.parametrize("asked", [True, False])
 def test_start_connects_standbys_as_asked_to_one_that_serves_so(made: Make, asked: bool) -> None:
     group = made(tls=asked)
-    half_way.as_asked(group, on_the_way(group, tls=not asked, led=asked))
+    tls_transition.as_asked(group, on_the_way(group, tls=not asked, led=asked))
     assert following(group) == ["s1", "s2"]
 
 
@@ -108,7 +105,7 @@ def test_where_client_certificates_are_given_up_the_upstream_is_first(made: Make
     seen = on_the_way(group, tls=False, led=True)
     before = replace(primary(group, tls=True), settings="of before")
     nodes = {**seen.nodes, "pa": replace(seen.nodes["pa"], facts=before)}
-    half_way.as_asked(group, replace(seen, nodes=nodes))
+    tls_transition.as_asked(group, replace(seen, nodes=nodes))
     assert following(group) == []
 
 
@@ -149,7 +146,7 @@ def test_a_switchover_half_way_is_refused_and_nothing_changed(
     host = group.here
     assert isinstance(host, FakeHost)
     assert host.calls == []
-    half_way.refuse_half_way(group, on_the_way(group, tls=asked, led=asked))
+    tls_transition.refuse_tls_transition(group, on_the_way(group, tls=asked, led=asked))
 
 
 def test_after_a_failover_one_that_others_follow_serves_as_they_connect(
@@ -163,11 +160,11 @@ def test_after_a_failover_one_that_others_follow_serves_as_they_connect(
         serves.append(instance.name)
         return ""
 
-    monkeypatch.setattr(half_way, "serve", serve)
+    monkeypatch.setattr(tls_transition, "serve", serve)
     pa, s1, s2 = (group.instance(name) for name in ("pa", "s1", "s2"))
-    monkeypatch.setattr(succession, "upstreams", lambda *_: {pa: s1, s2: pa})
-    for step in ("prepare", "settle", "tidy"):
-        monkeypatch.setattr(succession, step, lambda *_, **__: None)
+    monkeypatch.setattr(followers, "plan_upstreams", lambda *_: {pa: s1, s2: pa})
+    for step in ("prepare", "wait_for_followers", "tidy"):
+        monkeypatch.setattr(followers, step, lambda *_, **__: None)
     monkeypatch.setattr(type(s1), "facts", lambda _: primary(group, "s1", tls=True))
     seen = observation(
         pa=standby(group, "pa", "s1", tls=False),
@@ -186,11 +183,11 @@ def test_standbys_let_go_of_a_lost_primary_however_they_are_connected(
     group = made(exec=Said("has 0/1\n"))
     seen = on_the_way(group, tls=False, led=False)
     seen = replace(seen, nodes={**seen.nodes, "pa": replace(seen.nodes["pa"], facts=None)})
-    monkeypatch.setattr(succession, "prepare", lambda *_, **__: None)
-    monkeypatch.setattr(parting, "_seen_last", lambda *_: seen)
+    monkeypatch.setattr(followers, "prepare", lambda *_, **__: None)
+    monkeypatch.setattr(failover, "_observe_candidate_last", lambda *_: seen)
 
     def refused() -> None:
-        with parted(group, group.master, group.instance("s1"), seen):
+        with detach_standbys(group, group.master, group.instance("s1"), seen):
             raise Refused("too much would be lost")
 
     with pytest.raises(Refused, match="too much"):

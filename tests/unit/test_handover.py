@@ -8,15 +8,14 @@ import threading
 import pytest
 from fakes import FakeHost, Said, container, facts, group, image, standby_facts, topology
 
-from pgherd.docker import Container
+from pgherd.docker.models import Container
 from pgherd.errors import DeadlinePassed, Error
+from pgherd.hosts.commands import Result, Script
+from pgherd.operations import run_token, switchover
+from pgherd.operations.switchover import Handover
 from pgherd.postgres.facts import Disk, Facts
 from pgherd.postgres.instance import Instance
-from pgherd.shell import Result, Script
-from pgherd.steps.change import handover as module
-from pgherd.steps.change import turn
-from pgherd.steps.change.handover import Handover
-from pgherd.steps.holdups import Holdup
+from pgherd.postgres.switchover_waits import Holdup
 
 PROMOTION = "at_the_end()"
 UNMARK = 'rm -f "$PGDATA/standby.signal"'
@@ -81,10 +80,10 @@ class Servers(FakeHost):
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "ARM_SECONDS", 0.2)
-    monkeypatch.setattr(module, "END_SECONDS", 0.2)
-    monkeypatch.setattr(module, "QUIET_SECONDS", 0.2)
-    monkeypatch.setattr(module, "GLANCE_SECONDS", 0.2)
+    monkeypatch.setattr(switchover, "ARM_SECONDS", 0.2)
+    monkeypatch.setattr(switchover, "END_SECONDS", 0.2)
+    monkeypatch.setattr(switchover, "QUIET_SECONDS", 0.2)
+    monkeypatch.setattr(switchover, "GLANCE_SECONDS", 0.2)
 
 
 def handed(
@@ -128,7 +127,7 @@ def test_the_primary_is_stopped_only_once_the_promotion_waits(
     stop = next(call for call in servers.calls if call.argv[1] == "stop")
     assert stop.argv == ("docker", "stop", "-t", "3600", "pa")
     arm = next(call for call in servers.calls if PROMOTION in call.stdin)
-    assert f"turn={turn.OURS}\ntimeline=1\nseconds=3600\nstart=0/3000000\n" in arm.stdin
+    assert f"turn={run_token.RUN_TOKEN}\ntimeline=1\nseconds=3600\nstart=0/3000000\n" in arm.stdin
     assert arm.stdin.index("flock -s 9") < arm.stdin.index("echo armed")
 
 
@@ -341,7 +340,7 @@ def test_whatever_the_fault_is_it_is_undone_and_goes_on(
     def interrupt(*_: object) -> None:
         raise fault
 
-    monkeypatch.setattr(module, "side_by_side", interrupt)
+    monkeypatch.setattr(switchover, "run_all", interrupt)
     with pytest.raises(type(fault)):
         handover.take_place()
     assert servers.acts == ["mark pa", "call off s1", "unmark pa"]
@@ -357,7 +356,7 @@ def test_where_the_system_has_no_answer_its_data_tells(monkeypatch: pytest.Monke
     def no_fork(_: Instance) -> None:
         raise OSError(11, "Resource temporarily unavailable")
 
-    monkeypatch.setattr(turn, "call_off", no_fork)
+    monkeypatch.setattr(run_token, "cancel_pending_promotion", no_fork)
     with pytest.raises(Error):
         handover.take_place()
     assert servers.acts[-4:] == ["offline unmark", "start pa", "other pa", "start s1"]

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from fakes import FakeHost, facts, group, observation, sender, standby_facts, topology
 
+from pgherd.checks.status import judge
 from pgherd.errors import Refused
+from pgherd.operations import switchover
+from pgherd.operations.switchover import held_up, refuse_held_up, tell_transactions
 from pgherd.postgres.facts import Facts, Sender
 from pgherd.postgres.instance import Instance
-from pgherd.steps.change import successor as module
-from pgherd.steps.change.successor import held_up, refuse_held_up, tell_transactions
-from pgherd.steps.holdups import Holdup, of_node
-from pgherd.steps.status import judged
+from pgherd.postgres.switchover_waits import Holdup, of_node
 
 CHECKPOINT = {"redo": "0/2000000", "seconds": 100.0}
 OURS = sender("s1", pid=7, user="replicator", slot="s1", connected=900.0, silent=0.1)
@@ -29,7 +29,7 @@ def consumer(**changes: Any) -> Sender:
 def codes(primary: Facts, standby: Facts | None = None) -> list[str]:
     """Return what a status warns of."""
     seen = observation(pa=primary, s1=standby or standby_facts(primary_conninfo="host=pa"))
-    return [w.code for w in judged(group(topology("s1")), seen).warnings]
+    return [w.code for w in judge(group(topology("s1")), seen).warnings]
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def look(
     monkeypatch: pytest.MonkeyPatch, *looks: tuple[Facts, Facts], seconds: int = 30
 ) -> list[Holdup]:
     """Return what is found of the primary and the standby, which are asked again and again."""
-    monkeypatch.setattr(module, "PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(switchover, "PAUSE_SECONDS", 0.01)
     later = {"pa": [a for a, _ in looks[1:]], "s1": [b for _, b in looks[1:]]}
     monkeypatch.setattr(Instance, "facts", lambda self: later[self.name].pop(0))
     made = group(topology("s1"), FakeHost())

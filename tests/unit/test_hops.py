@@ -27,7 +27,7 @@ from sshd import (
 )
 
 from pgherd.errors import Refused, Unreachable
-from pgherd.host import hops
+from pgherd.hosts import ssh_login
 
 pytestmark = needs_sshd
 LATE = 8.0  # seconds after which it hangs, on a busy machine too
@@ -51,8 +51,10 @@ def user(tmp_path: Path, servers: list[Sshd]) -> Client:
     return made
 
 
-def connect(user: Client, destination: str, timeout: float = 15.0) -> hops.Connected:
-    return hops.connect(destination, timeout=timeout, note=pytest.fail, config_file=user.config)
+def connect(user: Client, destination: str, timeout: float = 15.0) -> ssh_login.Connected:
+    return ssh_login.connect(
+        destination, timeout=timeout, note=pytest.fail, config_file=user.config
+    )
 
 
 def refusal(user: Client, destination: str, timeout: float = 15.0) -> str:
@@ -68,7 +70,7 @@ def logins(server: Sshd, key: Path) -> int:
     return len(re.findall(accepted, server.log()))
 
 
-def says(connected: hops.Connected, command: str) -> str:
+def says(connected: ssh_login.Connected, command: str) -> str:
     """Run a command on a connection."""
     with connected.transport.open_session(timeout=LATE) as channel:
         channel.settimeout(LATE)
@@ -80,9 +82,9 @@ def says(connected: hops.Connected, command: str) -> str:
 
 
 def test_options_stand_before_the_destination() -> None:
-    argv = hops.ssh_argv("user@box:2222", "-t", config_file="/x/config")
+    argv = ssh_login.ssh_argv("user@box:2222", "-t", config_file="/x/config")
     assert argv == ["ssh", "-F", "/x/config", "-t", "-p", "2222", "user@box"]
-    assert hops.ssh_argv("box") == ["ssh", "box"]
+    assert ssh_login.ssh_argv("box") == ["ssh", "box"]
 
 
 def test_an_address_in_brackets_is_connected_to_without_them(user: Client) -> None:
@@ -130,7 +132,7 @@ def test_without_an_openssh_client_include_is_told(
     user.server("box", servers[0], Include="other")
     notes: list[str] = []
     with local.env(PATH=str(tmp_path / "empty")):
-        hops.connect("box", note=notes.append, config_file=user.config).close()
+        ssh_login.connect("box", note=notes.append, config_file=user.config).close()
     assert len(notes) == 1
     assert f"{user.config}: Include is not read" in notes[0]
 

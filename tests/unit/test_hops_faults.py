@@ -14,7 +14,7 @@ import pytest
 from sshd import Client, Sshd, client, free_port, needs_sshd, sshd
 
 from pgherd.errors import Unreachable
-from pgherd.host import hops
+from pgherd.hosts import ssh_login
 
 pytestmark = needs_sshd
 SOON = 1.0  # seconds for what does not answer
@@ -39,7 +39,7 @@ def user(tmp_path: Path, server: Sshd) -> Client:
 def refusal(user: Client, destination: str, timeout: float = 15.0) -> str:
     """Return with which sentence the host cannot be reached."""
     with pytest.raises(Unreachable) as caught:
-        hops.connect(destination, timeout=timeout, note=pytest.fail, config_file=user.config)
+        ssh_login.connect(destination, timeout=timeout, note=pytest.fail, config_file=user.config)
     return caught.value.sentence
 
 

@@ -13,7 +13,7 @@ import pytest
 from sshd import Client, Sshd, client, fingerprint, make_key, needs_sshd, public, run, sshd
 
 from pgherd.errors import Refused
-from pgherd.host import hops, keyfiles
+from pgherd.hosts import ssh_keys, ssh_login
 
 pytestmark = needs_sshd
 KINDS = ("rsa", "ecdsa", "ed25519")
@@ -38,7 +38,7 @@ def user(tmp_path: Path, server: Sshd) -> Client:
 def connects(user: Client, destination: str = "box") -> str:
     """Connect, and return the type of the key that the host showed."""
     known = user.known_hosts.read_bytes()
-    connected = hops.connect(destination, note=pytest.fail, config_file=user.config)
+    connected = ssh_login.connect(destination, note=pytest.fail, config_file=user.config)
     kind = connected.transport.get_remote_server_key().get_name()
     connected.close()
     assert user.known_hosts.read_bytes() == known
@@ -49,7 +49,7 @@ def refusal(user: Client, destination: str = "box") -> str:
     """Return with which sentence the host's key is refused."""
     known = user.known_hosts.read_bytes()
     with pytest.raises(Refused) as caught:
-        hops.connect(destination, note=pytest.fail, config_file=user.config)
+        ssh_login.connect(destination, note=pytest.fail, config_file=user.config)
     assert user.known_hosts.read_bytes() == known
     return caught.value.sentence
 
@@ -281,4 +281,4 @@ def test_names_mean_what_openssh_takes_them_for(names: str, name: str, tmp_path:
     done = subprocess.run(
         ["ssh-keygen", "-F", name, "-f", file], capture_output=True, text=True, check=False
     )
-    assert keyfiles.matches(names, name) == (done.returncode == 0)
+    assert ssh_keys.matches(names, name) == (done.returncode == 0)

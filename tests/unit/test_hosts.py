@@ -9,19 +9,17 @@ import pytest
 from fakes import ANSWER, SYSTEM, FakeHost, Said, topology
 from test_docker import image_record
 
-from pgherd import report
 from pgherd.errors import Error, Refused, Unreachable
-from pgherd.host.together import side_by_side
+from pgherd.group import platforms
+from pgherd.group.group import Group, read_answers
+from pgherd.group.platforms import HostReport
+from pgherd.hosts.commands import Trace
+from pgherd.hosts.parallel import run_all
+from pgherd.operations import connect
+from pgherd.operations.image import carry, ensure_image
+from pgherd.operations.prepare import hba_rules
 from pgherd.postgres.facts import NoAnswer
-from pgherd.postgres.group import Group
-from pgherd.postgres.site import read_answers
-from pgherd.report import uris
-from pgherd.shell import Trace
-from pgherd.steps import connect, hosts
-from pgherd.steps.carry import carry
-from pgherd.steps.hba import hba_rules
-from pgherd.steps.hosts import HostReport
-from pgherd.steps.image import ensure_image
+from pgherd.report import findings, uris
 
 FAR = {"host": "boxb", "listen": "192.0.2.2"}
 
@@ -168,33 +166,33 @@ def test_what_does_not_arrive_whole_is_an_error() -> None:
 def test_differences_are_told() -> None:
     first = HostReport("a", ("pa",), engine="20.10.24", platform="linux/amd64")
     later = HostReport("b", ("s1",), engine="28.2.2", platform="linux/amd64", skew=90.0, doubt=0.1)
-    told = list(hosts.differences([first, later]))
+    told = list(platforms.differences([first, later]))
     assert len(told) == 2
     assert "the clocks of a and b are 90 s apart" in told[0]
     assert told[1] == "hosts: a has Docker 20.10, and b 28.2"
-    assert list(hosts.differences([first, first])) == []
+    assert list(platforms.differences([first, first])) == []
 
 
 def test_a_clock_that_may_be_right_is_not_told() -> None:
     slow = HostReport("b", (), skew=3.0, doubt=2.0)
-    assert list(hosts.differences([HostReport("a", ()), slow])) == []
+    assert list(platforms.differences([HostReport("a", ()), slow])) == []
 
 
 def test_a_host_that_does_not_answer_has_its_line() -> None:
     made = spanning(boxb=FakeHost({"sh -s": Unreachable("boxb is away.")}))
     said = Said("engine 28.2.2 linux/amd64\nimage postgres:17\nfree 1000000\n")
     made.sites["boxa"].host.plan = {("sh",): said}  # type: ignore[attr-defined]
-    found = hosts.survey(made)
+    found = platforms.survey(made)
     assert [(r.name, r.ok, r.fault) for r in found] == [
         ("boxa", True, ""),
         ("boxb", False, "boxb is away."),
     ]
-    text = report.hosts_text(found).splitlines()
+    text = findings.hosts_text(found).splitlines()
     assert text[1].split()[:4] == ["boxa", "pa,", "s1", "28.2.2"]
     assert "1.0 GB" in text[1]
     assert "cannot be reached" in text[2]
     assert text[3] == "boxb: boxb is away."
-    answer = json.loads(report.hosts_json("g", found))
+    answer = json.loads(findings.hosts_json("g", found))
     assert (answer["ok"], [host["ok"] for host in answer["hosts"]]) == (False, [True, False])
 
 
@@ -208,8 +206,8 @@ def test_the_first_error_is_the_one_that_is_raised() -> None:
         return number
 
     with pytest.raises(Refused, match="the second"):
-        side_by_side(act, [1, 2, 3])
-    assert side_by_side(act, [1, 3]) == [1, 3]
+        run_all(act, [1, 2, 3])
+    assert run_all(act, [1, 3]) == [1, 3]
 
 
 # --- where clients connect ---

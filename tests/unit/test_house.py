@@ -29,14 +29,13 @@ TREES = {file: ast.parse(file.read_text(encoding="utf-8")) for file in [*FILES, 
 
 # A room imports only from rooms above it.
 ROOMS = [
-    "errors", "sync", "directories", "rules", "destination", "node", "spanning", "contradictions",
-    "topology", "placement", "faults", "shell", "config", "secretfile", "host", "passwords",
-    "certificates", "docker", "postgres", "client", "steps", "verify", "report", "tasking",
+    "errors", "config", "hosts", "security", "docker", "postgres", "group", "client", "operations",
+    "checks", "report", "tasking",
 ]  # fmt: skip
 
 
 def module_name(file: object) -> str:
-    """Return a file's name as a module: pgherd.host for pgherd/host/__init__.py."""
+    """Return a file's name as a module: pgherd.docker for pgherd/docker/__init__.py."""
     words = str(file).removeprefix(f"{PACKAGE.parent}/").removesuffix(".py").split("/")
     return ".".join(words[:-1] if words[-1] == "__init__" else words)
 
@@ -98,11 +97,11 @@ def found_in(pattern: str) -> set[str]:
 
 def test_only_host_starts_processes() -> None:
     starts = r"\bsubprocess\b|\bpopen\b|\bos\.(exec|spawn|system|fork|posix_spawn)"
-    assert found_in(starts) == {"pgherd.host.program"}
+    assert found_in(starts) == {"pgherd.hosts.process"}
 
 
 def test_only_config_reads_the_environment() -> None:
-    assert found_in(r"\bos\.(environ|getenv)") == {"pgherd.config"}
+    assert found_in(r"\bos\.(environ|getenv)") == {"pgherd.config.loader"}
 
 
 def test_only_the_trace_prints() -> None:
@@ -113,7 +112,7 @@ def test_only_the_trace_prints() -> None:
         for node in ast.walk(top)
         if isinstance(node, ast.Call) and ast.unparse(node.func) in {"print", "sys.stdout.write"}
     }
-    assert printing == {"pgherd.shell.Trace"}
+    assert printing == {"pgherd.hosts.commands.Trace"}
 
 
 # --- what is undone ---
@@ -192,7 +191,7 @@ def test_a_fault_of_the_system_is_told(
         raise fault
 
     with pytest.raises(Error) as caught:
-        tasks_module.told(body)()
+        tasks_module.report_errors(body)()
     assert (caught.value.sentence, isinstance(caught.value, Refused)) == (sentence, False)
 
 

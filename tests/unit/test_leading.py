@@ -10,10 +10,10 @@ from fakes import SYSTEM, facts, sender, standby_facts, topology
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgherd.postgres import leading
+from pgherd.postgres import leadership
 from pgherd.postgres.facts import Disk, Facts
 from pgherd.postgres.history import Beyond, Fork, History
-from pgherd.postgres.leading import Known, Leader, Own, leader
+from pgherd.postgres.leadership import Known, Leader, Own, leader
 
 FIRST = History.parse(1, "")
 FORKED = "0/5000148"
@@ -142,7 +142,7 @@ def test_the_only_one_that_a_synchronous_standby_streams_from_leads(
     ],
 )
 def test_by_positions(mine: Known, theirs: Known, size: int | None) -> None:
-    assert leading.beyond(mine, theirs) == (None if size is None else Beyond(size, None))
+    assert leadership.beyond(mine, theirs) == (None if size is None else Beyond(size, None))
 
 
 def test_both_directions_are_told() -> None:
@@ -150,12 +150,12 @@ def test_both_directions_are_told() -> None:
         ("s2", "pa"): Beyond(400, 2, 350, "2026-01-01 00:00:00 UTC"),
         ("pa", "s2"): Beyond(90, 0),
     }
-    assert leading.told({"pa": PA, "s2": STRAY}, own, "s2", "pa") == (
+    assert leadership.told({"pa": PA, "s2": STRAY}, own, "s2", "pa") == (
         "s2 has 2 commits (350 bytes, the last at 2026-01-01 00:00:00 UTC) that pa has not, and pa "
         "has no commit (90 bytes) that s2 has not"
     )
     other = {"pa": PA, "s2": replace(STRAY, system="9")}
-    assert leading.told(other, {}, "s2", "pa") == "s2 is of another system"
+    assert leadership.told(other, {}, "s2", "pa") == "s2 is of another system"
 
 
 @pytest.mark.parametrize(
@@ -169,8 +169,8 @@ def test_both_directions_are_told() -> None:
     ],
 )
 def test_how_much_of_it_another_has(node: Known, of: Known, to: int, has: bool) -> None:
-    assert leading.shared_to(node, of) == to
-    assert leading.has_after(node, of, Fork(1, FORKED)) is has
+    assert leadership.shared_to(node, of) == to
+    assert leadership.has_after(node, of, Fork(1, FORKED)) is has
 
 
 # --- what is known ---
@@ -196,19 +196,19 @@ def test_a_row_of_pg_stat_replication_counts(
     row: dict[str, Any], its: Facts | None, streams: bool
 ) -> None:
     answers = {"pa": facts(sender("s1", **row))} | ({"s1": its} if its else {})
-    found = leading.known_of(TRIO, answers)["pa"]
+    found = leadership.known_of(TRIO, answers)["pa"]
     assert (found.streaming, found.synchronous) == ((("s1",), ("s1",)) if streams else ((), ()))
     assert found.serves
 
 
 def test_a_standby_of_somebody_else_does_not_count() -> None:
-    found = leading.known_of(TRIO, {"pa": facts(sender("pg_receivewal"))})["pa"]
+    found = leadership.known_of(TRIO, {"pa": facts(sender("pg_receivewal"))})["pa"]
     assert found.streaming == ()
 
 
 def test_by_its_data() -> None:
     disk = Disk(system_identifier=SYSTEM, timeline=2, history=f"1 {FORKED}\n", reached="0/6000000")
-    assert leading.of_disk(disk, leads=True) == replace(STRAY, serves=False)
+    assert leadership.of_disk(disk, leads=True) == replace(STRAY, serves=False)
 
 
 def test_one_that_leads_alone_needs_no_reason() -> None:

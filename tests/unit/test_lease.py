@@ -18,10 +18,10 @@ from boxes import LIMIT, Box, box, eventually, sh
 from sshd import ME, needs_sshd
 
 from pgherd.errors import Error, Refused, Unreachable
-from pgherd.host.local import LocalHost
-from pgherd.host.lock import held
-from pgherd.host.ssh import SshHost
-from pgherd.shell import Tool, Trace
+from pgherd.hosts.commands import Tool, Trace
+from pgherd.hosts.local import LocalHost
+from pgherd.hosts.lock import hold_lock
+from pgherd.hosts.ssh import SshHost
 
 pytestmark = needs_sshd
 
@@ -77,9 +77,17 @@ def test_a_root_that_is_there_stays_as_it_is(there: Box) -> None:
 def test_it_is_the_lock_that_a_checkout_takes_in_its_own_directory(there: Box) -> None:
     file = there.home / "pgherd" / ".pair.lock"
     said = f"process {os.getpid()}, since"
-    with there.host().lease("pair", "pair"), pytest.raises(Refused, match=said), held(file, "pair"):
+    with (
+        there.host().lease("pair", "pair"),
+        pytest.raises(Refused, match=said),
+        hold_lock(file, "pair"),
+    ):
         pass
-    with held(file, "pair"), pytest.raises(Refused, match=said), there.host().lease("pair", "pair"):
+    with (
+        hold_lock(file, "pair"),
+        pytest.raises(Refused, match=said),
+        there.host().lease("pair", "pair"),
+    ):
         pass
 
 
@@ -128,8 +136,8 @@ def test_locks_and_commands_share_a_connection(there: Box) -> None:
 
 HOLDER = """
 import sys, time
-from pgherd.host.ssh import SshHost
-from pgherd.shell import Trace
+from pgherd.hosts.ssh import SshHost
+from pgherd.hosts.commands import Trace
 host = SshHost("box", Trace(), config_file=sys.argv[1])
 with host.lease("pair", "pair"):
     print("held", flush=True)
@@ -160,8 +168,8 @@ def test_a_killed_holder_lets_go(there: Box, sign: signal.Signals) -> None:
 
 def test_a_frozen_holder_loses_it(there: Box, monkeypatch: pytest.MonkeyPatch) -> None:
     """As one does whose machine sleeps, or whose line is cut without a word."""
-    monkeypatch.setattr("pgherd.host.link.PATIENCE", 2)
-    monkeypatch.setattr("pgherd.host.link.BEAT_SECONDS", 60.0)
+    monkeypatch.setattr("pgherd.hosts.ssh_session.PATIENCE", 2)
+    monkeypatch.setattr("pgherd.hosts.ssh_session.BEAT_SECONDS", 60.0)
     frozen = there.host()
     link = frozen.link()
     with frozen.lease("pair", "the group pair"):

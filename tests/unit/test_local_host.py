@@ -15,13 +15,14 @@ from typing import Any
 
 import pytest
 
-from pgherd import config
+from pgherd.config import loader
 from pgherd.errors import DeadlinePassed, Error, Unreachable
-from pgherd.host import About, running
-from pgherd.host.local import LocalHost
-from pgherd.host.program import Program, ended_within, start_program
-from pgherd.host.scope import Cancelled, Scope
-from pgherd.shell import Result, Script, Tool, Trace
+from pgherd.hosts import process
+from pgherd.hosts.base import About
+from pgherd.hosts.commands import Result, Script, Tool, Trace
+from pgherd.hosts.local import LocalHost
+from pgherd.hosts.parallel import Cancelled, CancelScope
+from pgherd.hosts.process import Program, start_program, wait_for_end
 
 MB = 2**20
 LIMIT = 20.0  # for what ends by itself: reached only if something hangs
@@ -229,7 +230,7 @@ def test_timeout_ends_stubborn_grandchildren(
     all_ended: Callable[[], bool],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(running, "GRACE", 0.2)
+    monkeypatch.setattr(process, "GRACE", 0.2)
     script = 'exec 3>"$1"; (trap "" TERM; sleep 5) & sleep 60'
     with pytest.raises(DeadlinePassed):
         sh(host, script, str(tmp_path / "alive"), timeout=0.2)
@@ -255,7 +256,7 @@ def test_ctrl_c_ends_the_command(
 def test_a_grandchild_that_holds_the_pipes_is_not_waited_for(
     host: LocalHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(running, "GRACE", 0.2)
+    monkeypatch.setattr(process, "GRACE", 0.2)
     started = time.monotonic()
     result = sh(host, "echo done; sleep 6 &")
     assert (result.code, result.out) == (0, "done\n")
@@ -273,7 +274,7 @@ def test_what_is_given_up_ends_with_its_children(
     host: LocalHost, tmp_path: Path, all_ended: Callable[[], bool]
 ) -> None:
     words = ['exec 3>"$1"; echo >>"$2"; sleep 60 & sleep 60', tmp_path / "alive", tmp_path / "up"]
-    scope = Scope()
+    scope = CancelScope()
 
     def stays() -> None:
         with scope.entered(), pytest.raises(Cancelled):
@@ -292,24 +293,24 @@ def test_what_is_given_up_ends_with_its_children(
 def test_what_is_given_up_as_it_starts_is_ended(
     host: LocalHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scope, started = Scope(), list[Program]()
+    scope, started = CancelScope(), list[Program]()
 
     def start(argv: list[str], act: str, **streams: Any) -> Program:
         started.append(start_program(argv, act, **streams))
         scope.cancel()
         return started[0]
 
-    monkeypatch.setattr("pgherd.host.local.start_program", start)
+    monkeypatch.setattr("pgherd.hosts.local.start_program", start)
     with scope.entered(), pytest.raises(Cancelled):
         sh(host, "sleep 60")
-    assert ended_within(started[0], 1)
+    assert wait_for_end(started[0], 1)
 
 
 def test_the_wait_for_an_end_is_not_longer_than_asked() -> None:
     program = start_program(["sleep", "100"])
-    assert not ended_within(program, 0.05)
+    assert not wait_for_end(program, 0.05)
     program.kill()
-    assert ended_within(program, LIMIT)
+    assert wait_for_end(program, LIMIT)
 
 
 # --- modes ---
@@ -337,13 +338,13 @@ def test_interactive_returns_the_exit_code(host: LocalHost) -> None:
 def test_a_path_is_absolute_with_links_resolved(host: LocalHost, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "real")
     asked = [str(tmp_path / "link" / "x"), "data/x"]
-    assert host.paths(*asked) == [f"{tmp_path.resolve()}/real/x", f"{config.ROOT}/data/x"]
+    assert host.paths(*asked) == [f"{tmp_path.resolve()}/real/x", f"{loader.ROOT}/data/x"]
 
 
 def test_about(host: LocalHost) -> None:
     said = subprocess.run(["uname", "-sm"], capture_output=True, text=True, check=True).stdout
     assert host.about() == About(said.strip())
-    assert host.home == f"{config.ROOT}/data"
+    assert host.home == f"{loader.ROOT}/data"
 
 
 def test_what_changes_something_has_the_name_of_its_act(host: LocalHost) -> None:

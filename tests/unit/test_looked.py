@@ -9,13 +9,13 @@ import pytest
 
 import printing
 from pgherd.errors import Error, Unreachable
-from pgherd.shell import Trace
+from pgherd.hosts.commands import Trace
 
 
 def looking(monkeypatch: pytest.MonkeyPatch, *, dry: bool = False) -> Any:
     """Return a context whose group is looked at."""
     group = SimpleNamespace(trace=Trace(dry=dry))
-    monkeypatch.setattr(printing, "given", lambda _: group)
+    monkeypatch.setattr(printing, "open_group", lambda _: group)
     return cast("Any", None)
 
 

@@ -10,16 +10,15 @@ from fakes import SYSTEM, facts, group, observation, standby_facts, topology
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pgherd.config.sync_names import Sync
 from pgherd.errors import Refused
+from pgherd.group.group import Group
+from pgherd.operations import connect, data_loss
+from pgherd.operations.data_loss import DataLoss, choose_standby, estimate_loss, read_limit
+from pgherd.operations.fencing import Fenced
 from pgherd.postgres.conf import lsn_to_int
 from pgherd.postgres.facts import Disk, Facts
-from pgherd.postgres.group import Group
 from pgherd.postgres.history import Beyond
-from pgherd.steps import connect
-from pgherd.steps.change import losing
-from pgherd.steps.change.fence import Fenced
-from pgherd.steps.change.losing import Loss, chosen, read_limit, weigh
-from pgherd.sync import Sync
 
 DISK = Disk(
     pg_version="17", empty=False, sync_names="FIRST 1 (s1)", checkpoint="0/3000000", timeline=1,
@@ -57,19 +56,19 @@ def test_the_one_that_has_most(
 ) -> None:
     made = group(topology("s1", "s2"))
     seen = observation(pa=None, s1=standby_facts(**first), s2=standby_facts(**second))
-    assert chosen(made, "", seen).name == best
+    assert choose_standby(made, "", seen).name == best
 
 
 def test_the_one_that_is_named() -> None:
     made = group(topology("s1", "s2"))
     seen = observation(pa=None, s1=standby_facts(lsn="0/4000000"), s2=standby_facts())
-    assert chosen(made, "s2", seen).name == "s2"
+    assert choose_standby(made, "s2", seen).name == "s2"
     with pytest.raises(Refused, match="pa does not run as a standby: choose s1 or s2"):
-        chosen(made, "pa", seen)
+        choose_standby(made, "pa", seen)
     with pytest.raises(Refused, match="no node 'x'"):
-        chosen(made, "x", seen)
+        choose_standby(made, "x", seen)
     with pytest.raises(Refused, match="No standby of g answers, so none can be primary"):
-        chosen(made, "", observation(pa=None, s1=None, s2=None))
+        choose_standby(made, "", observation(pa=None, s1=None, s2=None))
 
 
 def test_one_that_rereads_may_have_more_than_it_says() -> None:
@@ -81,10 +80,10 @@ def test_one_that_rereads_may_have_more_than_it_says() -> None:
     assert not standby_facts().rereads  # it follows nobody
     seen = observation(pa=None, s1=rereads, s2=follower(made, "s2", "pa"))
     with pytest.raises(Refused, match="s1 still replays what was there before its start"):
-        chosen(made, "", seen)
-    assert chosen(made, "s2", seen).name == "s2"
+        choose_standby(made, "", seen)
+    assert choose_standby(made, "s2", seen).name == "s2"
     alone = observation(pa=None, s1=rereads, s2=None)
-    assert chosen(made, "", alone).name == "s1"
+    assert choose_standby(made, "", alone).name == "s1"
 
 
 # --- up to where acknowledged commits may reach ---
@@ -113,7 +112,7 @@ def test_one_that_rereads_may_have_more_than_it_says() -> None:
 )
 def test_reached(sync: str, answering: dict[str, int], reached: int | None) -> None:
     made = group(topology("s1", "s2", "s3"))
-    found = losing.reached(made, made.master, Sync.parse(sync), answering)
+    found = data_loss.reached(made, made.master, Sync.parse(sync), answering)
     assert found == (float("inf") if reached is None else reached)
 
 
@@ -121,7 +120,7 @@ def test_one_that_rereads_tells_no_position() -> None:
     made = group(topology("s1", "s2", sync="s1"))
     rereads = follower(made, "s1", "pa", received=None)
     seen = observation(pa=None, s1=rereads, s2=follower(made, "s2", "pa"))
-    loss = weigh(made, made.master, made.instance("s2"), seen, Fenced(DISK, BEYOND))
+    loss = estimate_loss(made, made.master, made.instance("s2"), seen, Fenced(DISK, BEYOND))
     assert loss.acknowledged
 
 
@@ -143,7 +142,7 @@ def test_no_acknowledged_commit_is_beyond(data: st.DataObject) -> None:
     answering = data.draw(st.lists(st.sampled_from(names), unique=True))
     made = group(topology(*names))
     has = {name: ends[name] for name in answering}
-    assert losing.reached(made, made.master, sync, has) >= last
+    assert data_loss.reached(made, made.master, sync, has) >= last
 
 
 # --- what would be lost ---
@@ -157,12 +156,12 @@ def weighed(
     successor: str = "s1",
     sync: str = "s1",
     **more: object,
-) -> Loss:
+) -> DataLoss:
     made = group(topology("s1", "s2", sync=sync))
     seen = observation(
         pa=None, s1=follower(made, "s1", "pa", s1), s2=follower(made, "s2", "pa", s2, **more)
     )
-    return weigh(made, made.master, made.instance(successor), seen, fenced)
+    return estimate_loss(made, made.master, made.instance(successor), seen, fenced)
 
 
 BEYOND = Beyond(310, 2)
@@ -171,32 +170,32 @@ BEYOND = Beyond(310, 2)
 @pytest.mark.parametrize(
     ("fenced", "loss"),
     [
-        (Fenced(DISK, None), Loss(0, 0, False, True)),
+        (Fenced(DISK, None), DataLoss(0, 0, False, True)),
         # it was written, and no client was told: commits wait for s1, who is the successor
-        (Fenced(DISK, BEYOND), Loss(310, 2, False, True)),
-        (Fenced(replace(DISK, sync_names=""), BEYOND), Loss(310, 2, True, True)),
-        (Fenced(replace(DISK, sync_names="FIRST 1 (s9)"), BEYOND), Loss(310, 2, True, True)),
+        (Fenced(DISK, BEYOND), DataLoss(310, 2, False, True)),
+        (Fenced(replace(DISK, sync_names=""), BEYOND), DataLoss(310, 2, True, True)),
+        (Fenced(replace(DISK, sync_names="FIRST 1 (s9)"), BEYOND), DataLoss(310, 2, True, True)),
         # marked by a failover that was cut short: what it says of the list holds all the same
         (Fenced(replace(DISK, sync_names="", standby_signal=True), BEYOND),
-         Loss(310, 2, True, True)),
+         DataLoss(310, 2, True, True)),
         (Fenced(replace(DISK, sync_names="FIRST 1 (s9)", standby_signal=True), BEYOND),
-         Loss(310, 2, True, True)),
+         DataLoss(310, 2, True, True)),
         # its host is away, or its data is gone: nothing tells whether it waited
-        (None, Loss(None, None, False, True, assumed=True)),
-        (Fenced(Disk(), None), Loss(None, None, True, True, gone=True)),
-        (Fenced(DISK, Beyond(310, None)), Loss(None, None, False, True)),
+        (None, DataLoss(None, None, False, True, assumed=True)),
+        (Fenced(Disk(), None), DataLoss(None, None, True, True, gone=True)),
+        (Fenced(DISK, Beyond(310, None)), DataLoss(None, None, False, True)),
     ],
 )  # fmt: skip
-def test_weigh(fenced: Fenced | None, loss: Loss) -> None:
+def test_weigh(fenced: Fenced | None, loss: DataLoss) -> None:
     assert weighed(fenced) == loss
 
 
 def test_another_standby_may_have_more() -> None:
     loss = weighed(Fenced(DISK, None), successor="s2")
-    assert loss == Loss(0x1000000, 0, acknowledged=True, sync=True)
+    assert loss == DataLoss(0x1000000, 0, acknowledged=True, sync=True)
     # a position of an older timeline is none of this one
     older = weighed(Fenced(DISK, None), s2="0/9000000", timeline=0)
-    assert older == Loss(0, 0, acknowledged=False, sync=True)
+    assert older == DataLoss(0, 0, acknowledged=False, sync=True)
 
 
 def test_what_rests_on_the_topology_is_told_so() -> None:
@@ -218,7 +217,7 @@ def test_without_its_data_nothing_is_taken_for_granted() -> None:
 
 
 def test_asynchronous_and_unreadable_anything_may_be_lost() -> None:
-    assert weighed(None, sync="") == Loss(None, None, acknowledged=True, sync=False)
+    assert weighed(None, sync="") == DataLoss(None, None, acknowledged=True, sync=False)
 
 
 def test_where_nobody_is_lost_another_standby_may_still_have_more() -> None:
@@ -226,9 +225,9 @@ def test_where_nobody_is_lost_another_standby_may_still_have_more() -> None:
     seen = observation(
         pa=standby_facts(lsn="0/1"), s1=standby_facts(lsn="0/3"), s2=standby_facts(lsn="0/2")
     )
-    found = {n: weigh(made, None, made.instance(n), seen, None) for n in ("s1", "s2")}
-    assert found["s1"] == Loss(0, None, acknowledged=False, sync=True)
-    assert found["s2"] == Loss(1, None, acknowledged=True, sync=True)
+    found = {n: estimate_loss(made, None, made.instance(n), seen, None) for n in ("s1", "s2")}
+    assert found["s1"] == DataLoss(0, None, acknowledged=False, sync=True)
+    assert found["s2"] == DataLoss(1, None, acknowledged=True, sync=True)
     with pytest.raises(Refused, match="Another standby: 1 bytes of its WAL will be lost"):
         found["s2"].refuse_above(None, None, made.instance("s2"))
 
@@ -239,24 +238,24 @@ def test_where_nobody_is_lost_another_standby_may_still_have_more() -> None:
 @pytest.mark.parametrize(
     ("loss", "limit", "refused"),
     [
-        (Loss(0, 0, False, True), None, False),
-        (Loss(310, 2, False, True), None, False),  # nobody was told of it
-        (Loss(310, 2, False, True), 0, False),
-        (Loss(310, 2, True, True), None, True),
-        (Loss(310, 2, True, True), 309, True),
-        (Loss(310, 2, True, True), 310, False),
-        (Loss(None, None, True, True), None, True),
-        (Loss(None, None, True, True), 10**9, True),  # nobody knows how much it is
-        (Loss(None, None, False, True), 0, False),
-        (Loss(310, 2, True, False), None, False),  # asynchronous: that is what it means
-        (Loss(310, 2, True, False), 0, True),
-        (Loss(None, None, True, False), None, False),
-        (Loss(None, None, True, False), 5, True),
-        (Loss(None, None, True, True), math.inf, False),
-        (Loss(310, 2, True, True), math.inf, False),
+        (DataLoss(0, 0, False, True), None, False),
+        (DataLoss(310, 2, False, True), None, False),  # nobody was told of it
+        (DataLoss(310, 2, False, True), 0, False),
+        (DataLoss(310, 2, True, True), None, True),
+        (DataLoss(310, 2, True, True), 309, True),
+        (DataLoss(310, 2, True, True), 310, False),
+        (DataLoss(None, None, True, True), None, True),
+        (DataLoss(None, None, True, True), 10**9, True),  # nobody knows how much it is
+        (DataLoss(None, None, False, True), 0, False),
+        (DataLoss(310, 2, True, False), None, False),  # asynchronous: that is what it means
+        (DataLoss(310, 2, True, False), 0, True),
+        (DataLoss(None, None, True, False), None, False),
+        (DataLoss(None, None, True, False), 5, True),
+        (DataLoss(None, None, True, True), math.inf, False),
+        (DataLoss(310, 2, True, True), math.inf, False),
     ],
 )
-def test_what_may_be_lost(loss: Loss, limit: float | None, refused: bool) -> None:
+def test_what_may_be_lost(loss: DataLoss, limit: float | None, refused: bool) -> None:
     made = group(topology("s1"))
     if not refused:
         loss.refuse_above(limit, made.master, made.instance("s1"))
@@ -283,21 +282,21 @@ def test_words_that_are_no_limit(text: str) -> None:
 @pytest.mark.parametrize(
     ("loss", "sentence"),
     [
-        (Loss(0, 0, False, True), "nothing of what it wrote is lost"),
-        (Loss(310, 1, True, True), "310 bytes of its WAL, 1 commit, will be lost"),
+        (DataLoss(0, 0, False, True), "nothing of what it wrote is lost"),
+        (DataLoss(310, 1, True, True), "310 bytes of its WAL, 1 commit, will be lost"),
         (
-            Loss(310, 2, False, True),
+            DataLoss(310, 2, False, True),
             "310 bytes of its WAL, 2 commits, stays behind; nothing that was acknowledged is lost",
         ),
-        (Loss(310, 0, True, True), "310 bytes of its WAL will be lost"),
-        (Loss(310, None, True, True), "310 bytes of its WAL will be lost"),
+        (DataLoss(310, 0, True, True), "310 bytes of its WAL will be lost"),
+        (DataLoss(310, None, True, True), "310 bytes of its WAL will be lost"),
         (
-            Loss(None, None, True, False),
+            DataLoss(None, None, True, False),
             "what it wrote last, unknown how much, as its WAL cannot be read, will be lost",
         ),
     ],
 )
-def test_sentences(loss: Loss, sentence: str) -> None:
+def test_sentences(loss: DataLoss, sentence: str) -> None:
     assert loss.sentence == sentence
 
 

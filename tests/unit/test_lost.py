@@ -12,12 +12,12 @@ from fakes import SYSTEM, facts, group, image, observation, sender, standby_fact
 from test_losing import follower
 
 from pgherd.errors import Refused
+from pgherd.group import preconditions, primary
+from pgherd.group.group import Group
+from pgherd.operations import failover
+from pgherd.operations.failover import find_lost_primary
 from pgherd.postgres.facts import Disk, Facts
-from pgherd.postgres.group import Group
 from pgherd.postgres.instance import Instance
-from pgherd.steps import guards, leaders
-from pgherd.steps.change import failover
-from pgherd.steps.change.lost import lost_primary
 
 LED = Disk(pg_version="17", empty=False, system_identifier=SYSTEM, state="in production",
            timeline=1)  # fmt: skip
@@ -35,9 +35,9 @@ def lost(
     disks: Mapping[str, Disk] = MappingProxyType({}),
 ) -> Instance | None:
     """Say who is lost where these lie on disk."""
-    monkeypatch.setattr(guards, "data_state", lambda _: guards.FULL)
+    monkeypatch.setattr(preconditions, "data_state", lambda _: preconditions.FULL)
     monkeypatch.setattr(Instance, "disk", lambda self, _: disks.get(self.name, Disk()))
-    return lost_primary(made, observation(**nodes), image())
+    return find_lost_primary(made, observation(**nodes), image())
 
 
 def test_the_one_that_they_follow(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,7 +164,7 @@ def test_a_primary_that_does_not_lead_is_not_kept(
     answering = {n: standby_facts(**more) for n, more in nodes.items()}
     led = facts(*([sender("s1")] if streams else []))
     seen = observation(pa=led, **answering)
-    monkeypatch.setattr(leaders, "_counted", lambda *_: {})
+    monkeypatch.setattr(primary, "_counted", lambda *_: {})
     if not sentence:
         assert failover._contest(made, made.master, led, seen, image(), disks).name == "pa"
         return

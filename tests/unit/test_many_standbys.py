@@ -20,21 +20,28 @@ from fakes import (
     topology,
 )  # fmt: skip
 
+from pgherd.config.topology import Topology
 from pgherd.errors import DeadlinePassed, Error, Refused, Unreachable
-from pgherd.host.scope import Cancelled
-from pgherd.host.together import each_by_itself
-from pgherd.passwords import Passwords
+from pgherd.group import preconditions
+from pgherd.group.group import Group
+from pgherd.group.observation import Observation
+from pgherd.hosts.parallel import Cancelled, run_each
+from pgherd.operations import seed
+from pgherd.operations.seed import (
+    FOLLOWS,
+    NEW,
+    STREAMS,
+    SeedOptions,
+    SeedPlan,
+    allow_standby,
+    levels,
+    refuse_unknown,
+    upstream_of,
+    will_follow,
+)
 from pgherd.postgres.facts import Facts
-from pgherd.postgres.group import Group
 from pgherd.postgres.instance import Instance
-from pgherd.postgres.observation import Observation
-from pgherd.steps import guards
-from pgherd.steps.seed import source, standby
-from pgherd.steps.seed.asked import Asked, Pair
-from pgherd.steps.seed.following import FOLLOWS, NEW, STREAMS, let_in, prospect
-from pgherd.steps.seed.levels import levels, upstream_of
-from pgherd.steps.seed.proposal import refuse_unknown
-from pgherd.topology import Topology
+from pgherd.security.passwords import Passwords
 
 # --- side by side, where none depends on another ---
 
@@ -48,7 +55,7 @@ def test_a_failure_stops_nobody_else() -> None:
             raise Refused("two")
         return number * 10
 
-    one, two, three = each_by_itself(act, [1, 2, 3])
+    one, two, three = run_each(act, [1, 2, 3])
     assert (one, three) == (10, 30)
     assert isinstance(two, Refused)
 
@@ -58,7 +65,7 @@ def test_what_is_given_up_from_outside_is() -> None:
         raise Cancelled
 
     with pytest.raises(Cancelled):
-        each_by_itself(act, [1])
+        run_each(act, [1])
 
 
 # --- order ---
@@ -71,8 +78,10 @@ def chain() -> Topology:
 
 def ordered(made: Group, names: list[str], seen: Observation) -> list[list[str]]:
     nodes = [made.instance(name) for name in names]
-    upstreams = {n.name: upstream_of(made, n, seen, Asked(), image()) for n in nodes}
-    return [[n.name for n in level] for level in levels(made, nodes, upstreams, seen, Asked())]
+    upstreams = {n.name: upstream_of(made, n, seen, SeedOptions(), image()) for n in nodes}
+    return [
+        [n.name for n in level] for level in levels(made, nodes, upstreams, seen, SeedOptions())
+    ]
 
 
 def only(primary: str, *standbys: str) -> Observation:
@@ -108,9 +117,11 @@ def test_of_two_primaries_the_one_that_leads_is_followed() -> None:
 # --- how a node stands ---
 
 
-def pair(mine: Facts | None, theirs: Facts | None, host: FakeHost | None = None) -> Pair:
+def pair(mine: Facts | None, theirs: Facts | None, host: FakeHost | None = None) -> SeedPlan:
     made = group(topology("s1"), host)
-    return Pair(made, made.instance("s1"), made.master, image(), observation(pa=theirs, s1=mine))
+    return SeedPlan(
+        made, made.instance("s1"), made.master, image(), observation(pa=theirs, s1=mine)
+    )
 
 
 @pytest.mark.parametrize(
@@ -128,8 +139,8 @@ def pair(mine: Facts | None, theirs: Facts | None, host: FakeHost | None = None)
 def test_how_a_node_stands(
     mine: Facts, theirs: Facts | None, stands: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pgherd.steps.guards.check_spec", lambda *_: True)
-    assert prospect(pair(mine, theirs)) == stands
+    monkeypatch.setattr("pgherd.group.preconditions.check_spec", lambda *_: True)
+    assert will_follow(pair(mine, theirs)) == stands
 
 
 @pytest.mark.parametrize(("found", "role"), [(facts(), True), (standby_facts(), False)])
@@ -138,7 +149,7 @@ def test_no_role_is_made_on_a_standby(found: Facts, role: bool, tmp_path: Path) 
     made = group(topology("s1"), host)
     made.passwords = Passwords(tmp_path, host.trace)
     for _ in range(2):
-        let_in(made, made.instance("s1"), found)
+        allow_standby(made, made.instance("s1"), found)
     (script,) = [call.stdin for call in host.calls if call.argv[:2] == ("docker", "exec")]
     assert ("CREATE ROLE replicator" in script) is role
     assert "pg_hba.conf" in script
@@ -155,9 +166,9 @@ def test_the_source_is_waited_for() -> None:
     })  # fmt: skip
     made = group(topology("s1", "s2"), host)
     seen = observation(pa=facts(), s1=None, s2=standby_facts())
-    this = Pair(made, made.instance("s1"), made.master, image(), seen)
+    this = SeedPlan(made, made.instance("s1"), made.master, image(), seen)
     with pytest.raises(DeadlinePassed, match="s2 has not replayed 0/5000028 after 300 s"):
-        source.wait_for_slot(this, made.instance("s2"))
+        seed.wait_for_slot(this, made.instance("s2"))
     first, second, *_ = host.calls
     assert "slot=s1\n" in first.stdin
     assert "position=0/5000028\n" in second.stdin
@@ -177,14 +188,14 @@ def test_what_is_no_source(name: str, found: Facts | None, sentence: str) -> Non
     made = group(topology("s1", "s2"))
     seen = observation(pa=facts(), s1=None, s2=found)
     with pytest.raises(Refused, match=sentence):
-        source.chosen(made, made.instance("s1"), made.master, seen, name)
+        seed.choose_source(made, made.instance("s1"), made.master, seen, name)
 
 
 @pytest.mark.parametrize("name", ["", "pa"])
 def test_the_upstream_is_no_other_source(name: str) -> None:
     made = group(topology("s1"))
     seen = observation(pa=facts(), s1=None)
-    assert source.chosen(made, made.instance("s1"), made.master, seen, name) is None
+    assert seed.choose_source(made, made.instance("s1"), made.master, seen, name) is None
 
 
 # --- one of many fails ---
@@ -196,20 +207,20 @@ def seeding(monkeypatch: pytest.MonkeyPatch) -> dict[str, Error]:
     failing: dict[str, Error] = {}
     made: list[str] = []
 
-    def seed(this: Pair, _: Asked) -> Facts:
+    def seed_one(this: SeedPlan, _: SeedOptions) -> Facts:
         if fault := failing.get(this.standby.name):
             raise fault
         made.append(this.standby.name)
         return facts(sender(this.standby.name))
 
-    monkeypatch.setattr(standby, "seed", seed)
-    monkeypatch.setattr(standby, "prospect", lambda _: NEW)
-    monkeypatch.setattr(standby, "check_seed", lambda *_: None)
-    monkeypatch.setattr(standby, "let_in", lambda *_: None)
-    monkeypatch.setattr(standby, "ensure_image", lambda *_: image())
-    monkeypatch.setattr(standby, "require_sync", lambda *_, **__: None)
-    monkeypatch.setattr(guards, "check_passwords", lambda *_: None)
-    monkeypatch.setattr(guards, "check_name", lambda *_: None)
+    monkeypatch.setattr(seed, "seed", seed_one)
+    monkeypatch.setattr(seed, "will_follow", lambda _: NEW)
+    monkeypatch.setattr(seed, "check_seed", lambda *_: None)
+    monkeypatch.setattr(seed, "allow_standby", lambda *_: None)
+    monkeypatch.setattr(seed, "ensure_image", lambda *_: image())
+    monkeypatch.setattr(seed, "require_sync", lambda *_, **__: None)
+    monkeypatch.setattr(preconditions, "check_passwords", lambda *_: None)
+    monkeypatch.setattr(preconditions, "check_name", lambda *_: None)
     seen = only("pa")
 
     def observe(_: Group, **__: object) -> Observation:
@@ -225,7 +236,7 @@ def test_the_others_come_to_their_end(
 ) -> None:
     seeding["s2"] = Refused("s2: its port is taken.")
     with pytest.raises(Error) as caught:
-        standby.seed_standbys(group(chain()), ["s1", "s2", "s3", "s4"], Asked())
+        seed.seed_standbys(group(chain()), ["s1", "s2", "s3", "s4"], SeedOptions())
     assert caught.value.sentence == "s2: its port is taken."
     assert not isinstance(caught.value, Refused)  # s1 was seeded, so something was changed
     said = capsys.readouterr().err.splitlines()
@@ -237,27 +248,27 @@ def test_the_others_come_to_their_end(
 def test_a_refusal_stays_one_where_nothing_was_done(seeding: dict[str, Error]) -> None:
     seeding["s1"] = Refused("no")
     with pytest.raises(Refused):
-        standby.seed_standbys(group(chain()), ["s1"], Asked())
+        seed.seed_standbys(group(chain()), ["s1"], SeedOptions())
     seeding["s2"] = Unreachable("gone")
     with pytest.raises(Unreachable):
-        standby.seed_standbys(group(chain()), ["s2"], Asked())
+        seed.seed_standbys(group(chain()), ["s2"], SeedOptions())
 
 
 def test_all_but_the_primary(seeding: dict[str, Error], monkeypatch: pytest.MonkeyPatch) -> None:
     assert seeding == {}
     seeded: list[str] = []
 
-    def seed(this: Pair, _: Asked) -> Facts:
+    def seed_one(this: SeedPlan, _: SeedOptions) -> Facts:
         seeded.append(this.standby.name)
         return facts()
 
-    monkeypatch.setattr(standby, "seed", seed)
+    monkeypatch.setattr(seed, "seed", seed_one)
     monkeypatch.setattr(Group, "observe", lambda *_, **__: only("s1", "s2", "s3"))
-    standby.add_standbys(group(chain()), [], Asked(), every=True)
+    seed.add_standbys(group(chain()), [], SeedOptions(), every=True)
     assert sorted(seeded) == ["s2", "s3", "s4"]
     for names, every in (([], False), (["s1"], True)):
         with pytest.raises(Refused, match="Which standbys"):
-            standby.add_standbys(group(chain()), names, Asked(), every=every)
+            seed.add_standbys(group(chain()), names, SeedOptions(), every=every)
 
 
 # --- lines for the topology ---

@@ -11,16 +11,17 @@ import pytest
 from fakes import FakeHost, Said, bind, container, group, image, topology
 from pydantic import ValidationError
 
-from pgherd.directories import no_place
-from pgherd.docker import HELPER_LABEL, Container, Engine, Mount
+from pgherd.config.values import no_place
+from pgherd.docker.engine import Engine
+from pgherd.docker.models import HELPER_LABEL, Container, Mount
 from pgherd.errors import DeadlinePassed, Refused
-from pgherd.host.local import LocalHost
-from pgherd.postgres import hold, scripts
+from pgherd.group import preconditions
+from pgherd.group.observation import Observation
+from pgherd.hosts.commands import Trace
+from pgherd.hosts.local import LocalHost
+from pgherd.postgres import datadir, scripts
+from pgherd.postgres.datadir import COPIED, holders
 from pgherd.postgres.facts import Disk
-from pgherd.postgres.observation import Observation
-from pgherd.postgres.occupancy import COPIED, holders
-from pgherd.shell import Trace
-from pgherd.steps import belonging, guards
 
 RECORD = {  # of the server pa, as docker has it
     "Id": "1", "Name": "/pa", "Image": "sha256:17", "HostConfig": {},
@@ -115,7 +116,7 @@ def test_one_that_may_have_it_and_does_not_answer_is_in_the_way(volume: bool) ->
     host = FakeHost({"sh -s": Said(), INSPECT: late, "docker ps": Said()})
     ((found, its),) = holders(Engine(host), source, [only_listed(mount)], volume=volume)
     assert (found.silent, its) == (True, mount)
-    told = hold.in_use("pa", source, found, its).sentence
+    told = datadir.in_use("pa", source, found, its).sentence
     assert f"pa: {source} may be in use by the container x: `docker ps` tells" in told
     assert "`docker kill x`" in told
 
@@ -129,7 +130,7 @@ def test_a_run_at_work_is_not_to_be_stopped() -> None:
     helper = container("pgherd-o-pa", labels={HELPER_LABEL: "1"}, mounts=(bind("/d/pa"),))
     asked = group(topology(), FakeHost({"sh -s": Said()}))
     with pytest.raises(Refused, match="in use by another pgherd run, in the container pgherd-o-pa"):
-        guards.check_data_unused(asked.master, Observation({}, {"local": {"x": helper}}))
+        preconditions.check_data_unused(asked.master, Observation({}, {"local": {"x": helper}}))
 
 
 # --- where no data goes ---
@@ -166,7 +167,9 @@ def test_data_is_not_laid_into_the_secrets_nor_over_them(
     monkeypatch.setattr(host, "home", "/h", raising=False)
     monkeypatch.setattr(host, "paths", lambda *data: [where, *data[1:]])
     with pytest.raises(Refused, match=r"nodes\.pa\.data: /d/pa is "):
-        guards.check_data_unused(group(topology(), host).master, Observation({}, {"local": {}}))
+        preconditions.check_data_unused(
+            group(topology(), host).master, Observation({}, {"local": {}})
+        )
 
 
 # --- who holds it ---
@@ -190,7 +193,7 @@ def test_of_two_only_one_holds_it(tmp_path: Path) -> None:
         assert first.stdout.readline() == "got it\n"
         with holding(alias) as second:
             out, err = second.communicate(timeout=20)
-        assert (second.returncode, out, err.strip()) == (hold.HELD, "", hold.SENTENCE)
+        assert (second.returncode, out, err.strip()) == (datadir.HELD, "", datadir.SENTENCE)
         first.communicate("\n", timeout=20)
     with holding(alias) as third:
         assert third.communicate(timeout=20)[0] == "got it\n"
@@ -202,16 +205,16 @@ def test_where_it_cannot_be_held_it_goes_on(tmp_path: Path) -> None:
 
 
 def test_a_server_holds_its_data_and_runs_what_the_image_runs() -> None:
-    flag, script, *words = hold.server_words(image())
+    flag, script, *words = datadir.server_words(image())
     assert (flag, words) == ("-c", ["sh", "docker-entrypoint.sh", "postgres"])
     assert script.endswith('\nexec "$@"')
     assert "#" not in script
     own = SimpleNamespace(entrypoint=("/own.sh", "-x"))
-    assert hold.server_words(own)[3:] == ["/own.sh", "-x", "postgres"]  # type: ignore[arg-type]
+    assert datadir.server_words(own)[3:] == ["/own.sh", "-x", "postgres"]  # type: ignore[arg-type]
 
 
 def test_its_own_server_is_named_as_who_holds_it() -> None:
-    said = Said("", hold.SENTENCE, hold.HELD)
+    said = Said("", datadir.SENTENCE, datadir.HELD)
     host = FakeHost({"docker": said, "sh -c": Said(json.dumps([RECORD])), "sh -s": Said()})
     with pytest.raises(Refused, match="/d/pa is in use by its own server: `docker stop pa`"):
         group(topology(), host).master.offline(image(), scripts.compose("mark-standby"))
@@ -243,10 +246,10 @@ def test_data_of_a_group_of_another_name(tmp_path: Path, disk: Disk, refused: bo
     (tmp_path / "former").mkdir()
     asked.secrets = asked.passwords.directory = tmp_path / "g"
     if not refused:
-        belonging.check_group_of_data(asked, asked.master, disk)
+        preconditions.check_group_of_data(asked, asked.master, disk)
         return
     with pytest.raises(Refused) as caught:
-        belonging.check_group_of_data(asked, asked.master, disk)
+        preconditions.check_group_of_data(asked, asked.master, disk)
     assert "Give the group its former name in" in caught.value.sentence
     assert f"mv {tmp_path}/FORMER-NAME {tmp_path}/g" in caught.value.sentence
     assert "(there are former)" in caught.value.sentence
@@ -254,6 +257,6 @@ def test_data_of_a_group_of_another_name(tmp_path: Path, disk: Disk, refused: bo
     for name in ("g_bk_20260101T000000Z", "g_bk_20260102T000000Z", "g"):
         (tmp_path / name).mkdir()
     with pytest.raises(Refused, match=r"`invoke restore g_bk_20260102T000000Z` .*are former\)"):
-        belonging.check_group_of_data(asked, asked.master, disk)
+        preconditions.check_group_of_data(asked, asked.master, disk)
     (tmp_path / "g" / "replicator.password").write_text("word\n", encoding="utf-8")
-    belonging.check_group_of_data(asked, asked.master, disk)
+    preconditions.check_group_of_data(asked, asked.master, disk)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pgherd.shell import Trace, advice
+from pgherd.hosts.commands import Trace, qualify_commands
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -48,7 +48,10 @@ def test_a_node_may_be_called_on() -> None:
 
 def test_advice_is_for_the_host_that_the_group_is_on(capsys: pytest.CaptureFixture[str]) -> None:
     said = "pa does not run: `invoke start`, or `invoke on box down`."
-    assert advice(said, "") == said
-    assert advice(said, "box") == "pa does not run: `invoke on box start`, or `invoke on box down`."
+    assert qualify_commands(said, "") == said
+    assert (
+        qualify_commands(said, "box")
+        == "pa does not run: `invoke on box start`, or `invoke on box down`."
+    )
     Trace(on="box").note("try `invoke start`")
     assert capsys.readouterr().err == "try `invoke on box start`\n"

@@ -10,14 +10,13 @@ import psycopg
 import pytest
 from fakes import FakeHost, group, topology
 
-from pgherd import config
+from pgherd.config import loader
 from pgherd.errors import Unreachable
+from pgherd.operations import switchover
+from pgherd.operations.data_loss import DataLoss
+from pgherd.operations.failover import FailedOver
+from pgherd.operations.switchover import COMMIT, TRY, Outage, Switched
 from pgherd.report import changes
-from pgherd.steps.change import outage as module
-from pgherd.steps.change.failover import FailedOver
-from pgherd.steps.change.losing import Loss
-from pgherd.steps.change.outage import COMMIT, TRY, Outage
-from pgherd.steps.change.switchover import Switched
 
 
 class Server:
@@ -47,10 +46,10 @@ class Server:
 @pytest.fixture
 def servers(monkeypatch: pytest.MonkeyPatch) -> dict[str, Server]:
     found = {"pa": Server(), "s1": Server()}
-    monkeypatch.setattr(module, "connect", lambda _group, instance, _name: found[instance.name])
-    monkeypatch.setattr(module, "cut", lambda connection: connection.broken.set())
-    monkeypatch.setattr(config, "forget_libpq_variables", lambda: None)
-    monkeypatch.setattr(module, "LATE_SECONDS", 0.3)
+    monkeypatch.setattr(switchover, "connect", lambda _group, instance, _name: found[instance.name])
+    monkeypatch.setattr(switchover, "cut", lambda connection: connection.broken.set())
+    monkeypatch.setattr(loader, "forget_libpq_variables", lambda: None)
+    monkeypatch.setattr(switchover, "LAST_COMMIT_SECONDS", 0.3)
     return found
 
 
@@ -115,7 +114,7 @@ def test_where_it_cannot_connect_it_tells_nothing(
     def refuse(*_: object) -> None:
         raise fault
 
-    monkeypatch.setattr(module, "connect", refuse)
+    monkeypatch.setattr(switchover, "connect", refuse)
     with watch() as outage:
         assert outage.seconds() is None
     assert servers["pa"].asked == []
@@ -137,29 +136,29 @@ def test_a_fault_within_is_not_hidden(servers: dict[str, Server]) -> None:
 
 
 def test_what_came_of_a_switchover() -> None:
-    said = changes.switched(Switched("s1", "pa", "0/3000028", 0.1834, 1.25))
+    said = changes.switchover_text(Switched("s1", "pa", "0/3000028", 0.1834, 1.25))
     assert "switchover from pa to s1: writes were refused for 0.18 s" in said
     assert "s1 has the last that pa wrote, its shutdown checkpoint at 0/3000028" in said
     assert "1.2 s" in said
-    bare = changes.switched(Switched("s1", "pa", None, None, None))
+    bare = changes.switchover_text(Switched("s1", "pa", None, None, None))
     assert bare == (
         "switchover from pa to s1: for how long writes were refused could not be watched"
     )
-    assert changes.switched(None) == "nothing was to be changed"
+    assert changes.switchover_text(None) == "nothing was to be changed"
 
 
 def test_what_came_of_a_failover() -> None:
-    loss = Loss(310, 2, acknowledged=True, sync=False)
-    said = changes.failed_over(FailedOver("s1", "pa", loss, 1.234))
+    loss = DataLoss(310, 2, acknowledged=True, sync=False)
+    said = changes.failover_text(FailedOver("s1", "pa", loss, 1.234))
     assert said == (
         "failover from pa to s1: 1.23 s until the promotion\n"
         "pa: 310 bytes of its WAL, 2 commits, will be lost; `invoke rejoin pa` brings it back"
     )
-    nobody = changes.failed_over(FailedOver("s1", None, Loss(0, None, False, False), 1.0))
+    nobody = changes.failover_text(FailedOver("s1", None, DataLoss(0, None, False, False), 1.0))
     assert nobody == "failover to s1: 1.00 s until the promotion"
-    assert changes.failed_over(None) == "nothing was to be changed"
+    assert changes.failover_text(None) == "nothing was to be changed"
 
 
 def test_one_of_standbys_only_took_nobodys_place() -> None:
-    said = changes.switched(Switched("s1", None, None, None, None))
+    said = changes.switchover_text(Switched("s1", None, None, None, None))
     assert said == "s1 is primary: all were standbys, and it had what they had"

@@ -28,9 +28,9 @@ from pathlib import Path
 sys.path[:0] = [{str(ROOT / "scripts")!r}]
 from invoke.collection import Collection
 from invoke.tasks import task
-from pgherd.host.lock import held
-from pgherd.host.scope import cleaning_up
-from pgherd.tasking import agreed, given, known, told
+from pgherd.hosts.lock import hold_lock
+from pgherd.hosts.parallel import cleaning_up
+from pgherd.tasking import confirm, open_group, register_tasks, report_errors
 from printing import came, looked, streamed
 
 HERE = Path(__file__).parent
@@ -38,13 +38,13 @@ LINES = 5
 
 
 def noted(c, text):
-    given(c).trace.note(text)
+    open_group(c).trace.note(text)
 
 
 @task
-@told
+@report_errors
 def act(c):
-    with held(HERE / "lock", "it"):
+    with hold_lock(HERE / "lock", "it"):
         for number in range(LINES):
             noted(c, f"line {{number}}")
             print(f"said {{number}}", flush=True)
@@ -53,7 +53,7 @@ def act(c):
 
 
 @task
-@told
+@report_errors
 def fail(c):
     from pgherd.errors import Refused
 
@@ -62,13 +62,13 @@ def fail(c):
 
 
 @task
-@told
+@report_errors
 def look(c, bad=False, away=False):
     looked(c, "it looks well", ok=not bad, away=away)
 
 
 @task
-@told
+@report_errors
 def follow(c):
     for number in range(100_000):
         streamed(f"{{number}}")
@@ -76,15 +76,15 @@ def follow(c):
 
 
 @task
-@told
+@report_errors
 def ask(c):
-    print(agreed("Really?", yes=False))
+    print(confirm("Really?", yes=False))
 
 
 @task
-@told
+@report_errors
 def work(c, acted=False, fails=False, swallows=False):
-    given(c).trace.acted = acted
+    open_group(c).trace.acted = acted
     try:
         (HERE / "ready").touch()
         if fails:
@@ -102,7 +102,7 @@ def work(c, acted=False, fails=False, swallows=False):
 
 
 @task
-@told
+@report_errors
 def chatty(c):
     for number in range(5000):
         noted(c, f"{{number}} {{'x' * 80}}")
@@ -110,13 +110,13 @@ def chatty(c):
 
 
 @task
-@told
+@report_errors
 def long(c):
     looked(c, "x" * 300_000)
 
 
 @task
-@told
+@report_errors
 def fill(c):
     for number in range(3):
         if number == 2:
@@ -125,14 +125,14 @@ def fill(c):
 
 
 @task
-@told
+@report_errors
 def place(c):
     print(Path.cwd())
 
 
 ns = Collection(act, fail, look, follow, ask, work, chatty, place, fill, long)
 ns.configure({{"pgherd": {{"on": ""}}}})
-known(ns)
+register_tasks(ns)
 """
 SECONDS = 30
 

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from fakes import FakeHost, Said, bind, container, facts, group, image, observation, topology
 
-from pgherd.docker import Mount
+from pgherd.docker.models import Mount
 from pgherd.errors import Refused
+from pgherd.group import outside_data, preconditions
+from pgherd.group.group import Group
 from pgherd.postgres.facts import Disk, Outside, read_links
-from pgherd.postgres.group import Group
-from pgherd.steps import guards, outside
 
 FAST = {"tablespaces": {"/srv/fast": "/d/pa_fast"}}
 
@@ -46,7 +46,7 @@ def declared(fake: FakeHost | None = None) -> Group:
 )
 def test_what_lies_well(path: str, lies: str, mounted: list[str] | None, well: bool) -> None:
     had = None if mounted is None else container("pa", mounts=[Mount("/x", at) for at in mounted])
-    found = outside.astray(declared().master.node, [Outside("x", path, lies)], had)
+    found = outside_data.astray(declared().master.node, [Outside("x", path, lies)], had)
     assert (found == []) is well
 
 
@@ -66,14 +66,14 @@ def test_a_container_without_a_mount_for_its_data_is_never_removed() -> None:
     seen = observation(pa=facts())
     bare = container("pa", mounts=(Mount("/d/private", "/etc/pgherd"),))
     with pytest.raises(Refused, match="has no mount at /var/lib/postgresql/data: its data is in"):
-        outside.refuse_to_remove(made, [(made.master, bare, seen.nodes["pa"].facts)], seen)
+        outside_data.refuse_to_remove(made, [(made.master, bare, seen.nodes["pa"].facts)], seen)
 
 
 def refused(made: Group, **told: Any) -> str:
     """Return the refusal of removing all, by what the primary tells."""
     seen = observation(pa=facts(tablespaces=(spaces(**told),)))
     with pytest.raises(Refused) as caught:
-        outside.refuse_to_remove_all(made, [made.master], seen)
+        outside_data.refuse_to_remove_all(made, [made.master], seen)
     return caught.value.sentence
 
 
@@ -121,12 +121,12 @@ def test_one_in_a_mount_that_is_declared_no_more() -> None:
 
 
 def test_what_the_primary_has_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guards, "data_state", lambda *_: guards.FULL)
+    monkeypatch.setattr(preconditions, "data_state", lambda *_: preconditions.FULL)
     made = group(topology("s1"))
     seen = observation(pa=facts(), s1=None)
     disk = Disk(pg_version="17", empty=False, outside=(Outside("the tablespace 1", "/ts"),))
     with pytest.raises(Refused, match="`docker rm --force s1`, then this again"):
-        outside.refuse_to_move(made, made.instance("s1"), seen, disk)
+        outside_data.refuse_to_move(made, made.instance("s1"), seen, disk)
 
 
 def start(made: Group, *, fits: bool, **changes: Any) -> None:
@@ -136,7 +136,7 @@ def start(made: Group, *, fits: bool, **changes: Any) -> None:
     wanted = made.master.spec(image())
     labels = {**had.labels, "pgherd.spec": wanted if fits else "another"}
     had = container("pa", mounts=(bind("/d/pa"),), status="exited", labels=labels)
-    outside.refuse_to_start(made, made.master, found, had, image())
+    outside_data.refuse_to_start(made, made.master, found, had, image())
 
 
 @pytest.mark.parametrize("has", ["0", "512"])
@@ -162,4 +162,4 @@ def test_what_is_gone_from_its_place() -> None:
         gone=("/srv/fast",),
     )  # fmt: skip
     with pytest.raises(Refused, match="the tablespace 1 at /srv/fast is gone: /d/pa_fast has no"):
-        outside.refuse_to_start(made, made.master, found, None, image())
+        outside_data.refuse_to_start(made, made.master, found, None, image())

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_certificates import PA, S1, leaf, opened, with_tls
 
-from pgherd.certificates import reading, x509
+from pgherd.config.topology import Topology
 from pgherd.errors import Refused
-from pgherd.topology import Topology
+from pgherd.security import x509
 
 
 def own(directory: Path, **files: str) -> Topology:
@@ -65,7 +65,7 @@ def test_an_intermediate_is_shown_by_the_server(tmp_path: Path) -> None:
     below = authority_below(by, mine)
     asked = own(tmp_path, ca=root + below, ca_key=pem(mine))
     text = opened(tmp_path, asked).of_server(PA).value
-    shown = [c.subject.rfc4514_string() for c in reading.read(text)]
+    shown = [c.subject.rfc4514_string() for c in x509.read(text)]
     assert shown == ["OU=pgherd g,CN=pa", "CN=below"]
     assert opened(tmp_path, asked).of_server(PA).value == text
     alone = own(tmp_path, ca=below, ca_key=pem(mine))

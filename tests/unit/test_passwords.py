@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from pgherd import secretfile
 from pgherd.errors import Refused
-from pgherd.passwords import Passwords
-from pgherd.shell import Secret, Trace
+from pgherd.hosts.commands import Secret, Trace
+from pgherd.security import passwords as secretfile
+from pgherd.security.passwords import Passwords
 
 
 @pytest.fixture

@@ -22,17 +22,16 @@ from fakes import (
     topology,
 )  # fmt: skip
 
-from pgherd.docker import Container
+from pgherd.docker.models import Container
 from pgherd.errors import Error, Refused, Unreachable
+from pgherd.group import preconditions
+from pgherd.group.group import Group
+from pgherd.group.observation import NodeObservation, Observation
+from pgherd.group.primary import Method, RejoinMethod
+from pgherd.operations import connect, rejoin, seed, set_aside, sync
+from pgherd.operations.seed import SeedOptions
 from pgherd.postgres.facts import Disk, Facts
-from pgherd.postgres.group import Group
 from pgherd.postgres.instance import Instance
-from pgherd.postgres.observation import Observation, Seen
-from pgherd.steps import aside, connect, guards, sync
-from pgherd.steps.change import rejoin, rewind
-from pgherd.steps.change.ways import Kind, Way
-from pgherd.steps.seed import following, standby
-from pgherd.steps.seed.asked import Asked
 
 PROMOTED = facts(timeline=2, history="1\t0/5000148\tpromoted\n", lsn="0/7000000")
 DISK = Disk(
@@ -66,26 +65,29 @@ class Coming:
         monkeypatch.setattr(Instance, "facts", lambda _: self.theirs)
         monkeypatch.setattr(Group, "observe", lambda _: self.seen)
         monkeypatch.setattr(rejoin, "ensure_image", lambda *_: image())
-        monkeypatch.setattr(guards, "check_passwords", lambda *_: None)
-        monkeypatch.setattr(guards, "check_port", lambda *_: self.did.append("port"))
-        monkeypatch.setattr(following, "made_to_follow", self._follow)
-        monkeypatch.setattr(following, "let_in", lambda *_: self.did.append("let in"))
-        monkeypatch.setattr(standby, "seed", lambda *_: self.did.append("seed"))
+        monkeypatch.setattr(preconditions, "check_passwords", lambda *_: None)
+        monkeypatch.setattr(preconditions, "check_port", lambda *_: self.did.append("port"))
+        monkeypatch.setattr(seed, "make_follow", self._follow)
+        monkeypatch.setattr(seed, "allow_standby", lambda *_: self.did.append("let in"))
+        monkeypatch.setattr(seed, "seed", lambda *_: self.did.append("seed"))
         monkeypatch.setattr(sync, "require_sync", lambda *_, **__: self.did.append("sync"))
         monkeypatch.setattr(connect, "ensure_slot", lambda *_: self.did.append("slot"))
         monkeypatch.setattr(connect, "wait_streaming", lambda *_: self.did.append("streams"))
         monkeypatch.setattr(rejoin, "wait_serving", lambda *_: None)
         monkeypatch.setattr(rejoin, "run_container", lambda *_: self.did.append("start"))
         monkeypatch.setattr(rejoin, "rewind", self._rewind)
-        monkeypatch.setattr(aside, "copy_aside", self._copy)
-        monkeypatch.setattr(aside, "drop_copy", lambda *_: self.did.append("drop"))
+        monkeypatch.setattr(set_aside, "copy_aside", self._copy)
+        monkeypatch.setattr(set_aside, "drop_copy", lambda *_: self.did.append("drop"))
 
     @property
     def seen(self) -> Observation:
         """The group as it is: once pa was stopped, it is."""
         box = self.box if "stop" not in self.verbs else replace(self.box, status="exited")
         mine = self.mine if box.alive else None
-        nodes = {"pa": Seen(box, mine), "s1": Seen(container("s1"), self.theirs)}
+        nodes = {
+            "pa": NodeObservation(box, mine),
+            "s1": NodeObservation(container("s1"), self.theirs),
+        }
         return Observation(nodes, {"local": {"pa": box, "s1": container("s1")}})
 
     @property
@@ -109,7 +111,7 @@ class Coming:
 
     def comes(self, max_loss: float | None = math.inf) -> list[str]:
         """Let pa rejoin; return what was done."""
-        rejoin.rejoin(self.group, "pa", Asked(max_loss=max_loss))
+        rejoin.rejoin(self.group, "pa", SeedOptions(max_loss=max_loss))
         return self.did
 
 
@@ -291,7 +293,9 @@ def test_another_systems_server_is_not_stopped(monkeypatch: pytest.MonkeyPatch) 
 def test_who_is_to_be_followed(pa: Facts | None, s1: Facts, sentence: str) -> None:
     made = group(topology("s1"), FakeHost())
     seen = observation(pa=pa, s1=s1)
-    seen = Observation({**seen.nodes, "pa": Seen(container("pa", status="exited"), pa)}, {})
+    seen = Observation(
+        {**seen.nodes, "pa": NodeObservation(container("pa", status="exited"), pa)}, {}
+    )
     with pytest.raises(Refused, match=re.escape(sentence)):
         rejoin._leader(made, made.master, seen)
 
@@ -320,7 +324,7 @@ def beside(*plan: str, **node: str) -> tuple[Group, FakeHost]:
 
 def test_a_directory_is_copied_under_a_name_that_says_so_until_it_is_whole() -> None:
     made, host = beside(data='/d/it\'s a "place", this')
-    target = aside.copy_aside(made, made.instance("s1"), image())
+    target = set_aside.copy_aside(made, made.instance("s1"), image())
     assert re.fullmatch(r"/d/it's a \"place\", this_bk_\d{8}T\d{6}Z", target)
     made_dir, copied, moved = host.calls
     assert made_dir.stdin.endswith('mkdir -- "$part"\n')
@@ -338,8 +342,8 @@ def test_a_volume_is_copied_to_another_one() -> None:
     made, host = beside(data="volume:v1")
     host.plan["docker", "volume", "inspect"] = Said(code=1)
     s1 = made.instance("s1")
-    what = ("", aside.EMPTY)
-    target = aside._copy(made, s1, image(), s1.data_mounts(), aside.now_stamp(), what)
+    what = ("", set_aside.EMPTY)
+    target = set_aside._copy(made, s1, image(), s1.data_mounts(), set_aside.now_stamp(), what)
     assert target.startswith("v1_bk_")
     _, create, copied = host.calls
     assert create.argv[:3] == ("docker", "volume", "create")
@@ -347,7 +351,7 @@ def test_a_volume_is_copied_to_another_one() -> None:
     emptied = copied.stdin.rindex("-mindepth 1 -delete")
     assert copied.stdin.index("cp -a") < copied.stdin.index("rm /aside/pgherd.unf") < emptied
     host.calls.clear()
-    aside.drop_copy(made.instance("s1"), image(), target)
+    set_aside.drop_copy(made.instance("s1"), image(), target)
     assert host.ran == [f"docker volume rm {target}"]
 
 
@@ -355,14 +359,14 @@ def test_a_copy_that_fails_is_an_error_and_keeps_its_name() -> None:
     made, host = beside()
     host.plan["docker",] = Said(code=1, err="cp: No space left on device")
     with pytest.raises(Error) as caught:
-        aside.copy_aside(made, made.instance("s1"), image())
+        set_aside.copy_aside(made, made.instance("s1"), image())
     assert caught.value.sentence.startswith("The disk of local is full: make room there")
     assert [call.argv[0] for call in host.calls] == ["sh", "docker"]
 
 
 def test_a_directory_that_is_dropped() -> None:
     made, host = beside()
-    aside.drop_copy(made.instance("s1"), image(), "/d/s1_bk_x")
+    set_aside.drop_copy(made.instance("s1"), image(), "/d/s1_bk_x")
     assert host.calls[0].argv[-1] == "-s"
     assert "type=bind,source=/d/s1_bk_x,target=/var/lib/postgresql/data" in host.calls[0].argv
     assert not [word for word in host.calls[0].argv if "/d/s1," in word]  # only the copy is there
@@ -380,12 +384,12 @@ def test_a_directory_that_is_dropped() -> None:
     ],
 )
 def test_the_reason_why_it_could_not(said: str, why: str) -> None:
-    assert rewind.reason(Error(said)) == why
+    assert rejoin.reason(Error(said)) == why
 
 
 def test_a_way_has_its_words() -> None:
-    assert Way(Kind.REWIND, "x").commits == 0
-    assert [kind.value for kind in Kind] == [
+    assert RejoinMethod(Method.REWIND, "x").commits == 0
+    assert [kind.value for kind in Method] == [
         "it can follow as it is", "pg_rewind", "a new base backup",
     ]  # fmt: skip
     assert isinstance(container("pa"), Container)

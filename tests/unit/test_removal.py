@@ -20,19 +20,19 @@ from fakes import (
     topology,
 )  # fmt: skip
 
-from pgherd import config
-from pgherd.docker import Container, Mount
+from pgherd.config import loader
+from pgherd.config.sync_names import Sync
+from pgherd.docker.models import Container, Mount
 from pgherd.errors import DeadlinePassed, Error, Refused
-from pgherd.host.local import LocalHost
+from pgherd.group import preconditions
+from pgherd.group.group import Group, Site
+from pgherd.group.observation import Observation
+from pgherd.hosts.commands import Script, Tool, Trace
+from pgherd.hosts.local import LocalHost
+from pgherd.operations import remove, set_aside, sync
+from pgherd.operations.remove import RemovedNode, removed_nodes
 from pgherd.postgres.facts import Facts
-from pgherd.postgres.group import Group
-from pgherd.postgres.observation import Observation
-from pgherd.postgres.site import Site
-from pgherd.report.sync import sync_text
-from pgherd.shell import Script, Tool, Trace
-from pgherd.steps import aside, guards, removal, strays, sync, sync_now
-from pgherd.steps.strays import Leaving, leaving
-from pgherd.sync import Sync
+from pgherd.report.changes import sync_text
 
 S1, S2 = sender("s1"), sender("s2")
 DATA, PRIVATE = "/var/lib/postgresql/data", "/etc/pgherd"
@@ -59,10 +59,10 @@ def test_the_list_is_shortened(names: str, senders: list[Any], away: list[str], 
     assert (left.render() if left else "") == rest
 
 
-def going(made: Group, *names: str, found: Facts | None = None) -> list[Leaving]:
+def going(made: Group, *names: str, found: Facts | None = None) -> list[RemovedNode]:
     """Nodes of the topology that are to be removed."""
     return [
-        Leaving(
+        RemovedNode(
             made.instance(name), container(name), found, made.instance(name).node.slot, name,
             asked=True,
         )
@@ -76,7 +76,7 @@ def shorten(strict: bool, consent: bool) -> list[str]:
     keys = asked.group.model_copy(update={"strict": strict})
     made = group(asked.model_copy(update={"group": keys}), host)
     found = facts(S1, sync_names="s1")
-    removal._shorten(made, made.master, found, going(made, "s1"), consent=consent)
+    remove._shorten(made, made.master, found, going(made, "s1"), consent=consent)
     return [call.stdin for call in host.calls]
 
 
@@ -92,11 +92,11 @@ def test_strict_wants_consent() -> None:
 
 
 def refused(made: Group, seen: Observation, *names: str, found: Facts | None = None) -> None:
-    removal._refuse(made, going(made, *names, found=found), made.instance("pa"), seen)
+    remove._refuse(made, going(made, *names, found=found), made.instance("pa"), seen)
 
 
 def test_who_cannot_be_removed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guards, "check_data_unused", lambda *_: None)
+    monkeypatch.setattr(preconditions, "check_data_unused", lambda *_: None)
     host = FakeHost({"sh -s": Said("absent")})
     made = group(topology("s1", "s2", s2={"upstream": "s1"}), host)
     seen = observation(pa=facts(S1), s1=standby_facts(), s2=None)
@@ -112,10 +112,10 @@ def test_who_cannot_be_removed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_former_primary_can(monkeypatch: pytest.MonkeyPatch) -> None:
     """All that have it as upstream follow the one that is primary now."""
-    monkeypatch.setattr(guards, "check_data_unused", lambda *_: None)
+    monkeypatch.setattr(preconditions, "check_data_unused", lambda *_: None)
     made = group(topology("s1", "s2"), FakeHost({"sh -s": Said("absent")}))
     seen = observation(pa=standby_facts(), s1=facts(), s2=standby_facts())
-    removal._refuse(made, going(made, "pa"), made.instance("s1"), seen)
+    remove._refuse(made, going(made, "pa"), made.instance("s1"), seen)
 
 
 # --- slots ---
@@ -126,7 +126,7 @@ def test_a_slot_is_dropped_wherever_it_is(capsys: pytest.CaptureFixture[str]) ->
     made = group(topology("s1", "s2", "s3"), host)
     slot = {"name": "s1", "active": False, "wal_status": "reserved"}
     seen = observation(pa=facts(slots=(slot,)), s1=None, s2=standby_facts(slots=(slot,)), s3=None)
-    removal._drop_slots(made, going(made, "s1"), seen)
+    remove._drop_slots(made, going(made, "s1"), seen)
     assert [call.argv[5] for call in host.calls] == ["pa", "s2"]
     assert all("slot=s1\n" in call.stdin for call in host.calls)
     assert "s3: does not answer; a slot there would stay" in capsys.readouterr().err
@@ -141,22 +141,22 @@ def test_a_slot_that_a_standby_out_of_reach_streams_from_stays(
     slot = {"name": "s1", "active": True, "wal_status": "reserved"}
     seen = observation(pa=facts(slots=(slot,)), s1=None)
     with pytest.raises(DeadlinePassed):
-        removal._drop_slots(made, going(made, "s1"), seen)
+        remove._drop_slots(made, going(made, "s1"), seen)
     made.away["local"] = "local cannot be reached"
-    removal._drop_slots(made, going(made, "s1"), seen)
+    remove._drop_slots(made, going(made, "s1"), seen)
     with pytest.raises(Error, match="no"):  # whatever else is the matter is no such thing
-        removal._drop_slots(made, going(made, "s1"), seen)
+        remove._drop_slots(made, going(made, "s1"), seen)
     assert "pa: the slot s1 stays, since s1 still streams from it" in capsys.readouterr().err
 
 
 def test_what_another_node_has_by_now_is_not_touched() -> None:
     """A node that was given another name in the topology keeps its application name and slot."""
     made = group(topology("s2", s2={"application_name": "s1"}))
-    old = Leaving(group(topology("s1")).instance("s1"), None, None, "s1", "s1", asked=False)
+    old = RemovedNode(group(topology("s1")).instance("s1"), None, None, "s1", "s1", asked=False)
     slot = {"name": "s1", "active": True, "wal_status": "reserved"}
     seen = observation(pa=facts(S1, sync_names="s1", slots=(slot,)), s2=standby_facts())
-    removal._drop_slots(made, [old], seen)
-    removal._shorten(made, made.master, seen.nodes["pa"].facts, [old], consent=False)
+    remove._drop_slots(made, [old], seen)
+    remove._shorten(made, made.master, seen.nodes["pa"].facts, [old], consent=False)
 
 
 # --- nodes that the topology has no more ---
@@ -184,7 +184,7 @@ def test_a_stray_is_known_by_its_container() -> None:
     host = FakeHost({"sh -s": Said("full"), "docker run": Said(AUTO_CONF), "test -d": Said()})
     made = group(topology("s1"), host)
     seen = with_engine(observation(pa=facts(), s1=None), stray())
-    (found,) = leaving(made, ["old", "old"], seen, image())
+    (found,) = removed_nodes(made, ["old", "old"], seen, image())
     assert (found.slot, found.application_name, found.asked) == ("old_one", "Old One", False)
     data, private = found.instance.mounts()
     assert (data.source, private.source) == ("/d/old", "/p/old")
@@ -194,26 +194,28 @@ def test_somebody_elses_container_is_no_stray() -> None:
     made = group(topology("s1"), FakeHost({"sh": Said(code=1)}))
     foreign = stray(labels={"pgherd.group": "g", "pgherd.home": "/else", "pgherd.node": "old"})
     with pytest.raises(Refused, match="no node and no container 'old' of g: pa, s1"):
-        leaving(made, ["old"], with_engine(observation(pa=facts(), s1=None), foreign), image())
+        removed_nodes(
+            made, ["old"], with_engine(observation(pa=facts(), s1=None), foreign), image()
+        )
 
 
 def test_one_that_is_gone_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     made = group(topology("s1"), FakeHost({"sh": Said()}))
-    assert leaving(made, ["old"], observation(pa=facts(), s1=None), image()) == []
+    assert removed_nodes(made, ["old"], observation(pa=facts(), s1=None), image()) == []
     assert capsys.readouterr().err == "old: already removed\n"
 
 
 def test_it_is_told_by_the_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "data").mkdir()
-    monkeypatch.setattr(config, "ROOT", tmp_path)
+    monkeypatch.setattr(loader, "ROOT", tmp_path)
     here = LocalHost(Trace())
     made = group(topology("s1"), FakeHost())
     site = Site(here, made.topology, "local")
     private = f"{site.private}/s1"
-    told = aside.entry(here, private, aside.reason(made, "s1", aside.REMOVED))
+    told = set_aside.entry(here, private, set_aside.reason(made, "s1", set_aside.REMOVED))
 
     def known(name: str) -> bool:
-        text = strays._trace_of(site, made, name)
+        text = remove._trace_of(site, made, name)
         return here.run(Tool("sh")["-eus"], stdin=text).ok
 
     assert not known("s1")
@@ -235,21 +237,21 @@ def test_names_that_can_never_be_waited_for() -> None:
         ("s2", "which follows s1: commits on pa wait only"),
     ):
         with pytest.raises(Refused, match=sentence):
-            sync_now._refuse_name(made, made.master, seen, name)
+            sync._refuse_name(made, made.master, seen, name)
     for name in ("*", "S1"):
-        sync_now._refuse_name(made, made.master, seen, name)
+        sync._refuse_name(made, made.master, seen, name)
 
 
 def test_the_former_primary_can_be_waited_for() -> None:
     made = group(topology("s1"))
     seen = observation(pa=standby_facts(), s1=facts())
-    sync_now._refuse_name(made, made.instance("s1"), seen, "pa")
+    sync._refuse_name(made, made.instance("s1"), seen, "pa")
 
 
 def changed(found: Facts, wanted: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, list[str]]:
     host = FakeHost({"docker exec": Said()})
     made = group(topology("s1", "s2", sync="s1"), host)
-    sync_now._change(made, made.master, found, Sync.parse(wanted) if wanted else None)
+    sync._change(made, made.master, found, Sync.parse(wanted) if wanted else None)
     return len(host.calls), capsys.readouterr().err.splitlines()
 
 
@@ -278,7 +280,7 @@ def test_whom_commits_wait_for_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         Group, "observe", lambda *_, **__: observation(pa=found, s1=standby_facts())
     )
-    told = sync_now.state(group(topology("s1", sync="s1")))
+    told = sync.state(group(topology("s1", sync="s1")))
     assert not told.as_asked
     assert sync_text(told).splitlines() == [
         "pa, the primary, is asynchronous",
@@ -291,7 +293,7 @@ def test_whom_commits_wait_for_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_of_another_primary_it_is_told_whose_name_stands_there() -> None:
-    state = sync_now.SyncState("s1", "pa", "FIRST 1 (pa)", "FIRST 1 (s1)", (), ())
+    state = sync.SyncState("s1", "pa", "FIRST 1 (pa)", "FIRST 1 (s1)", (), ())
     assert sync_text(state).splitlines()[-3:] == [
         "this is what the topology asks for",
         "the file has FIRST 1 (s1): s1 cannot wait for itself, so the name of",

@@ -9,11 +9,10 @@ import pytest
 from fakes import ROOT, FakeHost, Said, group, image, topology
 
 from pgherd.errors import Refused
+from pgherd.operations import remove, restore, teardown
+from pgherd.operations.remove import RemovedNode
 from pgherd.postgres.facts import Disk
 from pgherd.postgres.instance import Instance
-from pgherd.steps import removal, teardown
-from pgherd.steps.backups import copies, deleting
-from pgherd.steps.strays import Leaving
 
 PACKAGE = ROOT / "scripts" / "pgherd"
 REMOVES = re.compile(
@@ -23,28 +22,29 @@ REMOVES = re.compile(
 
 # Every line that deletes or renames, with what it takes and what keeps it from taking more. A new
 # one fails the test below until it is listed here, with its guard.
+SECRETS = "security/passwords.py"
 CONTAINERS = "a container and its anonymous volumes; data is bind-mounted or a named volume"
 OWN_FILE = "one file that we laid ourselves"
 LISTED = {
     ("docker/engine.py", 'self.must(docker["rm", "--volumes", container.name])'): CONTAINERS,
     ("docker/engine.py", 'self.host.run(docker["rm", "--force", "--volumes", name])'): CONTAINERS,
     ("docker/engine.py", 'result = self.run(docker["network", "rm", name])'): "a network",
-    ("postgres/group.py", 'instance.engine.run(docker["rm", "--force", "--volumes", left.name])'):
+    ("group/group.py", 'instance.engine.run(docker["rm", "--force", "--volumes", left.name])'):
         CONTAINERS,
     ("postgres/instance.py", 'self.engine.run(docker["rm", "--force", "--volumes", self.name])'):
         CONTAINERS,
-    ("secretfile.py", "Path(name).rename(path)  # whole or not at all, even if we are killed here"):
+    (SECRETS, "Path(name).rename(path)  # whole or not at all, even if we are killed here"):
         "a password's file, or a certificate's, made a line before",
-    ("secretfile.py", "Path(name).unlink(missing_ok=True)"): "the same, if it cannot be written",
-    ("passwords.py", "made.rename(self.pending)"): "new passwords, whole or not at all",
-    ("passwords.py", "new.rename(file)"): "a password, once the servers have it",
-    ("passwords.py",
+    (SECRETS, "Path(name).unlink(missing_ok=True)"): "the same, if it cannot be written",
+    (SECRETS, "made.rename(self.pending)"): "new passwords, whole or not at all",
+    (SECRETS, "new.rename(file)"): "a password, once the servers have it",
+    ("security/passwords.py",
      'self._trace.shell(f"{words}; rmdir {shlex.quote(str(self.pending))} 2>/dev/null || :")'):
         "an empty directory",
-    ("passwords.py", "self.pending.rmdir()"): "an empty directory",
-    ("passwords.py", "shutil.rmtree(left)"): "new passwords of a killed run that no server has",
+    (SECRETS, "self.pending.rmdir()"): "an empty directory",
+    (SECRETS, "shutil.rmtree(left)"): "new passwords of a killed run that no server has",
     ("postgres/sh/functions/logs_in.sh", "trap 'rm \"$known\"' EXIT"): OWN_FILE,
-    ("steps/doctor/fixes.py",
+    ("checks/fix.py",
      'group.sites[finding.host or ""].engine.must(docker["rm", "--volumes", finding.target])'):
         CONTAINERS,
     ("postgres/sh/unmark.sh", 'rm -f "$PGDATA/standby.signal"'): OWN_FILE,
@@ -66,7 +66,7 @@ LISTED = {
     ("postgres/sh/rewind.sh",
      '[ "$timeline" = 00000001 ] || [ -e "$PGDATA/pg_wal/$timeline.history" ] || rm -f -- "$file"'):
         "WAL of a timeline that was rewound away, with the node's data kept aside",
-    ("steps/node.py",
+    ("operations/prepare.py",
      'words = ["--mount", private, "--entrypoint", "rm", image, "/p/initdb.done"]'):
         "a sentence: the operator's own act, on a mark that there was a database",
     ("postgres/sh/copy.sh", 'find "$PGDATA/$emptied" -mindepth 1 -delete'):
@@ -86,55 +86,56 @@ LISTED = {
         "empty directories in that place",
     ("postgres/sh/functions/begin.sh", 'find "$PGDATA" -mindepth 1 -delete'):
         "what a run of ours had begun to fill, in this very directory, before any server ran",
-    ("steps/aside.py", ("EMPTY_DATA = f'rm -f \"{PGDATA}/PG_VERSION\"\\nfind \"{PGDATA}\" "
+    ("operations/set_aside.py", ("EMPTY_DATA = f'rm -f \"{PGDATA}/PG_VERSION\"\\nfind \"{PGDATA}\" "
       "-mindepth 1 -delete\\n'")):
         "a volume, once all of it is copied to another; in clear_copies what drop_copy made, or "
         "a copy that was told twice, that no node and no container has, and that is held meanwhile",
-    ("steps/aside.py",
+    ("operations/set_aside.py",
      ("EMPTY_TABLESPACES = 'for place in ${tablespaces-}; do find \"$place\" -mindepth 1 -delete; "
       "done\\n'")): "the same",
-    ("steps/aside.py", "find \"$place\" -mindepth 1 -path '*/PG_[0-9]*' -delete"):
+    ("operations/set_aside.py", "find \"$place\" -mindepth 1 -path '*/PG_[0-9]*' -delete"):
         "down --purge --delete-data --confirm NAME: what PostgreSQL has made there",
-    ("steps/aside.py",
+    ("operations/set_aside.py",
      'find "$place" -mindepth 1 -depth -type d -exec rmdir {} \\\\; 2>/dev/null || :'):
         "empty directories",
-    ("steps/aside.py", "mv --version 2>/dev/null | grep -q GNU || exit 0"): "asks who it is",
-    ("steps/aside.py", 'said=$(LC_ALL=C mv -T -- "$source" "$trial" 2>&1)'):
+    ("operations/set_aside.py", "mv --version 2>/dev/null | grep -q GNU || exit 0"):
+        "asks who it is",
+    ("operations/set_aside.py", 'said=$(LC_ALL=C mv -T -- "$source" "$trial" 2>&1)'):
         "renames nothing: to a directory that was found to have something in it",
-    ("steps/aside.py", 'rmdir -- "$trial/full"'): "an empty directory of our own",
-    ("steps/aside.py", 'rmdir -- "$trial"'): "the same",
-    ("steps/aside.py", 'move = \'mv -- "$source" "$target"\\n\''):
+    ("operations/set_aside.py", 'rmdir -- "$trial/full"'): "an empty directory of our own",
+    ("operations/set_aside.py", 'rmdir -- "$trial"'): "the same",
+    ("operations/set_aside.py", 'move = \'mv -- "$source" "$target"\\n\''):
         "renames, and never into or over anything",
-    ("steps/aside.py",
+    ("operations/set_aside.py",
      '+ \'  [ ! -d "$left" ] || { mv -- "$left" "$part"; exit; }\\ndone\\nmkdir -- "$part"\\n\''):
         "a copy that was cut short, of which a new one is made",
-    ("steps/aside.py",
+    ("operations/set_aside.py",
      'f"find {to.target} -mindepth 1 -delete\\n: >{to.target}/{UNFINISHED}\\n" for _, to in ways'):
         "in a new directory or volume, or in that copy",
-    ("steps/aside.py",
+    ("operations/set_aside.py",
      'lines += "sync\\n" + "".join(f"rm {to.target}/{UNFINISHED}\\n" for _, to in reversed(ways))'):
         OWN_FILE,
-    ("steps/aside.py", 'instance.engine.must(docker["volume", "rm", copy.source])'):
+    ("operations/set_aside.py", 'instance.engine.must(docker["volume", "rm", copy.source])'):
         "clear_copies: see above",
-    ("steps/aside.py", 'gone = instance.host.run(Tool("rmdir")["--", copy.source])'):
+    ("operations/set_aside.py", 'gone = instance.host.run(Tool("rmdir")["--", copy.source])'):
         "the same, empty",
-    ("steps/backups/deleting.py", 'gone = group.here.run(Tool("rm")["-r", "--", copy.path])'):
+    ("operations/restore.py", 'gone = group.here.run(Tool("rm")["-r", "--", copy.path])'):
         "passwords that were set aside, told twice",
-    ("steps/backups/swap.py", 'if [ -e "$there" ] && ! rmdir -- "$there" 2>/dev/null; then'):
+    ("operations/restore.py", 'if [ -e "$there" ] && ! rmdir -- "$there" 2>/dev/null; then'):
         "an empty directory",
-    ("steps/backups/swap.py", 'mv -- "$there" "$target"'): "renames, where nothing is yet",
-    ("steps/backups/swap.py", 'mv -- "$copy" "$there"'): "renames, where nothing is any more",
-    ("steps/removal.py",
+    ("operations/restore.py", 'mv -- "$there" "$target"'): "renames, where nothing is yet",
+    ("operations/restore.py", 'mv -- "$copy" "$there"'): "renames, where nothing is any more",
+    ("operations/remove.py",
      """script = f'{assignments(private=private)}rmdir -- "$private"\\n{told}'"""):
         "an empty directory",
-    ("steps/teardown.py", 'instance.engine.must(docker["volume", "rm", place.source])'):
+    ("operations/teardown.py", 'instance.engine.must(docker["volume", "rm", place.source])'):
         "the node's own volume, whose contents were set aside, or deleted as told",
-    ("steps/teardown.py", 'instance.host.run(Tool("rmdir")["--", place.source])'):
+    ("operations/teardown.py", 'instance.host.run(Tool("rmdir")["--", place.source])'):
         "an empty directory",
-    ("steps/teardown.py",
+    ("operations/teardown.py",
      'lines = f"find {PRIVATE} -mindepth 1 -delete\\nchmod 0777 {PRIVATE}\\n"'):
         "passfiles and marks beside the data, never data",
-    ("steps/teardown.py", 'result = host.run(Tool("rm")["-rf", "--", directory])'):
+    ("operations/teardown.py", 'result = host.run(Tool("rm")["-rf", "--", directory])'):
         "down --purge --delete-data --confirm NAME: the passwords",
 }  # fmt: skip
 
@@ -143,7 +144,7 @@ def removals() -> set[tuple[str, str]]:
     """Return each line of code of the package that deletes or renames."""
     found = set()
     for file in sorted([*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.sh")]):
-        if file.is_relative_to(PACKAGE / "certificates"):  # it has files of its own, and no data
+        if file.name in {"authority.py", "tls_files.py", "x509.py"}:  # files of their own, no data
             continue
         text = file.read_text(encoding="utf-8")
         prose = _prose(text) if file.suffix == ".py" else set()
@@ -171,10 +172,10 @@ def test_every_removal_is_listed_with_its_guard() -> None:
 
 # Who may call what deletes data: a further caller is a further way to lose it.
 CALLERS = {
-    "drop_copy": {"steps/change/rejoin.py"},
-    "clear_copies": {"steps/aside.py", "steps/backups/deleting.py", "steps/doctor/fixes.py"},
-    "_clear": {"steps/teardown.py"},
-    "_clear_secrets": {"steps/teardown.py"},
+    "drop_copy": {"operations/rejoin.py"},
+    "clear_copies": {"operations/set_aside.py", "operations/restore.py", "checks/fix.py"},
+    "_clear": {"operations/teardown.py"},
+    "_clear_secrets": {"operations/teardown.py"},
     "purge": {"tasks.py"},
     "deleting.delete": {"care.py"},
 }
@@ -209,7 +210,7 @@ def test_a_purge_wants_the_groups_name(confirm: str) -> None:
 def test_deleting_wants_the_name_twice(name: str, confirm: str) -> None:
     host = FakeHost()
     with pytest.raises(Refused, match="wants the name twice"):
-        deleting.delete(group(topology("s1"), host), name, confirm=confirm)
+        restore.delete(group(topology("s1"), host), name, confirm=confirm)
     assert host.calls == []
 
 
@@ -218,13 +219,13 @@ def test_only_what_is_listed_is_deleted(name: str) -> None:
     other = "found\t1\tdata\ts1\t/d/s1_bk_20260102T000000Z\nwhy\t1\t\n"
     host = FakeHost({"sh -eus": Said(other)})
     with pytest.raises(Refused, match=r"Nothing of g is set aside as .*: s1_bk_20260102T000000Z"):
-        deleting.delete(group(topology("s1"), host), name, confirm=name)
+        restore.delete(group(topology("s1"), host), name, confirm=name)
     assert [call.reads for call in host.calls] == [True]
 
 
 def test_what_the_user_named_otherwise_is_not_listed() -> None:
     said = "found\t1\tdata\ts1\t/d/s1_bk_mine\nfound\t2\tdata\ts1\t/d/s1_bk_20260102T000000Z\n"
-    found, _ = copies.read(f"{said}why\t2\t\n", "local")
+    found, _ = restore.read(f"{said}why\t2\t\n", "local")
     assert [copy.name for copy in found] == ["s1_bk_20260102T000000Z"]
 
 
@@ -234,11 +235,11 @@ def test_a_removed_standbys_volume_goes_only_if_it_is_its_own(
 ) -> None:
     disk = Disk(pg_version="17", empty=False, ours=ours)
     monkeypatch.setattr(Instance, "disk", lambda *_, **__: disk)
-    monkeypatch.setattr(removal, "set_aside", lambda *_, **__: "v_bk_x")
-    monkeypatch.setattr(removal, "clear_private", lambda *_: None)
+    monkeypatch.setattr(remove, "set_data_aside", lambda *_, **__: "v_bk_x")
+    monkeypatch.setattr(remove, "clear_private", lambda *_: None)
     host = FakeHost({"docker volume": Said(), "sh": Said("full"), "sh -s -- volume": Said("yes")})
     made = group(topology("s1", s1={"data": "volume:vol"}), host)
-    node = Leaving(made.instance("s1"), None, None, "s1", "s1", asked=True)
-    own = removal._owns_data(made, node, image())
-    assert removal._take(made, node, image(), own=own)
+    node = RemovedNode(made.instance("s1"), None, None, "s1", "s1", asked=True)
+    own = remove._owns_data(made, node, image())
+    assert remove._take(made, node, image(), own=own)
     assert ("docker volume rm vol" in host.ran) is removed

@@ -10,12 +10,12 @@ from fakes import FakeHost, Said, container, facts, image, observation
 from fakes import group as fake_group
 from test_certificates import with_tls
 
-from pgherd.certificates import Certificates
-from pgherd.passwords import Passwords
-from pgherd.postgres.group import Group
-from pgherd.postgres.observation import Seen
-from pgherd.steps.tls import certificates as step
-from pgherd.steps.tls.certificates import Shown
+from pgherd.group.group import Group
+from pgherd.group.observation import NodeObservation
+from pgherd.operations import certificates
+from pgherd.operations.certificates import Shown
+from pgherd.security.authority import Certificates
+from pgherd.security.passwords import Passwords
 
 
 @pytest.fixture
@@ -33,13 +33,15 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Group:
     group.passwords = Passwords(tmp_path, group.trace)
     seen = observation(pa=facts(certificate="one"))
     down = {
-        n: Seen(container(n, status=s), None)
+        n: NodeObservation(container(n, status=s), None)
         for n, s in {"s1": "exited", "s2": "restarting"}.items()
     }
     found = replace(seen, nodes={**seen.nodes, **down})
     monkeypatch.setattr(group, "observe", lambda **_: found)
-    monkeypatch.setattr(step, "ensure_image", lambda *_: image())
-    monkeypatch.setattr(step, "_shown", lambda _, instance: Shown(instance.name, None, None))
+    monkeypatch.setattr(certificates, "ensure_image", lambda *_: image())
+    monkeypatch.setattr(
+        certificates, "_fetch_shown", lambda _, instance: Shown(instance.name, None, None)
+    )
     return group
 
 
@@ -55,7 +57,7 @@ def test_nodes_that_are_down_have_theirs_when_they_start(
     made: Group, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = {n: made.certificates.of_server(i.node).value for n, i in made.instances.items()}
-    step.renew(made)
+    certificates.renew(made)
     assert laid(made) == {"pa", "s1", "s2"}
     after = {n: made.certificates.of_server(i.node).value for n, i in made.instances.items()}
     assert set(before.values()) & set(after.values()) == set()
@@ -65,6 +67,6 @@ def test_nodes_that_are_down_have_theirs_when_they_start(
 
 
 def test_so_do_they_another_authority(made: Group) -> None:
-    assert "both" in step.renew_authority(made)
-    assert "alone" in step.renew_authority(made)
+    assert "both" in certificates.renew_authority(made)
+    assert "alone" in certificates.renew_authority(made)
     assert laid(made) == {"pa", "s1", "s2"}

@@ -7,12 +7,11 @@ import json
 import pytest
 from fakes import topology
 
-from pgherd import report
+from pgherd.checks.verify import CheckResult, Verdict
 from pgherd.errors import Refused
-from pgherd.report import uris
+from pgherd.operations.steps import STEPS, Step
+from pgherd.report import findings, uris
 from pgherd.report.text import table
-from pgherd.steps.tutorial import STEPS, Step
-from pgherd.verify import CheckResult, Verdict
 
 ANY = "0.0.0.0"  # noqa: S104
 
@@ -37,15 +36,15 @@ FAILED = Verdict(
 
 
 def test_a_verdict_is_written_in_one_way() -> None:
-    assert report.verdict(json_=True, tap=False) is report.verdict_json
-    assert report.verdict(json_=False, tap=True) is report.verdict_tap
-    assert report.verdict(json_=False, tap=False) is report.verdict_text
+    assert findings.verdict(json_=True, tap=False) is findings.verdict_json
+    assert findings.verdict(json_=False, tap=True) is findings.verdict_tap
+    assert findings.verdict(json_=False, tap=False) is findings.verdict_text
     with pytest.raises(Refused, match="--json and --tap contradict each other"):
-        report.verdict(json_=True, tap=True)
+        findings.verdict(json_=True, tap=True)
 
 
 def test_text_of_a_passed_verify() -> None:
-    assert report.verdict_text(PASSED) == (
+    assert findings.verdict_text(PASSED) == (
         "ok  standby-up  s1        127.0.0.1:5433 answers\n"
         "ok  sync        standby2  sync_state is sync\n"
         "log of pa:\n"
@@ -55,7 +54,7 @@ def test_text_of_a_passed_verify() -> None:
 
 
 def test_text_of_a_failed_verify() -> None:
-    text = report.verdict_text(FAILED)
+    text = findings.verdict_text(FAILED)
     assert text.startswith("FAIL  standby-up  s1  no answer:")
     assert (
         "\n      cure: `invoke start`\nFAIL  sync        s1  not tried: standby-up failed\n" in text
@@ -64,7 +63,7 @@ def test_text_of_a_failed_verify() -> None:
 
 
 def test_json() -> None:
-    assert json.loads(report.verdict_json(PASSED)) == {
+    assert json.loads(findings.verdict_json(PASSED)) == {
         "group": "g",
         "ok": True,
         "seconds": 1.234,
@@ -75,13 +74,13 @@ def test_json() -> None:
              "cure": ""},
         ],
     }  # fmt: skip
-    failed = json.loads(report.verdict_json(FAILED))
+    failed = json.loads(findings.verdict_json(FAILED))
     assert failed["ok"] is False
     assert failed["checks"][0]["cure"] == "`invoke start`"
 
 
 def test_tap() -> None:
-    assert report.verdict_tap(FAILED).splitlines() == [
+    assert findings.verdict_tap(FAILED).splitlines() == [
         "TAP version 13",
         "1..3",
         "not ok 1 - standby-up s1",
@@ -98,8 +97,8 @@ def test_tap() -> None:
 def test_a_verdict_without_checks_is_no_proof() -> None:
     nothing = Verdict("g", [], 0.0)
     assert nothing.ok is False
-    assert report.verdict_text(nothing) == "verify of g: FAILED: 0 of 0 checks (0.0 s)"
-    assert report.verdict_tap(nothing) == "TAP version 13\n1..0"
+    assert findings.verdict_text(nothing) == "verify of g: FAILED: 0 of 0 checks (0.0 s)"
+    assert findings.verdict_tap(nothing) == "TAP version 13\n1..0"
 
 
 def test_table() -> None:
@@ -134,7 +133,7 @@ def test_uri_of_another_address(listen: str, place: str) -> None:
 
 def test_steps() -> None:
     steps = [Step(1, "run-master", "run it", "docker run", "yes"), Step(12, "check", "x", "y", "")]
-    assert report.steps_text(steps).splitlines() == [
+    assert findings.steps_text(steps).splitlines() == [
         "    step        what it does  done",
         "1   run-master  run it        yes",
         "      instead of: docker run",
@@ -146,7 +145,7 @@ def test_steps() -> None:
 
 
 def test_summary() -> None:
-    lines = report.summary(topology("s1"), "/it's/p", "", {}).splitlines()
+    lines = findings.summary(topology("s1"), "/it's/p", "", {}).splitlines()
     assert lines[1:5] == [
         "pa  primary        postgresql://postgres@127.0.0.1:5432/postgres",
         "s1  standby of pa  postgresql://postgres@127.0.0.1:5433/postgres",
@@ -157,4 +156,4 @@ def test_summary() -> None:
         "the password: export PGPASSWORD=\"$(cat '/it'\"'\"'s/p')\"",
     ]
     assert "  invoke psql --node s1                    one on the standby" in "\n".join(lines)
-    assert "invoke psql --node pa" in report.summary(topology(), "/p", "", {})
+    assert "invoke psql --node pa" in findings.summary(topology(), "/p", "", {})

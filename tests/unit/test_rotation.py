@@ -21,24 +21,27 @@ from fakes import (
     topology,
 )
 
-from pgherd import config
+from pgherd.config import loader
 from pgherd.errors import DeadlinePassed, Error, Refused
-from pgherd.postgres.group import Group
-from pgherd.postgres.observation import Observation, Seen
-from pgherd.report import rotation as report
-from pgherd.steps.rotation import rotate as rotation
-from pgherd.steps.rotation import swap
+from pgherd.group.group import Group
+from pgherd.group.observation import NodeObservation, Observation
+from pgherd.operations import rotate
+from pgherd.report import changes
 
 FOLLOWS = "host=pa user=replicator application_name=s1 passfile=/etc/pgherd/passfile"
 SET, LAY = "docker exec", "docker run"
-_STANDS = Seen(container("s1", status="paused"), None, "Container s1 is paused, unpause it")
-PAUSED = Observation({"pa": Seen(container("pa"), facts()), "s1": _STANDS}, {"local": {}})
+_STANDS = NodeObservation(
+    container("s1", status="paused"), None, "Container s1 is paused, unpause it"
+)
+PAUSED = Observation(
+    {"pa": NodeObservation(container("pa"), facts()), "s1": _STANDS}, {"local": {}}
+)
 
 
 @pytest.fixture
 def secrets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """The directory with the passwords of group `g`."""
-    monkeypatch.setattr(config, "secrets_dir", lambda *_: tmp_path)
+    monkeypatch.setattr(loader, "secrets_dir", lambda *_: tmp_path)
     for role in ("postgres", "replicator"):
         (tmp_path / f"{role}.password").write_text(f"former-{role}\n")
     return tmp_path
@@ -65,7 +68,7 @@ def made(host: FakeHost, monkeypatch: pytest.MonkeyPatch, seen: Observation | No
     found = seen or observation(pa=facts(sender("s1")), s1=standby_facts(primary_conninfo=FOLLOWS))
     the_group = group(topology("s1"), host)
     monkeypatch.setattr(the_group, "observe", lambda **_: found)
-    monkeypatch.setattr(rotation, "ensure_image", lambda *_: image())
+    monkeypatch.setattr(rotate, "ensure_image", lambda *_: image())
     monkeypatch.setattr(type(the_group.instances["pa"]), "facts", lambda _: facts(sender("s1")))
     return the_group
 
@@ -84,7 +87,7 @@ def where(call: Call) -> str:
 @pytest.mark.usefixtures("secrets")
 def test_both_roles(monkeypatch: pytest.MonkeyPatch, secrets: Path) -> None:
     host = Host()
-    done = rotation.rotate(made(host, monkeypatch))
+    done = rotate.rotate(made(host, monkeypatch))
     assert [where(call) for call in acts(host)] == [
         "run pgherd-g-s1",  # armed, before
         "exec pa",  # the roles are changed
@@ -137,10 +140,10 @@ def test_many_standbys(monkeypatch: pytest.MonkeyPatch, room: int, helped: int) 
     )
     the_group = group(topology(*names), host)
     monkeypatch.setattr(the_group, "observe", lambda **_: seen)
-    monkeypatch.setattr(rotation, "ensure_image", lambda *_: image())
+    monkeypatch.setattr(rotate, "ensure_image", lambda *_: image())
     monkeypatch.setattr(type(the_group.instances["pa"]), "facts", lambda _: facts())
-    monkeypatch.setattr(swap, "ARM_SECONDS", 5)
-    rotation.rotate(the_group)
+    monkeypatch.setattr(rotate, "ARM_SECONDS", 5)
+    rotate.rotate(the_group)
     ran = [where(call) for call in acts(host)]
     change = ran.index("exec pa")
     laid = [f"run pgherd-g-{name}" for name in ["pa", *names]]
@@ -153,7 +156,7 @@ def test_the_superuser_s_alone_touches_no_passfile(
     monkeypatch: pytest.MonkeyPatch, secrets: Path
 ) -> None:
     host = Host()
-    rotation.rotate(made(host, monkeypatch), "postgres")
+    rotate.rotate(made(host, monkeypatch), "postgres")
     assert [where(call) for call in acts(host)] == ["exec pa", "exec s1"]
     assert (secrets / "replicator.password").read_text() == "former-replicator\n"
 
@@ -163,7 +166,7 @@ def test_what_was_cut_short_is_completed_and_no_more(
 ) -> None:
     the_group = made(Host(), monkeypatch)
     new = the_group.passwords.replace(["postgres", "replicator"])
-    done = rotation.rotate(the_group)
+    done = rotate.rotate(the_group)
     assert done.completed
     for role, secret in new.items():
         assert (secrets / f"{role}.password").read_text().strip() == secret.value
@@ -174,10 +177,10 @@ def test_another_role_or_password_comes_after_it(
 ) -> None:
     the_group = made(Host(), monkeypatch)
     the_group.passwords.replace(["postgres"])
-    assert rotation.rotate(the_group, "replicator").roles == ("postgres", "replicator")
+    assert rotate.rotate(the_group, "replicator").roles == ("postgres", "replicator")
     left = the_group.passwords.replace(["postgres"])["postgres"].value
     monkeypatch.setenv("INVOKE_POSTGRES_PASSWORD", "mine, not that")
-    assert rotation.rotate(the_group).roles == ("postgres", "postgres")
+    assert rotate.rotate(the_group).roles == ("postgres", "postgres")
     assert left != (secrets / "postgres.password").read_text() == "mine, not that\n"
 
 
@@ -187,19 +190,19 @@ def test_a_former_one_that_still_opens_is_an_error_and_the_new_one_is_kept(
     host = Host()
     host.said = "open postgres\nwritten 0/3000000\n"
     with pytest.raises(Error, match=r"lets postgres in by the former one as well.*`invoke audit`"):
-        rotation.rotate(made(host, monkeypatch))
+        rotate.rotate(made(host, monkeypatch))
     assert (secrets / "postgres.password").read_text() != "former-postgres\n"
 
 
 def test_where_no_helper_begins_nothing_is_changed(
     monkeypatch: pytest.MonkeyPatch, secrets: Path
 ) -> None:
-    monkeypatch.setattr(swap, "ARM_SECONDS", 0.05)
+    monkeypatch.setattr(rotate, "ARM_SECONDS", 0.05)
     host = Host()
     the_group = made(host, monkeypatch)
-    monkeypatch.setattr(swap, "_swap", lambda *_: None)
+    monkeypatch.setattr(rotate, "_swap", lambda *_: None)
     with pytest.raises(DeadlinePassed, match="Nothing was changed"):
-        rotation.rotate(the_group)
+        rotate.rotate(the_group)
     assert acts(host) == []
     assert (secrets / "postgres.password").read_text() == "former-postgres\n"
 
@@ -210,7 +213,7 @@ def test_where_no_password_lets_a_standby_in_nothing_is_changed(
     host = Host()
     host.helper = Said(err="by neither password does pa let the role replicator in\n", code=77)
     with pytest.raises(Error, match="by neither password does pa let"):
-        rotation.rotate(made(host, monkeypatch))
+        rotate.rotate(made(host, monkeypatch))
     assert [where(call) for call in acts(host)] == ["run pgherd-g-s1"]
     assert (secrets / "replicator.password").read_text() == "former-replicator\n"
 
@@ -221,14 +224,14 @@ def test_a_standby_whose_upstream_is_down_is_refused(
     seen = observation(
         pa=facts(), s1=None, s2=standby_facts(primary_conninfo=FOLLOWS.replace("pa", "s1"))
     )
-    down = Seen(container("s1", status="exited"), None)
+    down = NodeObservation(container("s1", status="exited"), None)
     seen = Observation({**seen.nodes, "s1": down}, seen.engines)
     host = Host()
     the_group = group(topology("s1", "s2"), host)
     monkeypatch.setattr(the_group, "observe", lambda **_: seen)
-    monkeypatch.setattr(rotation, "ensure_image", lambda *_: image())
+    monkeypatch.setattr(rotate, "ensure_image", lambda *_: image())
     with pytest.raises(Refused, match="s2 follows s1, which is down"):
-        rotation.rotate(the_group)
+        rotate.rotate(the_group)
     assert (acts(host), (secrets / "replicator.password").exists()) == ([], True)
 
 
@@ -239,7 +242,7 @@ def test_a_damaged_file_is_told_before_anything_is_made(
     host = Host()
     the_group = made(host, monkeypatch)
     with pytest.raises(Refused, match="must hold one line"):
-        rotation.rotate(the_group)
+        rotate.rotate(the_group)
     assert (host.calls, the_group.passwords.pending.exists()) == ([], False)
 
 
@@ -248,16 +251,16 @@ def test_a_server_with_another_private_directory_is_told(monkeypatch: pytest.Mon
     host = Host()
     host.said = "written 0/3000000\nstale passfile\n"
     with pytest.raises(Error, match=r"runs with another directory .*`invoke stop`, then `invoke"):
-        rotation.rotate(made(host, monkeypatch), "replicator")
+        rotate.rotate(made(host, monkeypatch), "replicator")
 
 
 @pytest.mark.usefixtures("secrets")
 def test_a_node_that_is_down_gets_its_passfile(monkeypatch: pytest.MonkeyPatch) -> None:
     host = Host()
     seen = observation(pa=facts(), s1=None)
-    down = Seen(container("s1", status="exited"), None)
+    down = NodeObservation(container("s1", status="exited"), None)
     seen = Observation({**seen.nodes, "s1": down}, seen.engines)
-    rotation.rotate(made(host, monkeypatch, seen), "replicator")
+    rotate.rotate(made(host, monkeypatch, seen), "replicator")
     assert sorted(where(call) for call in acts(host)) == [
         "exec pa",
         "run pgherd-g-pa",
@@ -289,10 +292,10 @@ def test_what_is_refused(
     host = Host()
     the_group = made(host, monkeypatch, seen)
     if not sentence:  # a delayed standby that nobody follows is told, not refused
-        assert rotation.rotate(the_group).late == ("pa",)
+        assert rotate.rotate(the_group).late == ("pa",)
         return
     with pytest.raises(Refused, match=sentence):
-        rotation.rotate(the_group, role)
+        rotate.rotate(the_group, role)
     assert acts(host) == []
     assert not the_group.passwords.pending.exists()
 
@@ -307,20 +310,20 @@ def test_a_standby_behind_a_delayed_one_is_refused(monkeypatch: pytest.MonkeyPat
         s2=standby_facts(primary_conninfo=FOLLOWS.replace("pa", "s1", 1)),
     )
     monkeypatch.setattr(the_group, "observe", lambda **_: seen)
-    monkeypatch.setattr(rotation, "ensure_image", lambda *_: image())
+    monkeypatch.setattr(rotate, "ensure_image", lambda *_: image())
     with pytest.raises(Refused, match="s2 follows s1, which replays 300 s late"):
-        rotation.rotate(the_group)
+        rotate.rotate(the_group)
     assert acts(host) == []
 
 
 def test_the_report() -> None:
-    done = rotation.Rotated(("replicator", "postgres"), False, ("s1",), ("s2",), ("s3",))
-    assert report.text(done, "/s").splitlines() == [
+    done = rotate.Rotated(("replicator", "postgres"), False, ("s1",), ("s2",), ("s3",))
+    assert changes.rotation_text(done, "/s").splitlines() == [
         "replicator and postgres have new passwords: in /s",
         "no stream broke: s1",
         "connected anew meanwhile, or away: s2",
         "late on purpose, and open by the former password until then: s3",
         "applications that log in as postgres need the new one; who is in stays in",
     ]
-    one = rotation.Rotated(("replicator",), True, (), (), ())
-    assert report.text(one, "/s") == "replicator has a new password: in /s"
+    one = rotate.Rotated(("replicator",), True, (), (), ())
+    assert changes.rotation_text(one, "/s") == "replicator has a new password: in /s"

@@ -13,9 +13,9 @@ from typing import TypeAlias
 import pytest
 from fakes import ROOT, group, topology
 
+from pgherd.hosts.commands import Script, Secret
+from pgherd.operations.prepare import settings_fragment
 from pgherd.postgres import scripts
-from pgherd.shell import Script, Secret
-from pgherd.steps.node import settings_fragment
 
 SH = ROOT / "scripts" / "pgherd" / "postgres" / "sh"
 FRAGMENTS = sorted(path.stem for path in SH.glob("*.sh"))

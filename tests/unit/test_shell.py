@@ -13,8 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pgherd.errors import Refused
-from pgherd.postgres import scripts
-from pgherd.shell import (
+from pgherd.hosts.commands import (
     Output,
     Result,
     Script,
@@ -26,6 +25,7 @@ from pgherd.shell import (
     assignments,
     render,
 )
+from pgherd.postgres import scripts
 
 CHARACTERS = st.characters(exclude_characters="\0", exclude_categories=["Cs"])
 AWKWARD = st.lists(st.sampled_from(["EOF", "EOF_", "", "$HOME `id`", "it's", "\\", "\t<<'EOF'"]))

@@ -5,18 +5,17 @@ from __future__ import annotations
 import pytest
 from fakes import FakeHost, Said, container, facts, group, image, observation, topology
 
-from pgherd.docker import Container
+from pgherd.docker.models import Container
 from pgherd.errors import DeadlinePassed, Error, Refused, Unreachable, stopped_meanwhile
-from pgherd.host.scope import Cancelled
+from pgherd.group.observation import NodeObservation, Observation
+from pgherd.hosts.commands import Result
+from pgherd.hosts.parallel import Cancelled
+from pgherd.operations import connect
+from pgherd.operations.copy import BACKUP_NAME, slot_options
+from pgherd.operations.seed import FOLLOW_SECONDS, SeedPlan, _why_never
+from pgherd.postgres.datadir import ScriptFailed
 from pgherd.postgres.facts import Facts
-from pgherd.postgres.failed import ScriptFailed
 from pgherd.postgres.instance import Instance
-from pgherd.postgres.observation import Observation, Seen
-from pgherd.shell import Result
-from pgherd.steps import connect
-from pgherd.steps.seed.asked import Pair
-from pgherd.steps.seed.following import FOLLOW_SECONDS, _hopeless
-from pgherd.steps.seed.seeding import BACKUP_NAME, slot_options
 
 
 def slot(status: str) -> dict[str, object]:
@@ -72,7 +71,7 @@ def hopeless(
     )
     made = group(topology("s1"), host)
     seen = observation(pa=facts(), s1=None)
-    return _hopeless(Pair(made, made.instance("s1"), made.master, image(), seen))
+    return _why_never(SeedPlan(made, made.instance("s1"), made.master, image(), seen))
 
 
 @pytest.mark.parametrize(
@@ -179,8 +178,10 @@ def test_a_slot_that_was_made_to_follow_is_used_again_for_a_new_copy(
     """A standby that turned out not to follow has its slot by then, made after the look."""
     made = group(topology("s1"), FakeHost())
     s1 = made.instance("s1")
-    seen = Observation({"pa": Seen(container("pa"), facts()), "s1": Seen(None, None)}, {})
-    pair = Pair(made, s1, made.master, image(), seen)
+    seen = Observation(
+        {"pa": NodeObservation(container("pa"), facts()), "s1": NodeObservation(None, None)}, {}
+    )
+    pair = SeedPlan(made, s1, made.master, image(), seen)
     now = facts(slots=(slot("reserved"),))
     monkeypatch.setattr(Instance, "facts", lambda _: now)
     assert slot_options(s1, made.master, pair.theirs) == MADE

@@ -8,12 +8,11 @@ from typing import Any
 import pytest
 from fakes import FakeHost, Said, group, image, topology
 
-from pgherd.docker import Mount
+from pgherd.docker.models import Mount
 from pgherd.errors import Refused
-from pgherd.postgres.group import Group
+from pgherd.group.group import Group
+from pgherd.operations import restore, set_aside
 from pgherd.postgres.instance import PGDATA
-from pgherd.steps import aside
-from pgherd.steps.backups import copies, deleting, restoring
 
 COPY = "/d/pa_bk_20260102T000000Z"
 NAME = COPY.rpartition("/")[2]
@@ -59,7 +58,7 @@ def deleted(host: FakeHost) -> list[str]:
 
 
 def delete(asked: Group, name: str = NAME) -> None:
-    deleting.delete(asked, name, confirm=name)
+    restore.delete(asked, name, confirm=name)
 
 
 def test_a_copy_is_deleted_where_nobody_has_it() -> None:
@@ -73,11 +72,11 @@ def test_a_copy_is_deleted_where_nobody_has_it() -> None:
 def test_a_nodes_data_of_now_is_no_copy(node: str, data: str) -> None:
     """As where `data` was pointed at an old copy: under a server that runs, or stopped."""
     asked, host = made(nodes={node: {"data": data}})
-    assert copies.survey(asked).copies == ()
+    assert restore.survey(asked).copies == ()
     with pytest.raises(Refused, match="Nothing of g is set aside"):
         delete(asked)
     with pytest.raises(Refused, match="Nothing of g is set aside"):
-        restoring.restore(asked, NAME, foreign=False)
+        restore.restore(asked, NAME, foreign=False)
     assert deleted(host) == []
 
 
@@ -85,7 +84,7 @@ def test_nor_is_a_nodes_volume() -> None:
     volume = "v_bk_20260102T000000Z"
     found = f"found\t1\tvolume\t\t{volume}\nwhy\t1\tpa of g: x\n"
     asked, _ = made(found, nodes={"s1": {"data": f"volume:{volume}"}})
-    assert copies.survey(asked).copies == ()
+    assert restore.survey(asked).copies == ()
 
 
 def test_nor_what_only_device_and_inode_tell() -> None:
@@ -93,7 +92,7 @@ def test_nor_what_only_device_and_inode_tell() -> None:
     with pytest.raises(Refused, match=f"{COPY} of local is no copy: the data of s1 is there"):
         delete(asked)
     with pytest.raises(Refused, match="is no copy"):
-        restoring.restore(asked, NAME, foreign=False)
+        restore.restore(asked, NAME, foreign=False)
     assert deleted(host) == []
 
 
@@ -127,7 +126,7 @@ def test_a_stopped_container_that_has_more_than_that_is_not_in_the_way(source: s
 def test_what_is_deleted_is_held_meanwhile() -> None:
     """The kernel's lock decides, whatever was seen before."""
     asked, host = made()
-    aside.clear_copies(asked.master, image(), [Mount(COPY, PGDATA)])
+    set_aside.clear_copies(asked.master, image(), [Mount(COPY, PGDATA)])
     (run,) = [call for call in host.calls if call.argv[0] == "docker"]
     assert f"type=bind,source={COPY},target=/var/lib/postgresql/data" in run.argv
     assert run.stdin.index("flock -n $fd") < run.stdin.index("-delete")
@@ -137,7 +136,7 @@ def test_who_holds_it_is_told_by_the_copys_path() -> None:
     asked, host = made(containers=running("x", COPY))
     host.plan["docker", "run"] = Said("", "pgherd: another container has this data directory", 76)
     with pytest.raises(Refused, match=f"{COPY} is in use by the container x"):
-        aside.clear_copies(asked.master, image(), [Mount(COPY, PGDATA)])
+        set_aside.clear_copies(asked.master, image(), [Mount(COPY, PGDATA)])
 
 
 # --- a group that `on` has placed elsewhere ---
@@ -155,7 +154,7 @@ def placed(found: str) -> tuple[Group, FakeHost, FakeHost]:
 
 def test_the_journal_of_here_is_not_asked_for_a_group_elsewhere() -> None:
     asked, far, here = placed("")
-    copies.survey(asked)
+    restore.survey(asked)
     assert "journal=''" in here.calls[0].stdin
     assert "aside.log" in far.calls[0].stdin
 
@@ -177,5 +176,5 @@ def test_the_passwords_of_a_group_elsewhere_are() -> None:
 def test_data_of_another_host_is_not_put_back() -> None:
     asked, _, here = placed(FOUND)
     with pytest.raises(Refused, match="is on local, and pa lives on box now: copy /d/pa_bk"):
-        restoring.restore(asked, NAME, foreign=False)
+        restore.restore(asked, NAME, foreign=False)
     assert deleted(here) == []

@@ -15,8 +15,8 @@ from boxes import LIMIT, Box, alive, box, eventually, program, sh
 from sshd import needs_sshd
 
 from pgherd.errors import Error, Refused, Unreachable
-from pgherd.host.sessions import MOST
-from pgherd.shell import Script, Tool
+from pgherd.hosts.commands import Script, Tool
+from pgherd.hosts.ssh_session import MOST
 
 pytestmark = needs_sshd
 
@@ -84,8 +84,8 @@ def forever() -> Iterator[bytes]:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Count a connection as lost after 2 s."""
-    monkeypatch.setattr("pgherd.host.link.TICK_SECONDS", 0.4)
-    monkeypatch.setattr("pgherd.host.link.BEAT_SECONDS", 0.5)
+    monkeypatch.setattr("pgherd.hosts.ssh_session.TICK_SECONDS", 0.4)
+    monkeypatch.setattr("pgherd.hosts.ssh_session.BEAT_SECONDS", 0.5)
 
 
 @pytest.mark.usefixtures("impatient")
@@ -108,8 +108,8 @@ def test_a_slow_reader_over_there_is_no_lost_connection(there: Box) -> None:
 
 def test_a_frozen_client_loses_its_commands(there: Box, monkeypatch: pytest.MonkeyPatch) -> None:
     """The remote side ends by itself what nobody asks for any more, even if the line stands."""
-    monkeypatch.setattr("pgherd.host.link.PATIENCE", 2)
-    monkeypatch.setattr("pgherd.host.link.BEAT_SECONDS", 60)
+    monkeypatch.setattr("pgherd.hosts.ssh_session.PATIENCE", 2)
+    monkeypatch.setattr("pgherd.hosts.ssh_session.BEAT_SECONDS", 60)
     host, file = there.host(), there.home / "pid"
     with pytest.raises(Unreachable, match="was lost"):
         sh(host, STAYS, str(file), timeout=None)
@@ -159,7 +159,7 @@ def test_how_many_there_is_room_for_is_tried(tmp_path: Path, allowed: int, room:
 
 
 def test_one_session_is_too_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pgherd.host.sessions.DENIED_SECONDS", 0.5)
+    monkeypatch.setattr("pgherd.hosts.ssh_session.DENIED_SECONDS", 0.5)
     with (
         box(tmp_path, "MaxSessions 1") as there,
         pytest.raises(Unreachable, match=f"MaxSessions in its sshd_config to {MOST + 1}"),
@@ -212,7 +212,7 @@ def test_an_account_without_commands(tmp_path: Path, command: str, said: str) ->
 
 
 def test_an_account_that_never_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pgherd.host.keeper.ANSWER_SECONDS", 1.0)
+    monkeypatch.setattr("pgherd.hosts.supervisor.ANSWER_SECONDS", 1.0)
     with (
         box(tmp_path, "ForceCommand sleep 3") as there,
         pytest.raises(Unreachable, match='it answered "nothing of use within 1 s"'),

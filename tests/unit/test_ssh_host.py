@@ -19,10 +19,10 @@ from boxes import LIMIT, Box, alive, box, eventually, sh
 from sshd import needs_sshd
 
 from pgherd.errors import DeadlinePassed, Error, Refused, Unreachable
-from pgherd.host.local import LocalHost
-from pgherd.host.scope import Cancelled, Scope
-from pgherd.host.ssh import SshHost
-from pgherd.shell import Script, Secret, Tool, Trace
+from pgherd.hosts.commands import Script, Secret, Tool, Trace
+from pgherd.hosts.local import LocalHost
+from pgherd.hosts.parallel import Cancelled, CancelScope
+from pgherd.hosts.ssh import SshHost
 
 pytestmark = needs_sshd
 
@@ -221,7 +221,7 @@ def test_ctrl_c_ends_the_remote_process(host: SshHost, tmp_path: Path) -> None:
 
 def test_what_is_given_up_ends_the_remote_processes(host: SshHost, tmp_path: Path) -> None:
     files = [tmp_path / str(n) for n in range(3)]
-    scope = Scope()
+    scope = CancelScope()
 
     def stays(file: Path) -> None:
         with scope.entered(), pytest.raises(Cancelled):
@@ -239,7 +239,8 @@ def test_what_is_given_up_ends_the_remote_processes(host: SshHost, tmp_path: Pat
 def test_a_killed_client_leaves_nothing_behind(there: Box, tmp_path: Path) -> None:
     """Neither a command with a deadline nor one without, and not their children."""
     code = (
-        "import sys, threading; from pgherd.host.ssh import SshHost; from pgherd.shell import *\n"
+        "import sys, threading; from pgherd.hosts.ssh import SshHost\n"
+        "from pgherd.hosts.commands import *\n"
         "host = SshHost('box', Trace(), config_file=sys.argv[1])\n"
         "def go(file, timeout): host.run(Tool('sh')['-c', sys.argv[2], 'sh', file],"
         " timeout=timeout, stdin=Script(('x' * 10,)))\n"
@@ -263,8 +264,8 @@ def test_a_killed_client_leaves_nothing_behind(there: Box, tmp_path: Path) -> No
 def test_python_ends_without_waiting(there: Box, tmp_path: Path) -> None:
     """Whatever is still open then: commands in threads, pieces, tunnels, locks."""
     code = (
-        "import sys, threading, time; from pgherd.host.ssh import SshHost\n"
-        "from pgherd.shell import Tool, Trace\n"
+        "import sys, threading, time; from pgherd.hosts.ssh import SshHost\n"
+        "from pgherd.hosts.commands import Tool, Trace\n"
         "host = SshHost('box', Trace(), config_file=sys.argv[1])\n"
         "stays = Tool('sh')['-c', sys.argv[2], 'sh', sys.argv[3]]\n"
         "threading.Thread(target=host.run, args=(stays,), daemon=True).start()\n"

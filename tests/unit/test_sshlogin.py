@@ -29,7 +29,7 @@ from sshd import (
 )
 
 from pgherd.errors import Unreachable
-from pgherd.host import hops
+from pgherd.hosts import ssh_login
 
 pytestmark = needs_sshd
 ACCEPTED = "Accepted publickey"
@@ -60,7 +60,7 @@ def own_agent(tmp_path: Path) -> Iterator[Path]:
 def logs_in(user: Client, destination: str = "box", server: Sshd | None = None) -> str:
     """Log in, and return what the server last accepted; its log may come after the login."""
     before = server.log().count(ACCEPTED) if server else 0
-    connected = hops.connect(destination, note=pytest.fail, config_file=user.config)
+    connected = ssh_login.connect(destination, note=pytest.fail, config_file=user.config)
     assert connected.transport.is_authenticated()
     connected.close()
     end = time.monotonic() + 10
@@ -72,7 +72,7 @@ def logs_in(user: Client, destination: str = "box", server: Sshd | None = None) 
 def refusal(user: Client, destination: str = "box", timeout: float = 15.0) -> str:
     """Return with which sentence nobody is let in."""
     with pytest.raises(Unreachable) as caught:
-        hops.connect(destination, timeout=timeout, note=pytest.fail, config_file=user.config)
+        ssh_login.connect(destination, timeout=timeout, note=pytest.fail, config_file=user.config)
     return caught.value.sentence
 
 

@@ -24,20 +24,18 @@ from fakes import (
     topology,
 )  # fmt: skip
 
-from pgherd import config
-from pgherd import verify as verify_room
-from pgherd.docker import Container
+from pgherd.checks import client_view, verify
+from pgherd.checks.client_view import Client
+from pgherd.checks.verify import View, _look_twice, examine
+from pgherd.config import loader
+from pgherd.config.sync_names import Sync
+from pgherd.docker.models import Container
 from pgherd.errors import DeadlinePassed, Error, Refused, Unreachable
+from pgherd.group.group import Group
+from pgherd.group.observation import NodeObservation, Observation
+from pgherd.hosts.commands import Secret
+from pgherd.operations import sync
 from pgherd.postgres.facts import Facts
-from pgherd.postgres.group import Group
-from pgherd.postgres.observation import Observation, Seen
-from pgherd.shell import Secret
-from pgherd.steps import sync
-from pgherd.sync import Sync
-from pgherd.verify import client as client_room
-from pgherd.verify.checks import View
-from pgherd.verify.client import Client
-from pgherd.verify.examine import _seen_twice, examine
 
 if TYPE_CHECKING:
     from pgherd.client import Connection
@@ -187,25 +185,31 @@ def test_two_primaries_are_refused(trio: Group) -> None:
     ("found", "sentence"),
     [
         (
-            Seen(None, None),
+            NodeObservation(None, None),
             "pa does not run yet: `invoke setup-master` makes it; or `invoke",
         ),
-        (Seen(container("pa", status="exited"), None), "No node of g is primary (pa is exited)"),
         (
-            Seen(container("pa"), None, "psql: error"),
+            NodeObservation(container("pa", status="exited"), None),
+            "No node of g is primary (pa is exited)",
+        ),
+        (
+            NodeObservation(container("pa"), None, "psql: error"),
             "pa does not answer, and may be the primary: `invoke logs",
         ),
-        (Seen(container("pa", status="paused"), None, "x"), "pa is paused, and may be the primary"),
+        (
+            NodeObservation(container("pa", status="paused"), None, "x"),
+            "pa is paused, and may be the primary",
+        ),
     ],
 )
-def test_no_primary_is_said(trio: Group, found: Seen, sentence: str) -> None:
+def test_no_primary_is_said(trio: Group, found: NodeObservation, sentence: str) -> None:
     with pytest.raises(Refused) as caught:
         trio.primary(Observation({"pa": found}, {}))
     assert caught.value.sentence.startswith(sentence)
 
 
 def test_dry_counts_on_the_master_that_will_run(trio: Group) -> None:
-    planned = Seen(container("pa", planned=True), None)
+    planned = NodeObservation(container("pa", planned=True), None)
     assert trio.primary(Observation({"pa": planned}, {})).name == "pa"
 
 
@@ -248,7 +252,7 @@ class Server:
 
 def clients(made: Group, monkeypatch: pytest.MonkeyPatch, **nodes: Facts) -> dict[str, Client]:
     """Clients of all nodes; those without facts do not answer."""
-    module = import_module("pgherd.verify.examine")  # the package has a function of that name
+    module = import_module("pgherd.checks.verify")  # the package has a function of that name
     monkeypatch.setattr(module, "SETTLE_SECONDS", 0.0)
     monkeypatch.setattr(module, "HUNG_SECONDS", 0.0)  # what is slept between two looks
     monkeypatch.setattr(made, "count_own", lambda _: {})  # which asks by docker
@@ -360,9 +364,9 @@ def test_a_certificate_of_another_authority_is_told(
     def connect(*_: object) -> Connection:
         raise psycopg.OperationalError("connection failed: SSL error: certificate verify failed")
 
-    monkeypatch.setattr(client_room, "connect", connect)
+    monkeypatch.setattr(client_view, "connect", connect)
     monkeypatch.setattr(type(made.passwords), "known", lambda *_: Secret("x", "p"))
-    shown = client_room._attempt(made, made.instance(name))
+    shown = client_view._attempt(made, made.instance(name))
     assert f"not by the authority in {made.certificates.root}" in shown.fault
     assert "does not answer" not in shown.fault
     found = {"pa": facts(S1), "s1": standby_facts()}
@@ -389,8 +393,8 @@ def test_nothing_is_written_where_the_examination_failed(monkeypatch: pytest.Mon
     def connected(_: Group) -> Iterator[dict[str, Client]]:
         yield given
 
-    monkeypatch.setattr(verify_room, "connected", connected)
-    verdict = verify_room.verify(made)
+    monkeypatch.setattr(verify, "connect_all", connected)
+    verdict = verify.verify(made)
     assert [f"{c.name} {c.node}" for c in verdict.checks] == [
         f"{check} {node}"
         for check in (
@@ -423,16 +427,16 @@ def test_a_group_without_a_standby_is_not_judged(
     def connected(_: Group) -> Iterator[dict[str, Client]]:
         yield {"pa": Client(made.master, None, fault)}
 
-    monkeypatch.setattr(verify_room, "connected", connected)
+    monkeypatch.setattr(verify, "connect_all", connected)
     with pytest.raises(Error, match=sentence) as caught:
-        verify_room.verify(made)
+        verify.verify(made)
     assert caught.value.code == status
     with pytest.raises(Refused, match="no standby to verify"):
-        verify_room.as_script(made)
+        verify.as_script(made)
 
 
 def test_the_proof_by_hand_names_each_standby() -> None:
-    script = verify_room.as_script(group(topology("s1", "s2")))
+    script = verify.as_script(group(topology("s1", "s2")))
     assert [line for line in script.splitlines() if line.startswith(("primary=", "standby="))] == [
         "primary=pa", "standby=s1", "primary=pa", "standby=s2",
     ]  # fmt: skip
@@ -443,8 +447,10 @@ def test_a_foreign_container_is_not_asked(labels: dict[str, str]) -> None:
     """Only a container with the group's labels has a say, whatever it answers."""
     foreign: Container = container("pa", labels=labels)
     made = group(topology(), FakeHost())
-    assert made._seen(foreign, facts(), "local") == Seen(foreign, None)
-    assert made._seen(container("pa"), facts(), "local") == Seen(container("pa"), facts())
+    assert made._seen(foreign, facts(), "local") == NodeObservation(foreign, None)
+    assert made._seen(container("pa"), facts(), "local") == NodeObservation(
+        container("pa"), facts()
+    )
 
 
 def test_of_two_primaries_the_one_promoted_last_is_meant(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -470,7 +476,7 @@ def test_a_hanging_commit_is_seen_twice(
     made = group(topology("s1", sync="s1"))
     looks = {"pa": facts(S1, sync_names="s1", sync_waiters=tuple(then)), "s1": standby_facts()}
     first = View({**looks, "pa": facts(S1, sync_waiters=(waiter(),))})
-    again = _seen_twice(clients(made, monkeypatch, **looks), first)
+    again = _look_twice(clients(made, monkeypatch, **looks), first)
     assert again.facts["pa"].sync_waiters == ((waiter(),) if hangs else ())
     assert again.facts["pa"].sync_names == "s1"
 
@@ -510,12 +516,12 @@ def test_a_query_that_fails_is_a_failed_check(monkeypatch: pytest.MonkeyPatch) -
 def test_connections_that_are_cut(
     seconds: float, fault: type[Error], sentence: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client_room, "WATCH_SECONDS", seconds)
-    monkeypatch.setattr(client_room, "_attempt", lambda _, instance: Client(instance, None, "x"))
-    monkeypatch.setattr(config, "forget_libpq_variables", lambda: None)
+    monkeypatch.setattr(client_view, "WATCH_SECONDS", seconds)
+    monkeypatch.setattr(client_view, "_attempt", lambda _, instance: Client(instance, None, "x"))
+    monkeypatch.setattr(loader, "forget_libpq_variables", lambda: None)
 
     def work() -> None:
-        with client_room.connected(group(topology())):
+        with client_view.connect_all(group(topology())):
             for watch in threading.enumerate() if not seconds else []:
                 if isinstance(watch, threading.Timer):
                     watch.join(5)

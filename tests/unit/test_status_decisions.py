@@ -20,14 +20,15 @@ from fakes import (
     topology,
 )  # fmt: skip
 
+from pgherd.checks import status as checks_status
+from pgherd.checks.status import Status, judge
 from pgherd.errors import Refused, Unreachable
+from pgherd.group.node_status import NodeStatus
+from pgherd.group.observation import NodeObservation, Observation
 from pgherd.postgres.conf import conninfo, read_conninfo
 from pgherd.postgres.facts import Facts
 from pgherd.postgres.history import Beyond
-from pgherd.postgres.observation import Observation, Seen
-from pgherd.report import status as report
-from pgherd.steps import status as step
-from pgherd.steps.status import NodeStatus, Status, judged
+from pgherd.report import status as report_status
 
 HISTORY = "1\t0/2000000\tno recovery target specified\n"
 
@@ -51,7 +52,7 @@ FOLLOWS = follows("pa")
 def found(sync: str = "s1", **nodes: Facts | None) -> Status:
     """Judge what was found of a group with the standby s1, and of s2 where it is given."""
     names = [name for name in nodes if name != "pa"]
-    return judged(group(topology(*names, sync=sync)), observation(**nodes))
+    return judge(group(topology(*names, sync=sync)), observation(**nodes))
 
 
 def told(status: Status) -> dict[str, str]:
@@ -65,8 +66,8 @@ def with_container(name: str, sync: str = "s1", **changes: Any) -> Status:
     seen = observation(pa=LED, s1=FOLLOWS)
     made = container(name, **changes)
     its = seen.nodes[name].facts if made.running else None
-    nodes = {**seen.nodes, name: Seen(made, its)}
-    return judged(group(topology("s1", sync=sync)), Observation(nodes, seen.engines))
+    nodes = {**seen.nodes, name: NodeObservation(made, its)}
+    return judge(group(topology("s1", sync=sync)), Observation(nodes, seen.engines))
 
 
 # --- all well ---
@@ -97,7 +98,7 @@ def cascade(**changes: Any) -> Status:
     middle = follows("pa", senders=(sender("s2", sync_state="async", replay_lag=1.5),))
     last = follows("s1", primary_slot="s2", **changes)
     led = replace(LED, sync_names="")
-    return judged(group(asked), observation(pa=led, s1=middle, s2=last))
+    return judge(group(asked), observation(pa=led, s1=middle, s2=last))
 
 
 def test_a_cascade_is_seen_by_its_upstream_and_measured_against_the_primary() -> None:
@@ -120,7 +121,7 @@ def test_an_upstream_on_another_host_is_known_by_its_address(
 ) -> None:
     asked = topology("s1", pa={"listen": "10.0.0.1"}, s1={"host": "box", "listen": "10.0.0.2"})
     seen = observation(pa=replace(LED, sync_names=""), s1=follows("pa", receiver=receiver))
-    status = judged(group(asked), seen)
+    status = judge(group(asked), seen)
     assert status.nodes[1].upstream == upstream
 
 
@@ -160,7 +161,7 @@ def test_a_delay_on_purpose_is_no_warning_and_its_lag_is_shown() -> None:
     status = found(pa=led, s1=replace(FOLLOWS, **late))
     assert status.ok
     assert (status.nodes[1].lag_bytes, status.nodes[1].lag_seconds) == (0x2000000, 3600.0)
-    assert "streaming, 1 h late on purpose" in report.status_text(status)
+    assert "streaming, 1 h late on purpose" in report_status.status_text(status)
 
 
 # --- primaries ---
@@ -179,10 +180,10 @@ def test_no_primary_goes_by_who_may_be(standby: str) -> None:
     """Where the topology's first node is a standby, the other one was the primary."""
     made = container("s1", status=standby)
     nodes = {
-        "pa": Seen(container("pa"), FOLLOWS),
-        "s1": Seen(made, None, "no" * (standby[0] == "p")),
+        "pa": NodeObservation(container("pa"), FOLLOWS),
+        "s1": NodeObservation(made, None, "no" * (standby[0] == "p")),
     }
-    status = judged(group(topology("s1")), Observation(nodes, {"local": {}}))
+    status = judge(group(topology("s1")), Observation(nodes, {"local": {}}))
     texts = told(status)
     if standby == "paused":
         assert texts["no-answer"] == "s1 is paused and answers nobody: `docker unpause s1`"
@@ -192,9 +193,9 @@ def test_no_primary_goes_by_who_may_be(standby: str) -> None:
 
 
 def test_a_group_that_was_taken_down_is_not_lost() -> None:
-    nodes = {"pa": Seen(None, None), "s1": Seen(None, None)}
+    nodes = {"pa": NodeObservation(None, None), "s1": NodeObservation(None, None)}
     seen = Observation(nodes, {"local": {}})
-    status = judged(group(topology("s1")), seen, {"pa": "full", "s1": "absent"})
+    status = judge(group(topology("s1")), seen, {"pa": "full", "s1": "absent"})
     texts = told_all(status)
     assert texts[0] == (
         "no node has a container, as where the group was taken down; the data is kept: `invoke "
@@ -225,7 +226,7 @@ def test_a_standby_that_was_promoted_beside_a_primary_that_goes_on() -> None:
         ("s2", "pa"): Beyond(90, 0),
     }
     seen = replace(observation(pa=LED, s1=FOLLOWS, s2=stray), own=own)
-    text = told(judged(group(asked), seen))["two-primaries"]
+    text = told(judge(group(asked), seen))["two-primaries"]
     assert "pa leads: s1 streams from it, and its commits wait for that. s2 has no commit" in text
     assert (
         "pa has 3 commits (850 bytes, the last at 2026-01-01 00:00:00 UTC) that s2 has not" in text
@@ -318,7 +319,7 @@ def test_slots_that_do_not_hurt(kept: dict[str, Any]) -> None:
 
 def test_the_slot_of_a_node_that_is_down_is_shown() -> None:
     seen = observation(pa=replace(LED, slots=(slot("s1", active=False, retained=5),)), s1=None)
-    node = judged(group(topology("s1")), seen).nodes[1]
+    node = judge(group(topology("s1")), seen).nodes[1]
     assert (node.slot, node.retained_bytes) == ("s1", 5)
 
 
@@ -357,7 +358,7 @@ def test_a_standby_whose_upstream_is_silent() -> None:
     asked = topology("s1", "s2", s2={"upstream": "s1"})
     last = follows("s1", primary_slot="s2", receiver=None)
     seen = observation(pa=NO_SENDER, s1=None, s2=last)
-    texts = told(judged(group(asked), seen))
+    texts = told(judge(group(asked), seen))
     assert "its upstream s1 does not answer" in texts["not-streaming"]
 
 
@@ -365,12 +366,12 @@ def test_a_standby_that_follows_an_old_primary() -> None:
     asked = topology("s1", "s2")
     old = facts(sender("s2"), slots=(slot("s2"),))
     new = facts(timeline=2, history="1\t0/4000000\tx\n")
-    status = judged(group(asked), observation(pa=old, s1=new, s2=follows("pa", primary_slot="s2")))
+    status = judge(group(asked), observation(pa=old, s1=new, s2=follows("pa", primary_slot="s2")))
     assert set(told(status)) == {"two-primaries"}
     assert "pa leads: s2 streams from it" in told(status)["two-primaries"]
     lost = replace(old, senders=(sender("s2", state="catchup"),))
     seen = observation(pa=lost, s1=new, s2=follows("pa", primary_slot="s2"))
-    status = judged(group(asked), seen)
+    status = judge(group(asked), seen)
     assert set(told(status)) == {"two-primaries", "old-primary", "not-streaming"}
 
 
@@ -378,7 +379,7 @@ def test_of_two_primaries_of_different_systems_the_standbys_one_leads() -> None:
     own = facts(system_identifier="9", timeline=7)
     led = replace(LED, senders=(sender("s2"),), slots=())
     seen = observation(pa=own, s1=led, s2=follows("s1", primary_slot="s2"))
-    assert "To keep what s1" in told(judged(group(topology("s1", "s2")), seen))["two-primaries"]
+    assert "To keep what s1" in told(judge(group(topology("s1", "s2")), seen))["two-primaries"]
 
 
 @pytest.mark.parametrize(
@@ -452,8 +453,11 @@ def test_a_container_that_does_not_run(
 def missing(silence: str = "", **of_container: Any) -> Status:
     """Judge a pair whose standby says nothing."""
     made = container("s1", **of_container) if of_container else None
-    nodes = {"pa": Seen(container("pa"), NO_SENDER), "s1": Seen(made, None, silence)}
-    return judged(group(topology("s1")), Observation(nodes, {"local": {}}))
+    nodes = {
+        "pa": NodeObservation(container("pa"), NO_SENDER),
+        "s1": NodeObservation(made, None, silence),
+    }
+    return judge(group(topology("s1")), Observation(nodes, {"local": {}}))
 
 
 @pytest.mark.parametrize(
@@ -475,8 +479,11 @@ def test_a_node_that_says_nothing(status: Status, role: str, code: str, said: st
 @pytest.mark.parametrize("leads", [True, False])
 def test_the_first_primary_that_is_gone_gets_no_new_database(leads: bool) -> None:
     s1 = NO_SENDER if leads else None
-    nodes = {"pa": Seen(None, None), "s1": Seen(container("s1"), s1, "" if leads else "No.")}
-    status = judged(group(topology("s1")), Observation(nodes, {"local": {}}))
+    nodes = {
+        "pa": NodeObservation(None, None),
+        "s1": NodeObservation(container("s1"), s1, "" if leads else "No."),
+    }
+    status = judge(group(topology("s1")), Observation(nodes, {"local": {}}))
     assert "`invoke seed-standby --node pa`" in told(status)["absent"]
 
 
@@ -505,7 +512,7 @@ def test_a_host_that_was_away_is_asked_again(monkeypatch: pytest.MonkeyPatch) ->
         return observation(pa=LED, s1=FOLLOWS)
 
     monkeypatch.setattr(herd, "observe", observe)
-    assert step.look(herd).ok
+    assert checks_status.look(herd).ok
     assert asked == [True]
 
 
@@ -523,14 +530,14 @@ def test_a_watch_goes_on_where_a_look_fails(
 
     monkeypatch.setattr(herd, "observe", observe)
     monkeypatch.setattr(time, "sleep", slept.append)
-    assert next(step.watched(herd, 2.0)).ok
+    assert next(checks_status.watch(herd, 2.0)).ok
     assert (slept, capsys.readouterr().err) == ([2.0], "local does not answer.\n")
 
 
 @pytest.mark.parametrize("text", ["", "0", "-1", "nan", "inf", "2s"])
 def test_an_interval_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(Refused, match="--interval"):
-        step.pause(text)
+        checks_status.pause(text)
 
 
 # --- told ---
@@ -538,7 +545,7 @@ def test_an_interval_that_is_none_is_refused(text: str) -> None:
 
 def test_json_is_one_object() -> None:
     status = found(pa=replace(LED, marked=True), s1=replace(FOLLOWS, lsn="0/2FFFF00"))
-    answer = json.loads(report.status_json(status))
+    answer = json.loads(report_status.status_json(status))
     keys = ["name", "host", "role", "timeline", "upstream", "state", "sync_state", "lag_bytes"]
     keys += ["lag_seconds", "slot", "retained_bytes", "conflicts"]
     assert list(answer) == ["group", "ok", "nodes", "warnings"]
@@ -546,26 +553,26 @@ def test_json_is_one_object() -> None:
     assert (answer["group"], answer["ok"]) == ("g", False)
     assert (answer["nodes"][1]["lag_bytes"], answer["nodes"][1]["lag_seconds"]) == (256, 0.25)
     assert [(w["code"], w["node"]) for w in answer["warnings"]] == [("marked", "pa")]
-    compact = report.status_json(status, compact=True)
+    compact = report_status.status_json(status, compact=True)
     assert json.loads(compact) == answer
     assert "\n" not in compact
 
 
 def test_text() -> None:
     status = found(pa=LED, s1=FOLLOWS)
-    assert report.status_text(status).splitlines()[1:] == [
+    assert report_status.status_text(status).splitlines()[1:] == [
         "pa    local  primary  1         -         -          -     -    -       -     -        0",
         "s1    local  standby  1         pa        streaming  sync  0 B  0 s     s1    0 B      0",
         "status of g: all is well",
     ]
-    warned = report.status_text(found(pa=replace(LED, marked=True), s1=FOLLOWS)).splitlines()
+    warned = report_status.status_text(found(pa=replace(LED, marked=True), s1=FOLLOWS)).splitlines()
     assert warned[-2].startswith("WARNING  marked: pa is primary, and")
     assert warned[-1] == "status of g: 1 warning"
 
 
 def test_a_watch_redraws_on_a_terminal_only() -> None:
-    assert report.redrawn("x", clear=True) == "\x1b[H\x1b[2Jx"
-    assert report.redrawn("x", clear=False) == "x"
+    assert report_status.redraw("x", clear=True) == "\x1b[H\x1b[2Jx"
+    assert report_status.redraw("x", clear=False) == "x"
 
 
 @pytest.mark.parametrize(
@@ -573,4 +580,4 @@ def test_a_watch_redraws_on_a_terminal_only() -> None:
     [(0.0, "0 s"), (0.012, "12 ms"), (3.14159, "3.14 s"), (90.0, "1.5 min"), (7200.0, "2 h")],
 )
 def test_durations(seconds: float, said: str) -> None:
-    assert report.duration(seconds) == said
+    assert report_status.duration(seconds) == said

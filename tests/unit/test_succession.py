@@ -9,16 +9,16 @@ from fakes import FakeHost, Said, facts, group, observation, sender, standby_fac
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgherd.passwords import Passwords
+from pgherd.config.sync_names import Sync
+from pgherd.config.topology import Topology
+from pgherd.group.group import Group
+from pgherd.group.observation import Observation
+from pgherd.hosts.commands import Secret
+from pgherd.operations import connect
+from pgherd.operations import followers as succession
 from pgherd.postgres import scripts
 from pgherd.postgres.facts import Facts
-from pgherd.postgres.group import Group
-from pgherd.postgres.observation import Observation
-from pgherd.shell import Secret
-from pgherd.steps import connect
-from pgherd.steps.change import succession
-from pgherd.sync import Sync
-from pgherd.topology import Topology
+from pgherd.security.passwords import Passwords
 
 
 def serving(made: Group, *down: str) -> Observation:
@@ -28,7 +28,7 @@ def serving(made: Group, *down: str) -> Observation:
 
 def upstreams(made: Group, primary: str, *down: str) -> dict[str, str]:
     """Whom each node follows, by name."""
-    found = succession.upstreams(made, made.instance(primary), serving(made, *down))
+    found = succession.plan_upstreams(made, made.instance(primary), serving(made, *down))
     return {i.name: upstream.name for i, upstream in found.items()}
 
 
@@ -154,7 +154,7 @@ def prepared(asked: Topology, successor: str, wanted: str) -> str:
     made = group(asked, host)
     sync = Sync.parse(wanted) if wanted else None
     its = made.instance(successor)
-    plan = succession.upstreams(made, its, serving(made))
+    plan = succession.plan_upstreams(made, its, serving(made))
     succession.prepare(made, its, sync, plan)
     (call,) = host.calls
     assert made.passwords.of("replicator").value in call.stdin
@@ -200,8 +200,8 @@ def settled(
     primary = made.instance("s1")
     monkeypatch.setattr(type(primary), "facts", lambda _: found)
     sync = Sync.parse(wanted) if wanted else None
-    followers = succession.upstreams(made, primary, serving(made))
-    done = succession.settle(made, primary, followers, sync)
+    followers = succession.plan_upstreams(made, primary, serving(made))
+    done = succession.wait_for_followers(made, primary, followers, sync)
     return done, sorted(waited), [call.stdin for call in host.calls]
 
 
@@ -239,14 +239,14 @@ def test_with_dry_those_count_that_will_stream(
     """A script that waited for more of them would never end; s3 streams from another one."""
     made = group(topology("s1", "s2", "s3", s3={"upstream": "s2"}), FakeHost(dry=True))
     primary = made.instance("s1")
-    followers = succession.upstreams(made, primary, serving(made))
-    assert succession.settle(made, primary, followers, Sync.parse(wanted)) is set_
+    followers = succession.plan_upstreams(made, primary, serving(made))
+    assert succession.wait_for_followers(made, primary, followers, Sync.parse(wanted)) is set_
     assert ("ALTER SYSTEM SET synchronous_standby_names" in capsys.readouterr().out) is set_
 
 
 def test_slots_for_those_that_follow_another_are_dropped() -> None:
     host = FakeHost({f"{EXEC} pa sh": Said()})
     made = group(topology("s1", "s2", "s3", s2={"upstream": "pa"}, s3={"upstream": "s2"}), host)
-    all_upstreams = succession.upstreams(made, made.instance("s1"), serving(made))
+    all_upstreams = succession.plan_upstreams(made, made.instance("s1"), serving(made))
     succession.tidy(made, made.master, all_upstreams)
     assert "strangers='pa s1 s2 s3'\n" in host.calls[0].stdin

@@ -19,12 +19,16 @@ from fakes import (
 )  # fmt: skip
 
 from pgherd.errors import Refused, Unreachable
+from pgherd.group.group import Group
+from pgherd.group.observation import NodeObservation, Observation
+from pgherd.operations import connect, switchover
+from pgherd.operations.switchover import (
+    attach_to_primary,
+    candidate,
+    refuse_few_sessions,
+    refuse_unfit,
+)
 from pgherd.postgres.facts import Facts
-from pgherd.postgres.group import Group
-from pgherd.postgres.observation import Observation, Seen
-from pgherd.steps import connect
-from pgherd.steps.change import switchover
-from pgherd.steps.change.successor import brought_near, candidate, refuse_few_sessions, refuse_unfit
 
 EXEC = "docker exec --interactive --user postgres"
 NEAR = sender("s1", flush="0/3000000", replay="0/3000000")
@@ -48,8 +52,10 @@ def test_a_group_of_one_has_nobody_to_name() -> None:
 
 def test_one_that_is_paused() -> None:
     made, words = group(topology("s1")), "Error response from daemon: Container s1 is paused"
-    stands = Seen(container("s1", status="paused"), None, words)
-    seen = Observation({"pa": Seen(container("pa"), facts()), "s1": stands}, {"local": {}})
+    stands = NodeObservation(container("s1", status="paused"), None, words)
+    seen = Observation(
+        {"pa": NodeObservation(container("pa"), facts()), "s1": stands}, {"local": {}}
+    )
     with pytest.raises(Refused) as caught:
         candidate(made, "s1", seen)
     assert caught.value.sentence == "s1 is paused and answers nobody: `docker unpause s1`."
@@ -57,13 +63,13 @@ def test_one_that_is_paused() -> None:
 
 def test_one_that_does_not_run() -> None:
     made = group(topology("s1"))
-    seen = {"pa": Seen(container("pa"), facts()), "s1": Seen(None, None)}
+    seen = {"pa": NodeObservation(container("pa"), facts()), "s1": NodeObservation(None, None)}
     with pytest.raises(Refused, match="s1 does not run: `invoke start`"):
         candidate(made, "s1", Observation(seen, {"local": {}}))
-    seen["s1"] = Seen(container("s1"), None, "psql: starting up")
+    seen["s1"] = NodeObservation(container("s1"), None, "psql: starting up")
     with pytest.raises(Refused, match="s1 does not answer: psql: starting up"):
         candidate(made, "s1", Observation(seen, {"local": {}}))
-    seen["s1"] = Seen(container("s1", planned=True), None)
+    seen["s1"] = NodeObservation(container("s1", planned=True), None)
     assert candidate(made, "s1", Observation(seen, {"local": {}})).name == "s1"
 
 
@@ -81,7 +87,7 @@ def test_one_whose_host_is_away_and_one_that_is_somebody_elses() -> None:
 # --- who is fit ---
 
 
-def fitness(primary: Facts, standby: Facts, **others: Seen) -> str:
+def fitness(primary: Facts, standby: Facts, **others: NodeObservation) -> str:
     """Say why it is not fit; empty if it is. Nothing is run."""
     made = group(topology("s1", "s2"), FakeHost())
     seen = observation(pa=primary, s1=standby, s2=standby_facts())
@@ -150,7 +156,7 @@ def test_a_host_that_lets_one_command_run_at_a_time(
 
 
 def test_one_that_is_paused_would_hold_up_the_stop() -> None:
-    stopped = Seen(container("s2", status="paused"), None)
+    stopped = NodeObservation(container("s2", status="paused"), None)
     said = fitness(facts(NEAR), standby_facts(), s2=stopped)
     assert said == (
         "s2 is paused: pa would wait for it when it is stopped. `docker unpause s2`, or "
@@ -168,7 +174,7 @@ def test_one_that_cascades_follows_the_primary_first(monkeypatch: pytest.MonkeyP
     seen = observation(pa=facts(NEAR), s1=standby_facts(), s2=standby_facts())
     refuse_unfit(made.instance("s2"), made.master, seen)
     assert host.calls == []  # it only refuses
-    brought_near(made, made.instance("s2"), made.master, seen)
+    attach_to_primary(made, made.instance("s2"), made.master, seen)
     assert [call.argv[5] for call in host.calls] == ["pa", "s2"]
     assert "slots=s2\n" in host.calls[0].stdin
     assert "host=pa " in host.calls[1].stdin
@@ -179,9 +185,11 @@ def test_one_that_is_near_already_is_left() -> None:
     host = FakeHost()
     made = group(topology("s1"), host)
     seen = observation(pa=facts(NEAR), s1=standby_facts())
-    brought_near(made, made.instance("s1"), made.master, seen)
-    planned = Observation({**seen.nodes, "pa": Seen(container("pa", planned=True), None)}, {})
-    brought_near(made, made.instance("s1"), made.master, planned)
+    attach_to_primary(made, made.instance("s1"), made.master, seen)
+    planned = Observation(
+        {**seen.nodes, "pa": NodeObservation(container("pa", planned=True), None)}, {}
+    )
+    attach_to_primary(made, made.instance("s1"), made.master, planned)
     assert host.calls == []
 
 

@@ -18,13 +18,12 @@ from fakes import image
 from plumbum import local
 from sshd import needs_sshd, wait_until
 
-from pgherd.docker import Engine
+from pgherd.docker.engine import Engine
 from pgherd.errors import Error, Refused
-from pgherd.host import Host
-from pgherd.host.local import LocalHost
-from pgherd.host.scope import cleaning_up
-from pgherd.host.together import side_by_side
-from pgherd.shell import Result, Script, Tool, Trace
+from pgherd.hosts.base import Host
+from pgherd.hosts.commands import Result, Script, Tool, Trace
+from pgherd.hosts.local import LocalHost
+from pgherd.hosts.parallel import cleaning_up, run_all
 
 SOON = 3.0  # seconds; what is waited for here would take ten times as long
 
@@ -66,7 +65,7 @@ def given_up(*acts: Callable[[], Any]) -> None:
     """Do these side by side, of which one fails: it ends soon, with that one's error."""
     started = time.monotonic()
     with pytest.raises(Refused, match="the first"):
-        side_by_side(_do, list(acts))
+        run_all(_do, list(acts))
     assert time.monotonic() - started < SOON
 
 
@@ -131,7 +130,7 @@ def test_what_is_not_begun_is_left() -> None:
         first.wait(0.3)
 
     with pytest.raises(Refused, match="the first"):
-        side_by_side(act, list(range(30)))
+        run_all(act, list(range(30)))
     assert len(begun) < 15
 
 
@@ -221,7 +220,7 @@ def test_an_error_outside_stops_what_is_within(host: Host, tmp_path: Path) -> No
 
     def outer() -> None:
         try:
-            side_by_side(inner, ["a", "b"])
+            run_all(inner, ["a", "b"])
         finally:
             with pytest.raises(Error, match="Given up"):
                 sh(host, 'echo >"$1"', tmp_path / "c")
@@ -236,7 +235,7 @@ def test_an_error_within_stops_nothing_outside(host: Host, tmp_path: Path) -> No
 
     def inner() -> str:
         with pytest.raises(Refused, match="the first"):
-            side_by_side(
+            run_all(
                 _do,
                 [lambda: sh(host, "sleep 30"), lambda: fails_after(tmp_path / "up")],
             )
@@ -248,7 +247,7 @@ def test_an_error_within_stops_nothing_outside(host: Host, tmp_path: Path) -> No
         assert seen.wait(LIMIT)
         return out
 
-    assert side_by_side(_do, [inner, other]) == ["after\n", "whole\n"]
+    assert run_all(_do, [inner, other]) == ["after\n", "whole\n"]
 
 
 # --- what is done all the same ---
@@ -311,6 +310,6 @@ def test_ctrl_c_gives_all_of_it_up(host: Host, tmp_path: Path) -> None:
 
     threading.Thread(target=interrupt, daemon=True).start()
     with pytest.raises(KeyboardInterrupt):
-        side_by_side(two, ["a", "b"])
+        run_all(two, ["a", "b"])
     assert wait.is_set()
     assert sh(host, "echo after").out == "after\n"

@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from pgherd.config.nodes import Node
+from pgherd.config.sync_names import Sync
+from pgherd.config.topology import Topology
 from pgherd.errors import Refused
-from pgherd.topology import Node, Sync, Topology
 
 
 def tree(**changes: Any) -> dict[str, Any]:

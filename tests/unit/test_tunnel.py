@@ -16,9 +16,9 @@ from boxes import LIMIT, Box, box, eventually
 from sshd import free_port, needs_sshd
 
 from pgherd.errors import Unreachable
-from pgherd.host import tunnel
-from pgherd.host.local import LocalHost
-from pgherd.shell import Trace
+from pgherd.hosts import tunnel
+from pgherd.hosts.commands import Trace
+from pgherd.hosts.local import LocalHost
 
 pytestmark = needs_sshd
 

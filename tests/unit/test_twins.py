@@ -20,9 +20,9 @@ from fakes import (
 )  # fmt: skip
 
 from pgherd.errors import Refused
+from pgherd.group import primary
+from pgherd.group.observation import NodeObservation, Observation
 from pgherd.postgres.facts import Disk, Facts
-from pgherd.postgres.observation import Observation, Seen
-from pgherd.steps import leaders
 
 
 def disk(**changes: Any) -> Disk:
@@ -48,18 +48,18 @@ def control(found: Disk) -> str:
 
 def refuse(name: str, disk: Disk, **others: Facts | Disk | str) -> None:
     """Start a node; the others run with facts, run without a word (the text), or are down."""
-    plan, seen = {"sh -s": Said("absent\n"), "test -d": Said()}, dict[str, Seen]()
+    plan, seen = {"sh -s": Said("absent\n"), "test -d": Said()}, dict[str, NodeObservation]()
     for node in ("pa", "s1"):
         found = others.get(node)
         if isinstance(found, Disk):
             plan |= {"sh -s": Said("full\n"), "docker run": Said(control(found))}
         runs = container(node) if isinstance(found, Facts | str) else None
         silence = found if isinstance(found, str) else ""
-        seen[node] = Seen(runs, found if isinstance(found, Facts) else None, silence)
+        seen[node] = NodeObservation(runs, found if isinstance(found, Facts) else None, silence)
     made = group(topology("s1"), FakeHost(plan))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(leaders, "_counted", lambda *_: {})  # positions have to do
-        leaders.refuse_second(made, Observation(seen, {}), image(), name, disk)
+        patch.setattr(primary, "_counted", lambda *_: {})  # positions have to do
+        primary.refuse_second(made, Observation(seen, {}), image(), name, disk)
 
 
 OLD = disk(state="shut down")
@@ -137,10 +137,10 @@ def test_one_that_runs_and_is_silent_keeps_an_unsigned_one_down(name: str) -> No
     ],
 )
 def test_who_ends_again_and_again(status: str, restarts: int, silence: str, failing: bool) -> None:
-    node = Seen(container("pa", status=status, restarts=restarts), None, silence)
-    assert leaders.is_failing(node) is failing
+    node = NodeObservation(container("pa", status=status, restarts=restarts), None, silence)
+    assert primary.is_failing(node) is failing
 
 
 def test_who_answers_does_not_end_again_and_again() -> None:
-    assert not leaders.is_failing(Seen(container("pa", restarts=5), facts()))
-    assert not leaders.is_failing(Seen(None, None))
+    assert not primary.is_failing(NodeObservation(container("pa", restarts=5), facts()))
+    assert not primary.is_failing(NodeObservation(None, None))

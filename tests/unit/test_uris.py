@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from psycopg.conninfo import conninfo_to_dict
 
+from pgherd.config.topology import Topology
 from pgherd.errors import Refused
 from pgherd.report import uris
 from pgherd.report.uris import FORMATS, ROLES, Wanted
-from pgherd.topology import Topology
 
 PAIR = topology("s1")
 ODD = topology("s1", "s2", pa={"listen": "::1"}, s1={"listen": "fe80::1%eth0"}, s2={"listen": "::"})

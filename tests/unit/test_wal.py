@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, cast
 import pytest
 from fakes import group, topology
 
-from pgherd.verify.client import Client
-from pgherd.verify.wal import WINDOW, _length, compare_wal
+from pgherd.checks.client_view import Client
+from pgherd.checks.wal import WINDOW, _length, compare_wal
 
 if TYPE_CHECKING:
     from pgherd.client import Connection

@@ -8,10 +8,10 @@ import pytest
 from fakes import SYSTEM, FakeHost, Said, facts, group, image, standby_facts, topology
 
 from pgherd.errors import Refused
+from pgherd.group import primary
+from pgherd.group.primary import Method, RejoinMethod
 from pgherd.postgres.facts import Disk, Facts
 from pgherd.postgres.history import Beyond, counted
-from pgherd.steps.change import ways
-from pgherd.steps.change.ways import Kind, Way
 
 PROMOTED = facts(timeline=2, history="1\t0/5000148\tpromoted\n", lsn="0/7000000")
 SAME = facts(timeline=1, lsn="0/5000148")
@@ -37,7 +37,7 @@ SAME = facts(timeline=1, lsn="0/5000148")
     ],
 )
 def test_a_standby_that_runs(mine: dict[str, object], theirs: Facts, follows: bool) -> None:
-    assert ways.of_running(standby_facts(**mine), theirs) is follows
+    assert primary.can_follow(standby_facts(**mine), theirs) is follows
 
 
 # --- what pg_waldump tells ---
@@ -74,17 +74,17 @@ DISK = Disk(
 def test_wal_that_was_removed_is_not_nothing(
     said: str, disk: Disk, timeline: int, found: Beyond | None
 ) -> None:
-    assert ways.known_beyond(said, disk, timeline, "0/5000148") == found
+    assert primary.read_wal_beyond(said, disk, timeline, "0/5000148") == found
 
 
 # --- one that is down ---
 
 
-def judged(disk: Disk, theirs: Facts, said: str = "") -> tuple[Way, FakeHost]:
+def judged(disk: Disk, theirs: Facts, said: str = "") -> tuple[RejoinMethod, FakeHost]:
     host = FakeHost({"docker run --rm --interactive --name pgherd-g-s1-look": Said(said)})
     host.plan = {("docker", "run"): Said(said)}
     made = group(topology("s1"), host)
-    return ways.of_stopped(made.instance("s1"), image(), disk, theirs), host
+    return primary.choose_method(made.instance("s1"), image(), disk, theirs), host
 
 
 OWN = "beyond=0/5000180 54 2\n"
@@ -94,28 +94,28 @@ OWN = "beyond=0/5000180 54 2\n"
     ("changes", "theirs", "said", "kind", "commits"),
     [
         # an old primary of which the new one has all
-        ({"state": "shut down"}, PROMOTED, "", Kind.FOLLOW, 0),
-        ({}, PROMOTED, "", Kind.FOLLOW, 0),
-        ({}, PROMOTED, OWN, Kind.REWIND, 2),
-        ({"rewindable": False}, PROMOTED, OWN, Kind.BASE_BACKUP, 2),
+        ({"state": "shut down"}, PROMOTED, "", Method.FOLLOW, 0),
+        ({}, PROMOTED, "", Method.FOLLOW, 0),
+        ({}, PROMOTED, OWN, Method.REWIND, 2),
+        ({"rewindable": False}, PROMOTED, OWN, Method.BASE_BACKUP, 2),
         # a standby that received more than the one that was promoted
-        ({"state": "in archive recovery", "standby_signal": True}, PROMOTED, OWN, Kind.REWIND, 2),
+        ({"state": "in archive recovery", "standby_signal": True}, PROMOTED, OWN, Method.REWIND, 2),
         # one timeline: a standby that is behind, one that is ahead, another primary
-        ({"standby_signal": True, "state": "shut down in recovery"}, SAME, "", Kind.FOLLOW, 0),
+        ({"standby_signal": True, "state": "shut down in recovery"}, SAME, "", Method.FOLLOW, 0),
         ({"standby_signal": True, "state": "shut down in recovery"}, SAME, OWN,
-         Kind.BASE_BACKUP, None),
-        ({"state": "shut down"}, SAME, "", Kind.BASE_BACKUP, None),
+         Method.BASE_BACKUP, None),
+        ({"state": "shut down"}, SAME, "", Method.BASE_BACKUP, None),
         # a mark alone makes no standby's data of a primary's; nor does recovery without the mark
-        ({"state": "in archive recovery"}, SAME, "", Kind.FOLLOW, 0),
+        ({"state": "in archive recovery"}, SAME, "", Method.FOLLOW, 0),
         # promoted as well, and what it wrote is removed
-        ({"timeline": 2, "history": "1 0/4000000\n"}, PROMOTED, "", Kind.REWIND, None),
-        ({"timeline": 2, "history": "7 0/4000000\n"}, PROMOTED, OWN, Kind.BASE_BACKUP, None),
-        ({"half_copied": True}, PROMOTED, "", Kind.BASE_BACKUP, 0),
-        ({"pg_version": None}, PROMOTED, "", Kind.BASE_BACKUP, 0),
+        ({"timeline": 2, "history": "1 0/4000000\n"}, PROMOTED, "", Method.REWIND, None),
+        ({"timeline": 2, "history": "7 0/4000000\n"}, PROMOTED, OWN, Method.BASE_BACKUP, None),
+        ({"half_copied": True}, PROMOTED, "", Method.BASE_BACKUP, 0),
+        ({"pg_version": None}, PROMOTED, "", Method.BASE_BACKUP, 0),
     ],
 )  # fmt: skip
 def test_a_server_that_is_down(
-    changes: dict[str, object], theirs: Facts, said: str, kind: Kind, commits: int | None
+    changes: dict[str, object], theirs: Facts, said: str, kind: Method, commits: int | None
 ) -> None:
     way, _ = judged(replace(DISK, **changes), theirs, said)  # type: ignore[arg-type]
     assert (way.kind, way.commits) == (kind, commits)

@@ -4,32 +4,4 @@
 knows PostgreSQL.
 """
 
-from pgherd.docker.engine import LIST, Engine, docker
-from pgherd.docker.model import (
-    GROUP_LABEL,
-    HELPER_LABEL,
-    HOME_LABEL,
-    NODE_LABEL,
-    SPEC_LABEL,
-    Container,
-    Image,
-    Mount,
-    label_options,
-    no_volumes,
-)
-
-__all__ = [
-    "GROUP_LABEL",
-    "HELPER_LABEL",
-    "HOME_LABEL",
-    "LIST",
-    "NODE_LABEL",
-    "SPEC_LABEL",
-    "Container",
-    "Engine",
-    "Image",
-    "Mount",
-    "docker",
-    "label_options",
-    "no_volumes",
-]
+from __future__ import annotations

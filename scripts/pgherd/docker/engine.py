@@ -1,4 +1,4 @@
-"""The Docker Engine of one host, through its docker CLI."""
+"""The docker CLI's complaints about its engine, as sentences with a cure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any
 
 from plumbum.commands.base import BaseCommand
 
-from pgherd.docker.model import (
+from pgherd.config.values import LOCAL
+from pgherd.docker.models import (
     GROUP_LABEL,
     HELPER_LABEL,
     LISTED,
@@ -26,12 +27,74 @@ from pgherd.docker.model import (
     read_network,
     records,
 )
-from pgherd.docker.unreachable import hangs, network_fault, raise_if_unreachable
-from pgherd.errors import DeadlinePassed, Error, Refused
-from pgherd.host import NOTHING, Host, OnLine, Stdin
-from pgherd.host.scope import cleaning_up
-from pgherd.host.together import side_by_side
-from pgherd.shell import Result, Script, Tool, assignments
+from pgherd.errors import DeadlinePassed, Error, Refused, Unreachable
+from pgherd.hosts.base import NOTHING, Host, OnLine, Stdin
+from pgherd.hosts.commands import Result, Script, Tool, assignments
+from pgherd.hosts.parallel import cleaning_up, run_all
+
+
+def raise_if_unreachable(result: Result) -> None:
+    """Turn the CLI's own complaint about its engine into a sentence with a cure."""
+    said = result.err
+    if re.search(r"docker: (command )?not found", said):
+        raise Unreachable(
+            "The program 'docker' is not on this machine's PATH; ./scripts/bootstrap installs what "
+            "is missing on Debian and Ubuntu."
+            if result.host == LOCAL
+            else f"{result.host} has no docker command on the PATH of logins without a terminal: "
+            "install Docker there (Debian: apt-get install docker.io)."
+        )
+    if re.search(r"permission denied while trying to connect to the docker", said, re.IGNORECASE):
+        raise Unreachable(
+            f"The user has no permission on Docker's socket (host {result.host}).\n"
+            "Join the group docker (sudo usermod -aG docker $USER, then log in again)."
+        )
+    if re.search(r"unable to (resolve docker endpoint|parse docker host)|current context ", said):
+        there = "" if result.host == LOCAL else f" on {result.host}"
+        raise Unreachable(
+            f"The docker command{there} cannot tell which engine is meant: {said.strip()}\n"
+            "Correct DOCKER_CONTEXT or DOCKER_HOST, or leave them out (`docker context ls` tells "
+            "which contexts there are)."
+        )
+    if re.search(
+        r"cannot connect to the docker daemon|failed to connect to the docker API|"
+        r"error during connect|docker\.sock",
+        said,
+        re.IGNORECASE,
+    ):
+        here = result.host == LOCAL
+        raise Unreachable(
+            f"The Docker Engine does not answer (host {result.host}): {said.strip()}\n"
+            f"Start it{'' if here else ' there'} (sudo systemctl start docker)"
+            f"{', or let ./scripts/bootstrap do it' if here else ''}."
+        )
+
+
+def hangs(host: str, seconds: float) -> Unreachable:
+    """Return the error for an engine that takes a question and gives no answer."""
+    there = "" if host == LOCAL else " there"
+    return Unreachable(
+        f"The Docker Engine does not answer (host {host}): `docker ps` did not end within "
+        f"{seconds:g} s.\nRestart it{there} (sudo systemctl restart docker), then this again."
+    )
+
+
+def network_fault(result: Result, name: str) -> Error:
+    """Return why a network could not be made; with the cure, where all address ranges are used."""
+    used_up = (  # libnetwork's words, the second since Docker 25
+        r"non-overlapping IPv4 address pool|predefined address pools have been fully subnetted"
+    )
+    if not re.search(used_up, result.err):
+        return Error(f"A docker command failed: {result.complaint()}")
+    return Error(
+        f"The network {name} cannot be made: Docker (host {result.host}) has no address range left "
+        "for another one; it has 31, if nothing else is configured. Remove networks that nobody "
+        "uses (docker network ls, docker network prune), or widen default-address-pools in "
+        "/etc/docker/daemon.json; then this again."
+    )
+
+
+# --- the Docker Engine of one host, through its docker CLI ---
 
 docker = Tool("docker")
 
@@ -185,7 +248,7 @@ class Engine:
         """Do what `containers` does where an inspect of one of the group's own does not answer."""
         found = self._list()
         ours = [c for c in found if c.labels.get(GROUP_LABEL) == self.group]
-        known = dict(zip((c.id for c in ours), side_by_side(self._inspect, ours), strict=True))
+        known = dict(zip((c.id for c in ours), run_all(self._inspect, ours), strict=True))
         return self._with_planned(seen for c in found if (seen := known.get(c.id, c)))
 
     def _list(self) -> list[Container]:
@@ -215,7 +278,7 @@ class Engine:
         """
         asked = list(containers)
         new = [c for c in asked if c.id not in self._inspected]
-        for one, found in zip(new, side_by_side(self._inspect, new), strict=True):
+        for one, found in zip(new, run_all(self._inspect, new), strict=True):
             if found:
                 self._inspected[one.id] = found
         return {c.id: self._inspected[c.id] for c in asked if c.id in self._inspected}
@@ -253,7 +316,7 @@ class Engine:
             result = self.run(command, timeout=LIST_SECONDS, reads=True)
             return records(result.out, self.host.name), []
         except DeadlinePassed:
-            answers = side_by_side(self._inspect_one, listed)
+            answers = run_all(self._inspect_one, listed)
         found = [record for answer in answers for record in answer or ()]
         return found, [c.name for c, a in zip(listed, answers, strict=True) if a is None]
 

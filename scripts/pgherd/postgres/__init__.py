@@ -1,1 +1,1 @@
-"""PostgreSQL: texts, one server, what it tells, the group."""
+"""One PostgreSQL server: its data directory, its settings, what it is."""

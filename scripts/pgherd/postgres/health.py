@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from pgherd.errors import Error
+from pgherd.hosts.commands import Script
 from pgherd.postgres import scripts
-from pgherd.shell import Script
 
 
 @dataclass(frozen=True)

@@ -15,30 +15,28 @@ from typing import Any
 
 from plumbum.commands.base import BaseCommand
 
-from pgherd import rules
-from pgherd.docker import (
+from pgherd.config import values as rules
+from pgherd.config.nodes import Encryption, Node
+from pgherd.config.values import volume_of, within
+from pgherd.docker.engine import Engine, docker
+from pgherd.docker.models import (
     GROUP_LABEL,
     HOME_LABEL,
     NODE_LABEL,
     SPEC_LABEL,
     Container,
-    Engine,
     Image,
     Mount,
-    docker,
     label_options,
     no_volumes,
 )
 from pgherd.errors import DeadlinePassed, Error, Refused, stopped_meanwhile
-from pgherd.host import Host
-from pgherd.postgres import hold, scripts
+from pgherd.hosts.base import Host
+from pgherd.hosts.commands import Result, Script, Tool, assignments
+from pgherd.postgres import datadir, scripts
+from pgherd.postgres.datadir import Places, ScriptFailed
 from pgherd.postgres.facts import Disk, Facts
-from pgherd.postgres.failed import ScriptFailed
 from pgherd.postgres.history import Beyond
-from pgherd.postgres.places import Places
-from pgherd.rules import volume_of, within
-from pgherd.shell import Result, Script, Tool, assignments
-from pgherd.topology import Encryption, Node
 
 PGDATA, PRIVATE = rules.PGDATA, rules.PRIVATE
 STOP_SECONDS = 600  # a fast shutdown waits for the standbys to receive everything
@@ -138,7 +136,7 @@ class Instance:
         command = docker[
             "run", "--detach", "--name", self.name,
             *label_options(labels), *options, "--entrypoint", "sh", image.ref,
-            *hold.server_words(image, self.node.tablespaces),
+            *datadir.server_words(image, self.node.tablespaces),
         ]  # fmt: skip
         result = self.engine.run(command)
         if not result.ok:
@@ -172,8 +170,8 @@ class Instance:
         run, command = self.engine.run, self.inside("sh", "-s")
         result = run(command, stdin=script, timeout=timeout, reads=reads)
         if not result.ok and not reads:  # a look stops nothing
-            hold.refuse_if_held(self)
-        if hold.has_ended(result):
+            datadir.refuse_if_locked(self)
+        if datadir.has_ended(result):
             raise stopped_meanwhile(self.name, self.host.name, self.log_tail(), self.node.data)
         return self._checked(result)
 
@@ -274,8 +272,8 @@ class Instance:
     def _checked(self, result: Result, mounts: Sequence[Mount] = ()) -> str:
         if result.code == TIMED_OUT:
             raise DeadlinePassed(f"{self.name} did not get there in time.\n{self.log_tail()}")
-        if result.code == hold.HELD and hold.SENTENCE in result.err:
-            raise hold.held(self, mounts)
+        if result.code == datadir.HELD and datadir.SENTENCE in result.err:
+            raise datadir.describe_holder(self, mounts)
         if not result.ok:
             raise ScriptFailed(self.name, result, self.node.data)
         return result.out

@@ -10,9 +10,9 @@ import re
 from functools import cache
 from importlib import resources
 
-from pgherd.docker import LIST
+from pgherd.docker.engine import LIST
+from pgherd.hosts.commands import Script, Secret, assignments, heredoc
 from pgherd.postgres import conf
-from pgherd.shell import Script, Secret, assignments, heredoc
 
 FUNCTIONS = (
     "until_true",
@@ -69,7 +69,7 @@ def compose(*pieces: str | Script, **values: str | int) -> Script:
     called = "".join(part for part in body.parts if isinstance(part, str))
     head = fragment("head").replace("$session\n", session(), 1)
     head += _functions(called) + assignments(**values)
-    return _joined(Script(("{\n" + head,)) + body + "exit 0\n}\n")
+    return _merge_texts(Script(("{\n" + head,)) + body + "exit 0\n}\n")
 
 
 def session() -> str:
@@ -157,7 +157,7 @@ def changes(out: str) -> list[str]:
     return [line.removeprefix(CHANGED) for line in out.splitlines() if line.startswith(CHANGED)]
 
 
-def _joined(script: Script) -> Script:
+def _merge_texts(script: Script) -> Script:
     """Join neighbouring texts, so that the script shows as few pieces as it has secrets."""
     parts: list[str | Secret] = []
     for part in script.parts:

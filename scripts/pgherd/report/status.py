@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 
+from pgherd.checks.status import Status
+from pgherd.group.node_status import NodeStatus, format_size
 from pgherd.report.text import one_line, table
-from pgherd.steps.standing import size
-from pgherd.steps.status import NodeStatus, Status
 
 HOME_AND_CLEAR = "\x1b[H\x1b[2J"  # ECMA-48: cursor home, erase the screen
 HEAD = (
@@ -27,7 +27,7 @@ def status_text(status: Status) -> str:
     return "\n".join([*lines, f"status of {status.group}: {said}"])
 
 
-def redrawn(text: str, *, clear: bool) -> str:
+def redraw(text: str, *, clear: bool) -> str:
     """Return a text for a watch: in place of the one before, on a terminal, or after it."""
     return f"{HOME_AND_CLEAR}{text}" if clear else text
 
@@ -42,17 +42,17 @@ def _row(node: NodeStatus) -> tuple[str, ...]:
         node.upstream,
         f"{node.state}{late}" if node.state else None,
         node.sync_state,
-        _size(node.lag_bytes),
+        _format_size(node.lag_bytes),
         duration(node.lag_seconds),
         node.slot,
-        _size(node.retained_bytes),
+        _format_size(node.retained_bytes),
         node.conflicts,
     )
     return tuple(NONE if cell in {None, ""} else str(cell) for cell in cells)
 
 
-def _size(count: int | None) -> str:
-    return "" if count is None else size(count)
+def _format_size(count: int | None) -> str:
+    return "" if count is None else format_size(count)
 
 
 def duration(seconds: float | None) -> str:

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pgherd.certificates.reading import Details
-    from pgherd.steps.tls.certificates import Shown
+    from pgherd.operations.certificates import Shown
+    from pgherd.security.x509 import Details
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ def text(group: str, trusted: Trusted, nodes: Sequence[Shown]) -> str:
     lines = []
     for node in nodes:
         found = node.served or node.kept
-        lines.append(f"{node.node}  {_said(node)}")
+        lines.append(f"{node.node}  {_said_text(node)}")
         if found:
             lines += [
                 f"  subject  {found.subject}",
@@ -45,7 +45,7 @@ def text(group: str, trusted: Trusted, nodes: Sequence[Shown]) -> str:
     return "\n".join([*lines, *warnings, last])
 
 
-def _said(node: Shown) -> str:
+def _said_text(node: Shown) -> str:
     if node.served is None:
         return f"shows none: {node.fault}"
     same = node.kept and node.kept.serial == node.served.serial

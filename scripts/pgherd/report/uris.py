@@ -11,10 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
+from pgherd.config.nodes import Node
+from pgherd.config.topology import Topology
+from pgherd.config.values import LOCAL, NAME_LIMIT, only_here, reachable
 from pgherd.errors import Refused, quoted
 from pgherd.postgres.conf import conninfo
-from pgherd.rules import LOCAL, NAME_LIMIT, only_here, reachable
-from pgherd.topology import Node, Topology
 
 # By role: libpq's target_session_attrs (14 or later) and pgJDBC's targetServerType.
 # read-write, not primary: it also passes over a primary that is set read-only.

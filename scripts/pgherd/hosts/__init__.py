@@ -1,0 +1,1 @@
+"""Where commands run: this machine, and others over SSH."""

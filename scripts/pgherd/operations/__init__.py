@@ -1,0 +1,1 @@
+"""What changes a group, one story a file."""

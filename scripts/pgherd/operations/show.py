@@ -1,0 +1,104 @@
+"""Looking at the servers: their logs, and psql in their containers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from pgherd.docker.engine import docker
+from pgherd.errors import Refused, quoted
+from pgherd.group.group import Group
+from pgherd.hosts.commands import Script, Tool, assignments
+from pgherd.hosts.parallel import WORKERS, run_all
+from pgherd.postgres import conf
+from pgherd.postgres.facts import Facts
+from pgherd.postgres.instance import Instance
+
+LOG_SECONDS = 60.0
+# One round trip for all servers of a host.
+_LOGS = """\\
+for name; do
+  docker logs --tail "$tail" "$name" 2>&1 | sed "${head:+s/^/$name | /}"
+done
+"""
+
+
+def lines(text: str) -> int:
+    """Read a number of lines. Raises Refused for what is none."""
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        raise Refused(f"--tail is a number of lines, not {quoted(text)}.")
+    return int(text)
+
+
+def logs(group: Group, name: str, *, tail: int, follow: bool, show: Callable[[str], None]) -> None:
+    """Show the last lines of one server's log or of all; with `follow`, go on until Ctrl-C.
+
+    Where there are several, each line begins with its node's name.
+    """
+    instances = [group.instance(name)] if name else list(group.instances.values())
+    sites = {group.site(instance).name: group.site(instance) for instance in instances}
+    found = run_all(lambda site: site.engine.containers(), list(sites.values()))
+    containers = dict(zip(sites, found, strict=True))
+    there = [i for i in instances if i.name in containers[i.node.host]]
+    if not there:
+        seed = f"`invoke seed-standby --node {name}`"
+        make = seed if name and group.instance(name).node.upstream else "`invoke setup-master`"
+        raise Refused(f"There is no container of {name or group.name}: {make} or `invoke start`.")
+
+    if follow:
+        _follow(there, ["--tail", str(tail), "--follow"], show)
+        return
+    for site in sites.values():
+        names = [i.name for i in there if i.node.host == site.name]
+        head = "yes" if len(instances) > 1 else ""
+        script = Script((assignments(tail=tail, head=head) + _LOGS,))
+        command = Tool("sh")["-s", "--", names]
+        if names:
+            site.engine.run(command, stdin=script, timeout=LOG_SECONDS, on_line=show, reads=True)
+
+
+def _follow(instances: list[Instance], options: list[str], show: Callable[[str], None]) -> None:
+    if len(instances) > WORKERS:
+        raise Refused(f"--follow shows {WORKERS} servers at once: say --node.")
+
+    def read(instance: Instance) -> None:
+        head = f"{instance.name} | " if len(instances) > 1 else ""
+        instance.engine.run(
+            docker["logs", *options, instance.name],
+            timeout=None,
+            on_line=lambda line: show(f"{head}{line}"),
+            reads=True,
+        )
+
+    run_all(read, instances)
+
+
+def psql(group: Group, name: str, command: str, *, terminal: bool) -> int:
+    """Run psql in a node's container: on the terminal, or for one command; return its exit code.
+
+    Raises:
+        Refused: the node does not run.
+    """
+    if name:
+        instance = group.instance(name)
+        containers, answers = group.site(instance).look()
+        container, answer = containers.get(name), answers.get(name)
+        group.work_where([answer if isinstance(answer, Facts) else None])
+    else:
+        seen = group.observe(tolerant=True)
+        leads = group.leader(seen.facts, seen.own)
+        instance = group.instance(leads.name) if leads else group.primary(seen)
+        if len(seen.primaries) > 1:
+            group.trace.note(f"{group.several(seen)}.")
+        container = seen.nodes[instance.name].container
+    if container is None or not container.running:
+        raise Refused(f"{instance.name} does not run: `invoke start`.")
+    chosen = ["-P", "pager=off", "--command", command] if command else []
+    tty = ["--tty"] if terminal else []
+    database = instance.database or "postgres"
+    if not database.isidentifier():  # psql takes a name with = for more than a name
+        database = conf.conninfo(dbname=database)
+    words = ["exec", "--interactive", *tty, "--user", "postgres", instance.name]
+    return instance.host.interactive(
+        docker[(*words, "psql", "-X", "-U", "postgres", "-d", database, *chosen)]
+    )

@@ -1,1 +1,0 @@
-"""Another primary: switchover, failover, rejoin, and what they share."""

@@ -1,1 +1,0 @@
-"""The topology and what there is, compared."""

@@ -1,1 +1,0 @@
-"""New passwords for the group's two roles, while everything streams."""

@@ -1,1 +1,0 @@
-"""Standbys: seeded, connected, and brought to stream."""
