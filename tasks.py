@@ -69,7 +69,7 @@ def hosts(c: Context, json_: bool = False) -> None:
 SEEDING = {  # what a standby is seeded with, be it one or many at once
     "from": "take the base backup from this node, and not from the upstream",
     "set-aside": "also set aside data that is not this group's",
-    "async-meanwhile": "let commits go on without it, where it is the one they wait for",
+    "allow-async": "let commits go on without it, where it is the one they wait for",
     "no-verify-backup": "do not check the base backup against its manifest",
     "max-rate": "limit of a base backup per second, as pg_basebackup takes it: 32M",
     "spread-checkpoint": "do not hurry the checkpoint",
@@ -90,7 +90,7 @@ def setup_master(c: Context) -> None:
         **NODE,
         **SEEDING,
         "method": "basebackup (over the network, from the running master) or copy (its files)",
-        "reseed": "seed anew even if it streams already",
+        "rebuild": "seed anew even if it streams already",
         "yes": "stop the master for --method copy although clients are connected",
     }
 )
@@ -99,9 +99,9 @@ def seed_standby(  # noqa: PLR0913, PLR0917
     c: Context,
     node: str = "",
     method: str = "basebackup",
-    reseed: bool = False,
+    rebuild: bool = False,
     set_aside: bool = False,
-    async_meanwhile: bool = False,
+    allow_async: bool = False,
     no_verify_backup: bool = False,
     max_rate: str = "",
     spread_checkpoint: bool = False,
@@ -114,9 +114,9 @@ def seed_standby(  # noqa: PLR0913, PLR0917
 
     asked = SeedOptions(
         method=method,
-        reseed=reseed,
+        rebuild=rebuild,
         set_aside=set_aside,
-        async_meanwhile=async_meanwhile,
+        allow_async=allow_async,
         verify_backup=not no_verify_backup,
         max_rate=max_rate,
         spread_checkpoint=spread_checkpoint,
@@ -143,7 +143,7 @@ def add_standby(  # noqa: PLR0913, PLR0917
     all: bool = False,  # noqa: A002 (the flag's name)
     from_: str = "",
     set_aside: bool = False,
-    async_meanwhile: bool = False,
+    allow_async: bool = False,
     no_verify_backup: bool = False,
     max_rate: str = "",
     spread_checkpoint: bool = False,
@@ -155,7 +155,7 @@ def add_standby(  # noqa: PLR0913, PLR0917
     asked = SeedOptions(
         source=from_,
         set_aside=set_aside,
-        async_meanwhile=async_meanwhile,
+        allow_async=allow_async,
         verify_backup=not no_verify_backup,
         max_rate=max_rate,
         spread_checkpoint=spread_checkpoint,
@@ -167,15 +167,15 @@ def add_standby(  # noqa: PLR0913, PLR0917
     positional=["names"],
     help={
         "names": "one or several, as s2,s3,s4",
-        "async-meanwhile": "also where commits then wait for no standby, and strict = true",
+        "allow-async": "also where commits then wait for no standby, and strict = true",
     },
 )
 @report_errors
-def remove_standby(c: Context, names: str, async_meanwhile: bool = False) -> None:
+def remove_standby(c: Context, names: str, allow_async: bool = False) -> None:
     """Take standbys out of the group: its commits, its slots, its containers; the data is kept."""
     from pgherd.operations import remove as removal
 
-    removal.remove_standbys(open_group(c), split_names(names), async_meanwhile=async_meanwhile)
+    removal.remove_standbys(open_group(c), split_names(names), allow_async=allow_async)
 
 
 @task(
@@ -427,17 +427,19 @@ def switchover(c: Context, to: str = "", timeout: str = "", force: bool = False)
     help={
         "to": "the standby that is to be primary (default: the one that has most)",
         "max-loss": 'bytes of WAL that may be lost, or "any" (default: 0 if synchronous, else any)',
-        "unfenced": "also where the lost primary's host cannot be reached",
+        "skip_fencing": "also where the lost primary's host cannot be reached",
     }
 )
 @report_errors
-def failover(c: Context, to: str = "", max_loss: str = "", unfenced: bool = False) -> None:
+def failover(c: Context, to: str = "", max_loss: str = "", skip_fencing: bool = False) -> None:
     """Fence a primary that is lost, and make a standby the primary in its place."""
     from pgherd.operations import failover as step
     from pgherd.operations.data_loss import read_limit
     from pgherd.report import changes
 
-    found = step.failover(open_group(c), to, max_loss=read_limit(max_loss), unfenced=unfenced)
+    found = step.failover(
+        open_group(c), to, max_loss=read_limit(max_loss), skip_fencing=skip_fencing
+    )
     came(c, changes.failover_text(found))
 
 
@@ -455,7 +457,7 @@ def rejoin(c: Context, name: str, max_loss: str = "") -> None:
     from pgherd.operations.data_loss import read_limit
     from pgherd.operations.seed import SeedOptions
 
-    asked = SeedOptions(max_loss=read_limit(max_loss), async_meanwhile=True)
+    asked = SeedOptions(max_loss=read_limit(max_loss), allow_async=True)
     step.rejoin(open_group(c), name, asked)
 
 

@@ -143,7 +143,7 @@ def _goes_on(trial: Trial) -> None:
 
 def _seeded_anew(trial: Trial) -> tuple[str, ...]:
     """A standby is down; what it had before it was seeded anew lies aside."""
-    trial.herd.invoke("seed-standby", "--reseed", "--async-meanwhile")
+    trial.herd.invoke("seed-standby", "--rebuild", "--allow-async")
     docker("stop", trial.herd.container("standby"))
     (copy,) = json.loads(trial.herd.invoke("backups", "--json").stdout)["copies"]
     return "restore", copy["name"]

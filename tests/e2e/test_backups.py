@@ -19,7 +19,7 @@ def herd(make_herd: MakeHerd) -> Herd:
     """A pair whose standby was seeded twice."""
     made = make_herd("17")
     made.invoke("setup-master", "seed-standby")
-    made.invoke("seed-standby", "--reseed", "--async-meanwhile")
+    made.invoke("seed-standby", "--rebuild", "--allow-async")
     return made
 
 

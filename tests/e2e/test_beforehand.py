@@ -134,10 +134,10 @@ def test_where_alter_system_is_not_allowed_tasks_refuse(pair_of: PairOf, major: 
     until(lambda: herd.sql(primary, "SHOW allow_alter_system") == "off", "it is off")
     before = state(herd)
     for words in (
-        ["seed-standby", "--node", name, "--reseed", "--async-meanwhile"],
+        ["seed-standby", "--node", name, "--rebuild", "--allow-async"],
         ["sync", "--off"],
         ["switchover", "--to", name],
-        ["remove-standby", name, "--async-meanwhile"],
+        ["remove-standby", name, "--allow-async"],
         ["rejoin", name],
         ["step.require-sync"],
     ):
@@ -203,8 +203,8 @@ def test_a_directory_that_cannot_be_renamed_is_seen_before_anybody_is_stopped(he
     before = state(herd)
     with mounted(data):
         for words in (
-            ["seed-standby", "--node", name, "--reseed", "--async-meanwhile"],
-            ["remove-standby", name, "--async-meanwhile"],
+            ["seed-standby", "--node", name, "--rebuild", "--allow-async"],
+            ["remove-standby", name, "--allow-async"],
             ["down", "--purge", "--confirm", herd.name],
         ):
             told = herd.invoke(*words, code=2).stderr
@@ -218,12 +218,12 @@ def test_a_directory_that_cannot_be_renamed_is_seen_before_anybody_is_stopped(he
 def test_other_reasons_are_told_in_the_systems_words(herd: Herd) -> None:
     _, standby = others(herd)
     before = state(herd)
-    reseed = ["seed-standby", "--node", herd.container(standby), "--reseed", "--async-meanwhile"]
+    rebuild = ["seed-standby", "--node", herd.container(standby), "--rebuild", "--allow-async"]
     with immutable(herd.data(standby)):
-        told = herd.invoke(*reseed, code=2).stderr
+        told = herd.invoke(*rebuild, code=2).stderr
     assert "cannot be renamed (Operation not permitted)" in told
     assert state(herd) == before
-    herd.invoke(*reseed)
+    herd.invoke(*rebuild)
 
 
 @only_root
@@ -232,7 +232,7 @@ def test_a_copy_is_not_put_back_where_that_cannot_be(make_herd: MakeHerd) -> Non
     herd = make_herd()
     herd.invoke("setup-master", "seed-standby")
     name, data = herd.container("standby"), herd.data("standby")
-    herd.invoke("seed-standby", "--node", name, "--reseed", "--async-meanwhile")
+    herd.invoke("seed-standby", "--node", name, "--rebuild", "--allow-async")
     (copy,) = data.parent.glob("standby_data_bk_*")
     herd.invoke("stop")
     policy = ["inspect", "--format", "{{.HostConfig.RestartPolicy.Name}}", name]
@@ -261,8 +261,8 @@ def test_the_way_out_of_a_mount_point(make_herd: MakeHerd) -> None:
         herd.nodes["standby"]["data"] = str(data / "data")
         herd.write()
         herd.invoke("start", "verify")
-        reseed = ["seed-standby", "--node", herd.container("standby"), "--reseed"]
-        herd.invoke(*reseed, "--async-meanwhile")
+        rebuild = ["seed-standby", "--node", herd.container("standby"), "--rebuild"]
+        herd.invoke(*rebuild, "--allow-async")
         herd.checks()
         herd.clear()
 

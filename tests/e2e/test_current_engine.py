@@ -91,7 +91,7 @@ def test_the_whole_life(herd: Herd, current: Engine) -> None:
         fail_over(herd, current, to="standby")
         herd.invoke("verify", code=1)
         herd.invoke("rejoin", master)
-        copied = ("seed-standby", "--node", third, "--method", "copy", "--reseed", "--yes")
+        copied = ("seed-standby", "--node", third, "--method", "copy", "--rebuild", "--yes")
         herd.invoke(*copied)
         herd.invoke("verify")
     fail_over(herd, current, to="master")

@@ -322,5 +322,5 @@ def test_a_standby_with_less_than_its_primary(pair: Herd) -> None:
     assert until(lambda: ("settings-less", "standby") in found(pair, code=None))
     inside(pair, "master", "ALTER SYSTEM RESET max_connections")
     docker("restart", "--time", "60", pair.container("master"))
-    pair.invoke("seed-standby", "--reseed", "--async-meanwhile")
+    pair.invoke("seed-standby", "--rebuild", "--allow-async")
     assert ("settings-less", "standby") not in found(pair, code=0)

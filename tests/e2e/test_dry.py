@@ -108,7 +108,7 @@ def test_the_script_of_a_stop_and_of_a_start(live: Herd, tmp_path: Path) -> None
 
 @pytest.mark.long
 def test_the_script_of_a_new_seed(live: Herd, tmp_path: Path) -> None:
-    script = printed(live, "seed-standby", "--reseed", "--async-meanwhile", "--method", "copy")
+    script = printed(live, "seed-standby", "--rebuild", "--allow-async", "--method", "copy")
     assert not [secret for secret in passwords(live) if secret in script]
     run(script, tmp_path)
     assert len(list(live.directory.glob("standby_data_bk_*"))) == 1

@@ -99,8 +99,8 @@ def test_an_engine_that_was_killed(pair_there: Herd, own_engine: Engine) -> None
 
 # --- in the middle ---
 
-SLOW = ["seed-standby", "--reseed", "--async-meanwhile", "--max-rate", "4M"]
-COPY = ["seed-standby", "--reseed", "--async-meanwhile", "--method", "copy", "--yes"]
+SLOW = ["seed-standby", "--rebuild", "--allow-async", "--max-rate", "4M"]
+COPY = ["seed-standby", "--rebuild", "--allow-async", "--method", "copy", "--yes"]
 COUNT = "SELECT count(*) FROM kept"
 # What a refusal names: to start what is down; to have a primary where all are standbys now.
 CURE = re.compile(r"`invoke (start|failover)\b")

@@ -129,7 +129,7 @@ def test_seed_standby_is_killed(herd: Herd) -> None:
 @pytest.mark.long
 def test_the_method_copy_is_killed(herd: Herd) -> None:
     copy = ["seed-standby", "--method", "copy"]
-    for _ in kills(herd, seeded, *copy, "--reseed", "--async-meanwhile"):
+    for _ in kills(herd, seeded, *copy, "--rebuild", "--allow-async"):
         herd.invoke(*copy)
         sound(herd)
 
@@ -150,7 +150,7 @@ def test_down_is_killed(herd: Herd) -> None:
 @pytest.mark.long
 def test_a_run_that_is_asked_to_end_takes_its_helper_along(herd: Herd) -> None:
     herd.invoke("setup-master", "seed-standby")
-    slow = ["--reseed", "--async-meanwhile", "--max-rate", "1M"]  # some twenty seconds
+    slow = ["--rebuild", "--allow-async", "--max-rate", "1M"]  # some twenty seconds
     for sign in (signal.SIGINT, signal.SIGTERM):
         run = begin(herd, "seed-standby", *slow)
         wait_for(herd, run, lambda herd: helpers(herd) and (herd.data("standby") / "base").is_dir())

@@ -99,5 +99,5 @@ def test_it_holds_up_no_other_task(herd: Herd, neighbour: Callable[..., Path]) -
     assert [(f["code"], f["where"]) for f in found] == [
         ("unseen", f"docker container inspect {herd.name}-neighbour")
     ]
-    herd.invoke("remove-standby", standby, "--async-meanwhile")
+    herd.invoke("remove-standby", standby, "--allow-async")
     herd.invoke("down", "--purge", "--confirm", herd.name)

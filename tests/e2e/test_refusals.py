@@ -225,8 +225,8 @@ def test_seed_standby_of_the_primary(live: Herd) -> None:
 
 
 def test_reseeding_the_only_synchronous_standby(live: Herd) -> None:
-    said = refused(live, "seed-standby", "--reseed")
-    assert "--async-meanwhile" in said
+    said = refused(live, "seed-standby", "--rebuild")
+    assert "--allow-async" in said
     assert live.sql("master", "SHOW synchronous_standby_names") == "FIRST 1 (standby1)"
 
 
@@ -302,7 +302,7 @@ def test_a_seed_moves_nothing_that_the_group_did_not_make(make_herd: MakeHerd) -
 def test_the_method_copy_while_clients_are_connected(live: Herd) -> None:
     docker("stop", live.container("standby"))
     with live.connect("master"):
-        said = refused(live, "seed-standby", "--method", "copy", "--reseed")
+        said = refused(live, "seed-standby", "--method", "copy", "--rebuild")
     live.invoke("start")
     assert "1 client" in said
     assert "--yes" in said

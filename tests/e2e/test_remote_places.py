@@ -32,8 +32,8 @@ def test_any_path_will_do(rigged: Rig, make_far: MakeFar) -> None:
     assert {path.name for path in host.place("/srv").iterdir()} == {"pg herd", "else where"}
     assert not (host.home() / "pgherd").exists()
     assert "already" in far.invoke("seed-standby").stderr
-    reseeded = far.invoke("seed-standby", "--reseed", "--async-meanwhile").stderr
-    assert f"setting its data aside as {ABSOLUTE}_bk_" in reseeded
+    rebuilt = far.invoke("seed-standby", "--rebuild", "--allow-async").stderr
+    assert f"setting its data aside as {ABSOLUTE}_bk_" in rebuilt
     far.checks()
     secrets = far.passwords()
     far.invoke("down", "--purge", "--confirm", far.name, "--delete-data")

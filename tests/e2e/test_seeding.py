@@ -130,7 +130,7 @@ def test_a_copy_is_not_made_over_who_was_promoted(make_herd: MakeHerd) -> None:
     herd.invoke("failover")
     herd.sql("standby", "CREATE TABLE since AS SELECT 1 AS n")
     before = started(herd, "standby")
-    for more in ([], ["--reseed", "--set-aside"]):
+    for more in ([], ["--rebuild", "--set-aside"]):
         said = herd.invoke("seed-standby", "--method", "copy", *more, code=2).stderr
         assert f"{herd.container('standby')} is the primary now" in said
     assert started(herd, "standby") == before
@@ -203,15 +203,15 @@ def test_a_base_backup_brings_every_row(filled: Herd) -> None:
 
 def test_the_only_synchronous_standby_is_not_reseeded_unasked(filled: Herd) -> None:
     before = started(filled, "standby")
-    said = filled.invoke("seed-standby", "--reseed", code=2).stderr
+    said = filled.invoke("seed-standby", "--rebuild", code=2).stderr
     assert "is the synchronous standby" in said
-    assert "--async-meanwhile" in said
+    assert "--allow-async" in said
     assert started(filled, "standby") == before
     assert passes(filled)
 
 
 def test_it_is_reseeded_while_commits_go_on(filled: Herd) -> None:
-    filled.invoke("seed-standby", "--reseed", "--async-meanwhile")
+    filled.invoke("seed-standby", "--rebuild", "--allow-async")
     assert len(list(filled.directory.glob("standby_data_bk_*"))) == 1
     assert passes(filled)
     assert filled.sql("master", "SHOW synchronous_standby_names") == "FIRST 1 (standby1)"
@@ -242,7 +242,7 @@ def test_a_copy_of_a_synchronous_primary_can_lead_alone(filled: Herd, method: st
 @pytest.mark.long
 def test_a_base_backup_is_checked_and_hurries_unless_told_otherwise(filled: Herd) -> None:
     """What is run, --echo shows; what hurries, the primary's log of its checkpoints."""
-    again = ["seed-standby", "--reseed", "--async-meanwhile"]
+    again = ["seed-standby", "--rebuild", "--allow-async"]
     filled.sql("master", "CHECKPOINT")
     for options, checked, hurries in ([], True, True), (SLOWLY, False, False):
         before = len(checkpoints(filled))
@@ -265,7 +265,7 @@ def checkpoints(herd: Herd) -> list[str]:
 def test_what_was_set_aside_outlives_a_purge_that_deletes(filled: Herd) -> None:
     """The last one with this pair: `--delete-data` takes what is in use, and nothing else."""
     if not (asides := sorted(filled.directory.glob("standby_data_bk_*"))):
-        filled.invoke("seed-standby", "--reseed", "--async-meanwhile")
+        filled.invoke("seed-standby", "--rebuild", "--allow-async")
         asides = sorted(filled.directory.glob("standby_data_bk_*"))
     assert asides
     filled.invoke("down", "--purge", "--delete-data", "--confirm", filled.name)
@@ -468,7 +468,7 @@ def test_two_standbys_are_waited_for_when_both_stream(make_herd: MakeHerd) -> No
 def test_nothing_inherited_hangs_after_a_promotion(make_herd: MakeHerd, major: str) -> None:
     herd = make_herd(major)
     herd.invoke("setup-master", "seed-standby")
-    herd.invoke("seed-standby", "--reseed", "--async-meanwhile")  # from a synchronous master
+    herd.invoke("seed-standby", "--rebuild", "--allow-async")  # from a synchronous master
     docker("stop", "--time", "60", herd.container("master"))
     assert psql(herd, "standby", "SELECT pg_promote(true, 30)") == "t"
     psql(herd, "standby", "CREATE TABLE commits AS SELECT 'at once' AS how")

@@ -201,7 +201,7 @@ def test_an_audit_looks_at_each_host(made: Made) -> None:
 def test_the_method_copy_is_refused(made: Made) -> None:
     far = made.far
     before = far.things()
-    copy = ["--method", "copy", "--reseed", "--async-meanwhile", "--yes"]
+    copy = ["--method", "copy", "--rebuild", "--allow-async", "--yes"]
     said = far.invoke(*seed(far, "standby2"), *copy, code=REFUSED).stderr
     assert f"{far.container('standby2')} is on hostc and {far.container('master')} on hosta" in said
     assert "basebackup goes from server to server" in said
@@ -214,7 +214,7 @@ def test_one_host_that_is_down_is_named_and_nothing_is_changed(rigged: Rig, made
     far = made.far
     before = far.things()
     rigged.hosts["hostc"].stop_sshd()
-    again = [*seed(far, "standby2"), "--reseed", "--async-meanwhile"]
+    again = [*seed(far, "standby2"), "--rebuild", "--allow-async"]
     for words in (again, ["setup-master"], ["start"], ["rotate-passwords"], ["down"]):
         said = ended(far.begin(*words), 15, UNREACHABLE)
         address = rigged.hosts["hostc"].address

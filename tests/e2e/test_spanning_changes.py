@@ -158,7 +158,7 @@ def test_the_primarys_host_is_cut_off(far: Far, tmp_path: Path) -> None:
         assert "may write what will be lost" in said
         assert far.primaries() == [old]
         begun = time.monotonic()
-        said = far.invoke("failover", "--unfenced").stderr
+        said = far.invoke("failover", "--skip-fencing").stderr
         assert "its commits hang" in said
         assert load.first(begun).port != port(far, old)
         assert hanging.poll() is None  # not acknowledged
@@ -182,7 +182,7 @@ def test_the_primarys_host_is_out_of_reach_from_here_only(far: Far, tmp_path: Pa
         far.host(old).stop_sshd()
         far.invoke("failover", code=REFUSED)
         begun = time.monotonic()
-        said = far.invoke("failover", "--unfenced").stderr
+        said = far.invoke("failover", "--skip-fencing").stderr
         assert "lets go of the lost primary" in said
         assert len(far.primaries()) == 2
         load.first(begun, port=port(far, next(r for r in far.primaries() if r != old)))
@@ -209,7 +209,7 @@ def test_a_rewind_that_the_primary_does_not_let_in(far: Far) -> None:
     new, name = after(far, old), far.container(old)
     edit_rules(far, new, "s/^host all all all/#&/")
     far.host(old).stop_sshd()
-    far.invoke("failover", "--to", far.container(new), "--unfenced")
+    far.invoke("failover", "--to", far.container(new), "--skip-fencing")
     hanging = begun_commit(far, old)
     far.host(old).repair()
     try:

@@ -149,8 +149,8 @@ def test_one_that_a_standby_lacks(make_herd: MakeHerd) -> None:
     before = state(herd)
     for words in (
         ["switchover", "--to", standby],
-        ["seed-standby", "--reseed", "--async-meanwhile"],
-        ["seed-standby", "--reseed", "--async-meanwhile", "--method", "copy", "--yes"],
+        ["seed-standby", "--rebuild", "--allow-async"],
+        ["seed-standby", "--rebuild", "--allow-async", "--method", "copy", "--yes"],
         ["remove-standby", standby],
         ["down"],
     ):
@@ -223,10 +223,10 @@ def test_the_whole_life_of_what_is_declared(
         make(herd, role, "deep")
     herd.invoke("switchover", "--to", standby)
     herd.invoke("switchover", "--to", master)
-    herd.invoke("seed-standby", "--reseed", "--async-meanwhile", "--method", "copy", "--yes")
+    herd.invoke("seed-standby", "--rebuild", "--allow-async", "--method", "copy", "--yes")
     herd.checks()
     equal_and_whole(herd)
-    herd.invoke("seed-standby", "--reseed", "--async-meanwhile")
+    herd.invoke("seed-standby", "--rebuild", "--allow-async")
     herd.invoke("down", "start", "verify")
     equal_and_whole(herd)
     _rewound(herd)
@@ -268,7 +268,7 @@ def _put_back(herd: Herd) -> None:
     """What was set aside as one is listed as one, comes back as one, and is deleted as one."""
     standby = herd.container("standby")
     psql(herd, "master", "DELETE FROM kept WHERE i <= 1000")
-    herd.invoke("seed-standby", "--reseed", "--async-meanwhile")
+    herd.invoke("seed-standby", "--rebuild", "--allow-async")
     newest = copies(herd)[0]
     assert (newest["node"], newest["complete"]) == (standby, True)
     herd.invoke("stop")
@@ -329,7 +329,7 @@ def test_killed_between_the_renamings(make_herd: MakeHerd, tmp_path: Path) -> No
     psql(herd, "master", f"CREATE TABLE kept TABLESPACE fast AS {FILL}")
     herd.invoke("seed-standby")
     standby = herd.container("standby")
-    again = ["seed-standby", "--reseed", "--async-meanwhile"]
+    again = ["seed-standby", "--rebuild", "--allow-async"]
     assert "cannot be set aside" in cut_short(herd, tmp_path, 1, *again)
     assert not herd.data("standby").exists()
     (broken,) = copies(herd)
@@ -358,9 +358,9 @@ def test_killed_between_the_renamings(make_herd: MakeHerd, tmp_path: Path) -> No
         assert all(copy["complete"] for copy in copies(herd)), at
     # Removed, cut short.
     assert "cannot be set aside" in cut_short(
-        herd, tmp_path, 1, "remove-standby", standby, "--async-meanwhile"
+        herd, tmp_path, 1, "remove-standby", standby, "--allow-async"
     )
-    herd.invoke("remove-standby", standby, "--async-meanwhile")
+    herd.invoke("remove-standby", standby, "--allow-async")
     assert all(copy["complete"] for copy in copies(herd))
     left = sorted(p.name for p in herd.directory.glob("standby_data*") if "_bk_" not in p.name)
     assert left == []
@@ -465,6 +465,6 @@ def test_across_hosts(emptied_rig: Rig, make_far: Any) -> None:
     far.invoke("seed-standby", "verify")
     far.invoke("switchover", "--to", far.container("standby"))
     assert far.sql("standby", "SELECT count(*) FROM kept") == 5000
-    far.invoke("seed-standby", "--node", far.container("master"), "--reseed", "--async-meanwhile")
+    far.invoke("seed-standby", "--node", far.container("master"), "--rebuild", "--allow-async")
     assert far.sql("master", "SELECT count(*) FROM kept") == 5000
     far.invoke("down", "start", "verify")

@@ -107,7 +107,7 @@ def test_a_user_who_is_not_root_but_in_the_group_docker(blank: Herd, elsewhere: 
 
     try:
         assert "passed" in invoke("setup-master", "seed-standby", "verify")
-        invoke("seed-standby", "--reseed", "--async-meanwhile", "--method", "copy", "--yes")
+        invoke("seed-standby", "--rebuild", "--allow-async", "--method", "copy", "--yes")
         assert "passed" in invoke("verify")
         assert kept() == ["standby_data"]
         invoke("down", "--purge", "--confirm", f"{blank.name}u")

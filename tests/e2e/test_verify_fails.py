@@ -288,7 +288,7 @@ def test_it_diverged_in_an_earlier_file_of_the_wal(herd: Herd, keep: str) -> Non
     until(lambda: herd.sql("master", SYNCHRONOUS) == 1, "the standby is synchronous again")
     assert phantom_rows(herd) == 10
     answer = verdict(herd)
-    herd.invoke("seed-standby", "--reseed", "--async-meanwhile")
+    herd.invoke("seed-standby", "--rebuild", "--allow-async")
     herd.checks()
     assert phantom_rows(herd) == 0
     evidence = [check["evidence"] for check in answer["checks"] if not check["ok"]]

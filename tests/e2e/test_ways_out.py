@@ -160,7 +160,7 @@ def one_timeline_and_reboot(walk: Walk) -> None:
 
 
 def killed_reseed_and_reboot(walk: Walk) -> None:
-    """After a switchover, a reseed of the topology's first node is killed; then the power goes."""
+    """After a switchover, a rebuild of the topology's first node is killed; then the power goes."""
     walk.herd.invoke("switchover", "--to", walk.name("standby"))
     walk.write("standby")
     kill_reseed(walk, "master")
@@ -175,7 +175,7 @@ def killed_reseed_and_down(walk: Walk) -> None:
 
 
 def killed_reseed_of_a_standby(walk: Walk) -> None:
-    """A reseed of a standby is killed; then the power goes."""
+    """A rebuild of a standby is killed; then the power goes."""
     kill_reseed(walk, "standby2")
     walk.write("master")
     walk.reboot()
@@ -183,7 +183,7 @@ def killed_reseed_of_a_standby(walk: Walk) -> None:
 
 def kill_reseed(walk: Walk, role: str) -> None:
     """Begin to seed a node anew, slowly, and kill that in the middle of the copy."""
-    words = ["seed-standby", "--node", walk.name(role), "--reseed", "--async-meanwhile"]
+    words = ["seed-standby", "--node", walk.name(role), "--rebuild", "--allow-async"]
     with subprocess.Popen(
         [*INVOKE, *words, "--max-rate", "32k"], cwd=ROOT, env=walk.herd.environment(),
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,

@@ -134,7 +134,7 @@ MUTANTS = (
               "    rest = [connect.fragments("),),
     ),
     Mutant(
-        "reseeded-unasked",
+        "rebuilt-unasked",
         "The standby that every commit waits for is seeded anew, and nobody was asked.",
         f"{SEEDING}test_the_only_synchronous_standby_is_not_reseeded_unasked",
         (Edit(f"{ROOM}operations/seed.py", "_check_sync", "not asked.async", "asked.async"),),

@@ -370,9 +370,9 @@ def test_one_that_cannot_be_fenced(monkeypatch: pytest.MonkeyPatch) -> None:
     away(lost, monkeypatch)
     said = lost.refused()
     assert "pa cannot be fenced, as far cannot be reached" in said
-    assert "`invoke failover --to s1 --unfenced`" in said
+    assert "`invoke failover --to s1 --skip-fencing`" in said
     assert lost.acts == []
-    done = failover.failover(lost.group, "", unfenced=True)
+    done = failover.failover(lost.group, "", skip_fencing=True)
     assert done is not None
     assert done.loss.size is None
     assert not [act for act in lost.acts if act.endswith("pa")]
@@ -385,7 +385,7 @@ def test_unknown_loss_is_refused_where_it_may_be_acknowledged(
     lost.boxes["s1"] = container("s1", status="exited")
     away(lost, monkeypatch)
     monkeypatch.setattr(Instance, "disk", lambda *_: Disk())
-    said = lost.refused(unfenced=True)
+    said = lost.refused(skip_fencing=True)
     assert "unknown how much" in said
     assert not [act for act in lost.acts if act.endswith("pa")]
     assert not [script for script in lost.scripts("s2") if "pg_ctl promote" in script]

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
     [
         (["verify", "on", "box"], "`on box` comes before all other tasks, and once."),
         (["on", "a", "on", "b", "verify"], "`on b` comes before all other tasks, and once."),
-        (["seed-standby", "--reseed", "on", "box"], "`on box` comes before all other tasks"),
+        (["seed-standby", "--rebuild", "on", "box"], "`on box` comes before all other tasks"),
         (["on", "", "down"], "was given an empty word: a variable not set?"),
         (["on", "verify"], "`invoke on verify`: verify is a task, and before it comes a host."),
         (["on", "step.start", "verify"], "step.start is a task, and before it comes a host."),

@@ -81,7 +81,7 @@ def shorten(strict: bool, consent: bool) -> list[str]:
 
 
 def test_strict_wants_consent() -> None:
-    with pytest.raises(Refused, match="--async-meanwhile"):
+    with pytest.raises(Refused, match="--allow-async"):
         shorten(strict=True, consent=False)
     for strict, consent in ((True, True), (False, False)):
         (script,) = shorten(strict=strict, consent=consent)

@@ -287,7 +287,7 @@ def _streaming(group: Group, clients: dict[str, Client], view: View, name: str) 
             "replayed what it has received before"
         )
     if diverged := _divergence(clients, view, name):
-        return False, f"{evidence}; diverged: {diverged}", reseed_cure(name)
+        return False, f"{evidence}; diverged: {diverged}", rebuild_hint(name)
     return (
         False,
         evidence,
@@ -327,7 +327,7 @@ def _divergence(clients: dict[str, Client], view: View, name: str) -> str:
 
 
 def _replay(clients: dict[str, Client], view: View, name: str, timeout: float) -> Outcome:
-    reseed = reseed_cure(name)
+    rebuild = rebuild_hint(name)
     if view.facts[name].replay_paused:
         resume = 'psql --command "SELECT pg_wal_replay_resume()"'
         return False, "replay is paused", f"`invoke {resume} --node {name}`"
@@ -338,13 +338,13 @@ def _replay(clients: dict[str, Client], view: View, name: str, timeout: float) -
         return (
             False,
             f"diverged: it has replayed to {replayed}, and {view.primary} is only at {target}",
-            reseed,
+            rebuild,
         )
     if not arrives(standby, facts, target, timeout):
         at = standby.ask(f"SELECT {RECEIVED_TO if facts.apply_delay else REPLAYED_TO}")
         did = "receipt" if facts.apply_delay else "replay"
         evidence = f"{did} is at {at} after {timeout:g} s, and {view.primary} was at {target}"
-        return False, evidence, f"`invoke logs --node {name}` tells why; {reseed}"
+        return False, evidence, f"`invoke logs --node {name}` tells why; {rebuild}"
     same, extent = compare_wal(primary, standby, target)
     evidence = f"replayed to {target}, as far as {view.primary}; {extent}"
     if facts.apply_delay:
@@ -352,7 +352,7 @@ def _replay(clients: dict[str, Client], view: View, name: str, timeout: float) -
             f"received to {target}, as far as {view.primary}, and replayed {delay(facts)} later: "
             f"it is at {replayed} now; {extent}"
         )
-    return same, evidence if same else f"diverged: {extent}", reseed
+    return same, evidence if same else f"diverged: {extent}", rebuild
 
 
 def _both(view: View, name: str) -> list[str]:
@@ -371,9 +371,9 @@ def _tablespaces(group: Group, view: View, name: str) -> Outcome:
     return True, f"what lies outside the data directory is in places of its own: {paths}", ""
 
 
-def reseed_cure(name: str) -> str:
+def rebuild_hint(name: str) -> str:
     """Return what to do about a standby that is not a copy of its primary any more."""
-    return f"`invoke seed-standby --node {name} --reseed --async-meanwhile`"
+    return f"`invoke seed-standby --node {name} --rebuild --allow-async`"
 
 
 # --- the probe: a row is written and read, a write is refused ---
@@ -540,7 +540,7 @@ def _row_seen(
     evidence = (
         f"diverged: it has replayed {position}, where the rows were written, and has not got them"
     )
-    return CheckResult("row-seen", node, False, evidence, reseed_cure(node))
+    return CheckResult("row-seen", node, False, evidence, rebuild_hint(node))
 
 
 def _write_refused(standby: Client, name: str, *, with_table: bool) -> CheckResult:
@@ -564,7 +564,7 @@ def _write_refused(standby: Client, name: str, *, with_table: bool) -> CheckResu
     else:
         said = ", ".join(f"{verb}: {state}" for verb, state in answers.items())
         evidence = f"not all refused with SQLSTATE {READ_ONLY}: {said}"
-    cure = reseed_cure(standby.instance.name)
+    cure = rebuild_hint(standby.instance.name)
     return CheckResult("write-refused", standby.instance.name, ok, evidence, "" if ok else cure)
 
 
@@ -610,12 +610,12 @@ def _clean(standby: Client, facts: Facts, name: str, dropped: str, timeout: floa
     came = arrives(standby, facts, dropped, timeout)
     if facts.apply_delay:
         evidence = f"that the table was dropped, at {dropped}, is {'' if came else 'not '}received"
-        return CheckResult("clean", node, came, evidence, "" if came else reseed_cure(node))
+        return CheckResult("clean", node, came, evidence, "" if came else rebuild_hint(node))
     gone = came and standby.ask("SELECT to_regnamespace(%s)", name) is None
     evidence = (
         f"the table is gone here as well, at {dropped}" if gone else "the table is still here"
     )
-    cure = "" if gone else reseed_cure(node)
+    cure = "" if gone else rebuild_hint(node)
     return CheckResult("clean", node, gone, evidence, cure)
 
 

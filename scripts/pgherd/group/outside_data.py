@@ -416,7 +416,7 @@ def _gone(instance: Instance, found: Sequence[Outside]) -> str:
     inside = next(at for at in instance.node.tablespaces if within(found[0].path, at))
     anew = "put it back (a copy set aside, a mount that is missing?)"
     if instance.node.upstream:
-        anew += f", or seed it anew: `invoke seed-standby --node {instance.name} --reseed`"
+        anew += f", or seed it anew: `invoke seed-standby --node {instance.name} --rebuild`"
     return (
         f"{instance.name}: {told} is gone: {places[inside]} has no such thing. No server is run "
         f"without it: {anew}."

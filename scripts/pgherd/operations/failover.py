@@ -253,11 +253,11 @@ def fence_primary(
     name: str,
     seen: Observation,
     image: Image,
-    unfenced: bool,
+    skip_fencing: bool,
 ) -> Iterator[Fence]:
     """Keep the lost primary off, and take the turn on the standby that is to be primary.
 
-    It is the one of that `name`, else the one that has most. `unfenced` takes on that a lost
+    It is the one of that `name`, else the one that has most. `skip_fencing` takes on that a lost
     primary may still run. Where the block fails, all of this is undone.
 
     Raises:
@@ -269,7 +269,7 @@ def fence_primary(
             _take_turn(group, successor, seen)
             yield Fence(successor, seen)
     elif former.node.host in group.away:
-        _refuse_unfenced(former, successor, unfenced)
+        _refuse_without_fence(former, successor, skip_fencing)
         with (
             detach_standbys(group, former, successor, seen) as then,
             _undo_on_fault(group, None, image, []),
@@ -285,7 +285,7 @@ def fence_primary(
             fencing.stop_and_fence(group, former, there)
             found.append(Fenced(Disk(), None, ran))
             kept = _fence(group, former, name, seen if not ran else group.observe(), image, found)
-            _refuse_taken_over(group, former, kept.successor, found[-1], unfenced)
+            _refuse_taken_over(group, former, kept.successor, found[-1], skip_fencing)
             yield kept
 
 
@@ -395,32 +395,32 @@ def _cascades_from_away(group: Group, instance: Instance, facts: Facts, former: 
     return any(connect.leads_to(facts.primary_conninfo, instance, other) for other in others)
 
 
-def _refuse_unfenced(former: Instance, successor: Instance, unfenced: bool) -> None:
+def _refuse_without_fence(former: Instance, successor: Instance, skip_fencing: bool) -> None:
     """Refuse where the lost primary cannot be stopped, unless it may be so; say what it risks."""
-    if not unfenced:
+    if not skip_fencing:
         raise Refused(
             f"{former.name} cannot be fenced, as {former.node.host} cannot be reached: it may "
             "still run, and clients that reach it may write what will be lost. See to it that it "
             "is off, or cut from its clients; then "
-            f"`invoke failover --to {successor.name} --unfenced`."
+            f"`invoke failover --to {successor.name} --skip-fencing`."
         )
 
 
 def _refuse_taken_over(
-    group: Group, former: Instance, successor: Instance, fenced: Fenced, unfenced: bool
+    group: Group, former: Instance, successor: Instance, fenced: Fenced, skip_fencing: bool
 ) -> None:
     """Refuse where a switchover was under way, and a standby that is away may have taken over."""
     others = [i for i in group.instances.values() if i.node.host in group.away and i is not former]
-    if fenced.disk.standby_signal and others and not unfenced:
+    if fenced.disk.standby_signal and others and not skip_fencing:
         names = " and ".join(i.name for i in others)
         raise Refused(
             f"A switchover from {former.name} was cut short, and {names}, whose host cannot be "
             "reached, may be primary by now. If it is not, or is off: `invoke failover --to "
-            f"{successor.name} --unfenced`."
+            f"{successor.name} --skip-fencing`."
         )
 
 
-def tell_unfenced(group: Group, former: Instance, loss: DataLoss) -> None:
+def report_missing_fence(group: Group, former: Instance, loss: DataLoss) -> None:
     """Say what a lost primary that nobody could stop may do from now on."""
     held = "where it waits for standbys its commits hang, as none that answers follows it any more"
     may = held if loss.assumed else "what it acknowledges will be lost"
@@ -454,7 +454,7 @@ class FailedOver:
 
 
 def failover(
-    group: Group, name: str, *, max_loss: float | None = None, unfenced: bool = False
+    group: Group, name: str, *, max_loss: float | None = None, skip_fencing: bool = False
 ) -> FailedOver | None:
     """Make a standby the primary in place of one that is lost; None where one is already.
 
@@ -463,7 +463,7 @@ def failover(
         name: the standby; empty for the one that has most.
         max_loss: bytes of WAL that may be lost, infinity for any, also where nobody can tell how
             many; None: 0 where the group is synchronous, else any.
-        unfenced: also where the lost primary's host cannot be reached, so that it may still serve.
+        skip_fencing: also where the lost primary's host cannot be reached: it may still serve.
 
     Raises:
         Refused: a primary serves, no standby answers, the old primary cannot be fenced, or more
@@ -481,14 +481,14 @@ def failover(
             return None
         former = find_lost_primary(group, seen, image)
         with ExitStack() as to_the_end:
-            with fence_primary(group, former, name, seen, image, unfenced) as kept:
+            with fence_primary(group, former, name, seen, image, skip_fencing) as kept:
                 _tell_by_files(kept.successor, kept.seen)
                 outside_data.tell_lacking(kept.successor, kept.seen)
                 loss = estimate_loss(group, former, kept.successor, kept.seen, kept.fenced)
                 loss.refuse_above(max_loss, former, kept.successor)
                 group.trace.note(f"{former.name if former else group.name}: {loss.sentence}")
                 if former and former.node.host in group.away:
-                    tell_unfenced(group, former, loss)
+                    report_missing_fence(group, former, loss)
                 to_the_end.enter_context(cleaning_up())  # from here on nothing can be undone
             successor = kept.successor
             group.trace.note(f"{successor.name}: promoting it")

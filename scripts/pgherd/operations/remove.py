@@ -195,7 +195,7 @@ def _application(info: str) -> str:
 DROP_SECONDS = 60.0
 
 
-def remove_standbys(group: Group, names: list[str], *, async_meanwhile: bool) -> None:
+def remove_standbys(group: Group, names: list[str], *, allow_async: bool) -> None:
     """Remove standbys, of the topology or not; their data is set aside.
 
     Commits are made to wait for the others first, or for nobody. The container goes last, since it
@@ -224,7 +224,7 @@ def remove_standbys(group: Group, names: list[str], *, async_meanwhile: bool) ->
         for node in owners:
             refuse_unmovable(node.instance)
         before = _nodes_left(group, nodes, seen)
-        _shorten(group, primary, seen.nodes[primary.name].facts, nodes, consent=async_meanwhile)
+        _shorten(group, primary, seen.nodes[primary.name].facts, nodes, consent=allow_async)
         start_stop.stop_instances(group, [node.instance for node in here], clean=False)
         _drop_slots(group, nodes, seen)
         for node, did in zip(
@@ -327,7 +327,7 @@ def _shorten(
     if rest is None and group.topology.group.strict and not consent:
         raise Refused(
             f"Without {', '.join(names)} no standby would be left that commits on {primary.name} "
-            "wait for, and the topology says strict = true: --async-meanwhile lets them run on."
+            "wait for, and the topology says strict = true: --allow-async lets them run on."
         )
     said = (
         f"synchronous: {rest.render()}" if rest else "asynchronous: no other standby is waited for"

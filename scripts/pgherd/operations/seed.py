@@ -58,9 +58,9 @@ class SeedOptions:
 
     method: str = "basebackup"
     source: str = ""  # the node to take the base backup from, where it is not the upstream
-    reseed: bool = False  # also where the standby streams already
+    rebuild: bool = False  # also where the standby streams already
     set_aside: bool = False  # also data that is not this group's
-    async_meanwhile: bool = False
+    allow_async: bool = False
     verify_backup: bool = True
     max_rate: str = ""
     spread_checkpoint: bool = False
@@ -543,12 +543,12 @@ def primaries_that_wait(pair: SeedPlan) -> list[str]:
 def _check_sync(pair: SeedPlan, asked: SeedOptions) -> None:
     """Refuse to take away the standby that every commit waits for, unless it may be so."""
     names = primaries_that_wait(pair)
-    if names and pair.group.topology.group.strict and asked.async_meanwhile:
-        raise Refused("--async-meanwhile contradicts strict = true in the topology.")
-    if names and not asked.async_meanwhile:
+    if names and pair.group.topology.group.strict and asked.allow_async:
+        raise Refused("--allow-async contradicts strict = true in the topology.")
+    if names and not asked.allow_async:
         raise Refused(
             f"{pair.standby.name} is the synchronous standby: while it is seeded every commit "
-            f"on {names[0]} would wait. --async-meanwhile lets them run on without it."
+            f"on {names[0]} would wait. --allow-async lets them run on without it."
         )
 
 
@@ -737,7 +737,7 @@ def _why_slow(pair: SeedPlan) -> str:
     return (
         f"{name} does not stream from {pair.upstream.name} yet: it is delayed, and connects only "
         "when it has replayed what it has received before. `invoke verify` tells when; or `invoke "
-        f"seed-standby --node {name} --reseed` gives it a new copy."
+        f"seed-standby --node {name} --rebuild` gives it a new copy."
     )
 
 
@@ -763,7 +763,7 @@ def _why_never(pair: SeedPlan) -> str:
         raise Refused(
             f"{pair.standby.name} has WAL that {pair.upstream.name} has not and cannot follow it "
             f"({newer[0].strip(' |')}). `invoke rejoin {pair.standby.name}` tells what it is, and "
-            "brings it back; if it may be lost, --reseed sets it aside and seeds anew."
+            "brings it back; if it may be lost, --rebuild sets it aside and seeds anew."
         )
     return next((line.strip(" |") for line in tail.splitlines() if re.search(HOPELESS, line)), "")
 
@@ -783,7 +783,7 @@ def choose_standby(group: Group, name: str, asked: SeedOptions) -> str:
     if name:
         return name
     first, *others = [first_standby(group).name, *(n.name for n in group.topology.standbys[1:])]
-    if others and asked.reseed:
+    if others and asked.rebuild:
         raise Refused(f"Which standby? Say --node {first} or {others[0]}.")
     if others:
         group.trace.note(f"{first} is meant; for {', '.join(others)} say --node")
@@ -878,7 +878,7 @@ class _Seeding:
         while upstream.name in upstreams:  # it comes in this run: all have the data of one
             upstream = upstreams[upstream.name]
         pair = SeedPlan(self.group, node, upstream, self.image, self.seen)
-        self.stands[node.name] = NEW if self.asked.reseed else will_follow(pair)
+        self.stands[node.name] = NEW if self.asked.rebuild else will_follow(pair)
         if self.stands[node.name] == NEW:
             check_seed(self._pair(node, upstream), self.asked)
 
