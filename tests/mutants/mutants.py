@@ -137,7 +137,7 @@ MUTANTS = (
         "rebuilt-unasked",
         "The standby that every commit waits for is seeded anew, and nobody was asked.",
         f"{SEEDING}test_the_only_synchronous_standby_is_not_reseeded_unasked",
-        (Edit(f"{ROOM}operations/seed.py", "_check_sync", "not asked.async", "asked.async"),),
+        (Edit(f"{ROOM}operations/seed.py", "_check_sync", "not asked.allow", "asked.allow"),),
     ),
     # --- who may come in, and who may be at work ---
     Mutant(
