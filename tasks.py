@@ -295,6 +295,20 @@ def diff(c: Context, json_: bool = False) -> None:
     looked(c, text, ok=found.same, away=bool(found.away))
 
 
+@task
+@report_errors
+def apply(c: Context) -> None:
+    """Bring the settings, rules and certificates of what runs to what the topology asks."""
+    from pgherd.checks.diff import compare
+    from pgherd.operations import apply as operation
+    from pgherd.report import findings as report
+
+    group = open_group(c)
+    operation.apply(group)
+    if not group.trace.dry and not (left := compare(group)).same:
+        came(c, qualify("What apply does not do:\n" + report.diff_text(left), c))
+
+
 @task(
     help={
         "node": "which node (default: all)",
@@ -467,7 +481,7 @@ for shared, name in ((stop, "stop"), (start, "start"), (logs, "logs"), (verify, 
 
 ns = Collection(
     on, hosts, setup_master, seed_standby, add_standby, remove_standby, sync, verify, demo, status,
-    diff, steps, logs, psql, uri, stop, start, down, switchover, failover, rejoin, image,
+    diff, apply, steps, logs, psql, uri, stop, start, down, switchover, failover, rejoin, image,
     care.doctor, care.audit, care.rotate_passwords, care.tls, care.backups, care.restore,
     chores.test, chores.bench, chores.torture, step, chores.rig,
 )  # fmt: skip

@@ -82,8 +82,8 @@ def test_what_the_topology_asks_otherwise(herd: Herd) -> None:
     told_so = {row["found"] for row in found.values()}
     assert told_so == {"work_mem is not set, and '5MB' is asked"}
     assert {key: row["command"] for key, row in found.items()} == {
-        ("settings", "master"): "invoke step.allow-replication",
-        ("settings", "standby"): f"invoke seed-standby --node {name}",
+        ("settings", "master"): "invoke apply",
+        ("settings", "standby"): "invoke apply",
     }
 
     standby = herd.nodes.pop("standby")
@@ -141,6 +141,49 @@ def test_the_commands_close_what_they_are_named_for(herd: Herd) -> None:
     herd.write()
     for row in told(herd).values():
         herd.invoke(*shlex.split(row["command"])[1:])
+    answer(herd, 0)
+
+
+def test_apply_brings_what_runs_to_what_is_asked_and_restarts_nobody(herd: Herd) -> None:
+    """What needs a restart is laid and told; what apply does not do is named with its command."""
+    started = {role: herd.sql(role, "SELECT pg_postmaster_start_time()") for role in herd.nodes}
+    receiver = herd.sql("standby", "SELECT pid FROM pg_stat_wal_receiver")
+    herd.nodes["master"]["settings"] = {"work_mem": "6MB", "shared_buffers": "20MB"}
+    herd.nodes["standby"]["settings"] = {"work_mem": "7MB"}
+    herd.sql("master", "ALTER ROLE replicator NOREPLICATION")
+    herd.group["sync"] = "ANY 1 (standby1)"
+    herd.write()
+    did = herd.invoke("apply")
+    assert "a restart is due for shared_buffers: `invoke stop start`" in did.stderr
+    assert "invoke stop start" in did.stdout
+    assert "invoke step.require-sync" in did.stdout
+    for role, size in {"master": "6MB", "standby": "7MB"}.items():
+        assert herd.sql(role, "SHOW work_mem") == size
+        assert herd.sql(role, "SELECT pg_postmaster_start_time()") == started[role]
+    assert herd.sql("standby", "SELECT pid FROM pg_stat_wal_receiver") == receiver
+    assert (
+        herd.sql("master", "SELECT rolreplication FROM pg_roles WHERE rolname = 'replicator'")
+        == "t"
+    )
+    herd.group["sync"] = "FIRST 1 (standby1)"
+    for keys in herd.nodes.values():
+        keys.pop("settings", None)
+    herd.write()
+    assert "What apply does not do" not in herd.invoke("apply").stdout
+    answer(herd, 0)
+
+
+def test_apply_says_whom_it_did_not_reach(herd: Herd) -> None:
+    herd.nodes["master"]["settings"] = {"work_mem": "9MB"}
+    herd.write()
+    docker("pause", herd.container("standby"))
+    said = herd.invoke("apply", code=1).stderr
+    docker("unpause", herd.container("standby"))
+    assert f"{herd.container('standby')} does not answer" in said
+    assert herd.sql("master", "SHOW work_mem") == "9MB"
+    del herd.nodes["master"]["settings"]
+    herd.write()
+    herd.invoke("apply")
     answer(herd, 0)
 
 

@@ -437,8 +437,8 @@ def test_other_settings() -> None:
     herd = group(PAIR)
     moment = seen(herd, pa=primary(herd, settings="x"), s1=standby(herd, settings=None))
     assert told(herd, moment) == [
-        ("settings", "pa", "invoke step.allow-replication"),
-        ("settings", "s1", "invoke seed-standby --node s1"),
+        ("settings", "pa", "invoke apply"),
+        ("settings", "s1", "invoke apply"),
     ]
 
 

@@ -212,12 +212,12 @@ def of_server(made: Group, found: Facts) -> list[tuple[str, str, str]]:
 
 
 def test_a_server_without_tls_is_a_difference_and_one_with_it_that_should_not() -> None:
-    allow = "invoke step.allow-replication"
+    allow = "invoke apply"
     assert of_server(with_group(), facts()) == [("tls", diff.FOUND[False], allow)]
     plain = fake_group(topology("s1"))
     assert of_server(plain, facts(certificate="x")) == [("tls", diff.FOUND[True], allow)]
     assert of_server(plain, facts()) == []
-    assert of_server(with_group(), standby_facts())[0][2] == "invoke seed-standby --node pa"
+    assert of_server(with_group(), standby_facts())[0][2] == allow
 
 
 def test_another_certificate_is_a_difference(tmp_path: Path) -> None:

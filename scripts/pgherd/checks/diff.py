@@ -33,11 +33,7 @@ FOUND = {True: "the server has TLS, and lets in nobody without", False: "the ser
 def of_server(group: Group, instance: Instance, facts: Facts) -> Iterator[Difference]:
     """Yield whether a server has TLS though it ought not to, or no or another certificate."""
     name, on = instance.name, instance.encryption.on
-    command = (
-        f"invoke seed-standby --node {name}"
-        if facts.in_recovery
-        else "invoke step.allow-replication"
-    )
+    command = "invoke apply"
     if bool(facts.certificate) != on:
         yield Difference("tls", name, ASKED[on], FOUND[not on], command)
         return
@@ -312,12 +308,9 @@ def _settings(instance: Instance, facts: Facts) -> Iterator[Difference]:
     asked = hashlib.sha256(prepare.settings(instance).encode()).hexdigest()
     if facts.settings != asked:
         found = "there is none" if facts.settings is None else _otherwise(instance, facts)
-        command = "invoke step.allow-replication"
-        if facts.in_recovery:
-            command = f"invoke seed-standby --node {instance.name}"
         yield Difference(
             "settings", instance.name, "pgherd.conf as the topology and conf/ have it", found,
-            command,
+            "invoke apply",
         )  # fmt: skip
     if facts.restart_due:
         yield Difference(

@@ -11,7 +11,7 @@ from pgherd.group.observation import Observation
 from pgherd.hosts.commands import assignments
 from pgherd.hosts.parallel import run_all
 from pgherd.operations import connect
-from pgherd.operations.prepare import keep_lock, lay_stale, serve, streaming_password
+from pgherd.operations.prepare import lay_stale, report_changes, serve, streaming_password
 from pgherd.operations.run_token import RUN_TOKEN
 from pgherd.operations.sync import counting, in_words, read_sync, set_names
 from pgherd.postgres import conf, scripts
@@ -93,7 +93,7 @@ def prepare(
     secret = streaming_password(group, asked=True)
     before += ["slot", "passfile-current"]
     out = serve(group, successor, secret, values, *before, seconds=seconds)
-    keep_lock(successor, out)
+    report_changes(successor, out)
     tell_unlogged(successor, out)
     lay_stale(group, successor, out)
 

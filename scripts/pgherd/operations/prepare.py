@@ -458,7 +458,7 @@ def wait_serving(
     """Wait until a server answers; bring its settings, rules and passfile up to date; do more."""
     secret = streaming_password(group, asked=True)
     out = serve(group, instance, secret, "passfile-current", *more, seconds=seconds)
-    keep_lock(instance, out)
+    report_changes(instance, out)
     lay_stale(group, instance, out)
 
 
@@ -522,7 +522,7 @@ def serving_script(
     )
 
 
-def keep_lock(instance: Instance, out: str) -> list[str]:
+def report_changes(instance: Instance, out: str) -> list[str]:
     """Say what a script of `serving_script` changed, and what waits for a restart; return both."""
     note = instance.host.trace.note
     changed = list(dict.fromkeys(scripts.changes(out)))

@@ -29,7 +29,7 @@ from pgherd.operations.prepare import (
     base_settings,
     connect_all,
     is_delayed,
-    keep_lock,
+    report_changes,
     run_container,
     serve,
     streaming_password,
@@ -716,7 +716,7 @@ def allow_standby(group: Group, upstream: Instance, facts: Facts | None) -> None
         pieces = [streaming_password(group, asked=True), "role"]
     elif group.passwords.replacing():  # what it takes is asked, no more
         pieces = [streaming_password(group, asked=True)]
-    keep_lock(upstream, serve(group, upstream, *pieces))
+    report_changes(upstream, serve(group, upstream, *pieces))
     group.served.add(upstream.name)
 
 

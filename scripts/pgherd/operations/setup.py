@@ -20,10 +20,10 @@ from pgherd.operations.prepare import (
     base_settings,
     bring_up,
     data_on,
-    keep_lock,
     lay_stale,
     make_directories,
     private_fragment,
+    report_changes,
     run_container,
     serve,
     settings_fragment,
@@ -198,7 +198,7 @@ def allow_replication(group: Group, instance: Instance) -> None:
     secret = streaming_password(group, asked=True)
     out = serve(group, instance, secret, "role", "passfile-current")
     lay_stale(group, instance, out)
-    changed = keep_lock(instance, out)
+    changed = report_changes(instance, out)
     group.served.add(instance.name)
     if changed or group.trace.dry:
         group.trace.note(f"{instance.name}: allows replication")

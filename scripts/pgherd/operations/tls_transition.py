@@ -14,7 +14,7 @@ from pgherd.group.group import Group
 from pgherd.group.observation import Observation
 from pgherd.operations import prepare
 from pgherd.operations.connect import follow, leads_to
-from pgherd.operations.prepare import keep_lock, serve, settings
+from pgherd.operations.prepare import report_changes, serve, settings
 from pgherd.postgres.facts import GONE, Facts
 from pgherd.postgres.instance import Instance
 
@@ -38,7 +38,7 @@ def _serves(facts: Facts) -> bool:
 def apply_tls(group: Group, upstream: Instance, facts: Facts | None) -> None:
     """Bring a server that runs to what is asked, before others are told to connect to it so."""
     if facts and upstream.name not in group.served and not serves_as_asked(upstream, facts):
-        keep_lock(upstream, serve(group, upstream))
+        report_changes(upstream, serve(group, upstream))
         group.served.add(upstream.name)
 
 
