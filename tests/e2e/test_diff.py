@@ -161,10 +161,8 @@ def test_apply_brings_what_runs_to_what_is_asked_and_restarts_nobody(herd: Herd)
         assert herd.sql(role, "SHOW work_mem") == size
         assert herd.sql(role, "SELECT pg_postmaster_start_time()") == started[role]
     assert herd.sql("standby", "SELECT pid FROM pg_stat_wal_receiver") == receiver
-    assert (
-        herd.sql("master", "SELECT rolreplication FROM pg_roles WHERE rolname = 'replicator'")
-        == "t"
-    )
+    role = "SELECT rolreplication FROM pg_roles WHERE rolname = 'replicator'"
+    assert herd.sql("master", role) is True
     herd.group["sync"] = "FIRST 1 (standby1)"
     for keys in herd.nodes.values():
         keys.pop("settings", None)
