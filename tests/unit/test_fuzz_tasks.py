@@ -26,9 +26,9 @@ from hypothesis import strategies as st
 from invoke.collection import Collection
 from invoke.program import Program
 
-from pgherd import tasking
 from pgherd.config import loader
 from pgherd.hosts.commands import Result, argv_of
+from pgherd.tasks import common
 
 TOPOLOGY = """
 [group]
@@ -170,8 +170,8 @@ def run(root: Path, argv: list[str], says: str, **environ: str) -> Ran:
             patch.delenv(name)
         for name, value in {"INVOKE_TOPOLOGY": str(root / "g.toml"), **environ}.items():
             patch.setenv(name, value)
-        tasking._open_group.cache_clear()
-        tasking.register_tasks(TASKS)
+        common._open_group.cache_clear()
+        common.register_tasks(TASKS)
         try:
             Program(namespace=TASKS, name="invoke").run(["invoke", *argv])
         except SystemExit as end:

@@ -7,22 +7,22 @@ from typing import Any, cast
 
 import pytest
 
-import printing
 from pgherd.errors import Error, Unreachable
 from pgherd.hosts.commands import Trace
+from pgherd.tasks import common
 
 
 def looking(monkeypatch: pytest.MonkeyPatch, *, dry: bool = False) -> Any:
     """Return a context whose group is looked at."""
     group = SimpleNamespace(trace=Trace(dry=dry))
-    monkeypatch.setattr(printing, "open_group", lambda _: group)
+    monkeypatch.setattr(common, "open_group", lambda _: group)
     return cast("Any", None)
 
 
 def test_what_is_well_is_printed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    printing.looked(looking(monkeypatch), "all is well")
+    common.print_report(looking(monkeypatch), "all is well")
     assert capsys.readouterr().out == "all is well\n"
 
 
@@ -37,7 +37,7 @@ def test_what_is_not_is_printed_and_fails(
     status: int,
 ) -> None:
     with pytest.raises(Error) as caught:
-        printing.looked(looking(monkeypatch), "see to it", ok=ok, away=away)
+        common.print_report(looking(monkeypatch), "see to it", ok=ok, unreachable=away)
     assert (caught.value.code, isinstance(caught.value, Unreachable)) == (status, away)
     assert capsys.readouterr().out == "see to it\n"
 
@@ -45,5 +45,5 @@ def test_what_is_not_is_printed_and_fails(
 def test_with_dry_it_is_a_comment_and_no_failure(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    printing.looked(looking(monkeypatch, dry=True), "two\nlines", ok=False, away=True)
+    common.print_report(looking(monkeypatch, dry=True), "two\nlines", ok=False, unreachable=True)
     assert capsys.readouterr().out.splitlines()[-2:] == ["# two", "# lines"]

@@ -30,8 +30,9 @@ from invoke.collection import Collection
 from invoke.tasks import task
 from pgherd.hosts.lock import hold_lock
 from pgherd.hosts.parallel import cleaning_up
-from pgherd.tasking import confirm, open_group, register_tasks, report_errors
-from printing import came, looked, streamed
+from pgherd.tasks.common import (
+    confirm, open_group, print_report, print_result, print_stream, register_tasks, report_errors,
+)
 
 HERE = Path(__file__).parent
 LINES = 5
@@ -49,7 +50,7 @@ def act(c):
             noted(c, f"line {{number}}")
             print(f"said {{number}}", flush=True)
     (HERE / "done").touch()
-    came(c, "it is done")
+    print_result(c, "it is done")
 
 
 @task
@@ -64,14 +65,14 @@ def fail(c):
 @task
 @report_errors
 def look(c, bad=False, away=False):
-    looked(c, "it looks well", ok=not bad, away=away)
+    print_report(c, "it looks well", ok=not bad, unreachable=away)
 
 
 @task
 @report_errors
 def follow(c):
     for number in range(100_000):
-        streamed(f"{{number}}")
+        print_stream(f"{{number}}")
     (HERE / "done").touch()
 
 
@@ -112,7 +113,7 @@ def chatty(c):
 @task
 @report_errors
 def long(c):
-    looked(c, "x" * 300_000)
+    print_report(c, "x" * 300_000)
 
 
 @task

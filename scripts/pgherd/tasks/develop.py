@@ -13,7 +13,7 @@ from invoke.context import Context
 from invoke.exceptions import Exit
 from invoke.tasks import task
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 LONG = "PGHERD_LONG"  # tests that take long run as well: see tests/e2e/conftest.py
 
 

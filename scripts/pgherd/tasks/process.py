@@ -1,4 +1,4 @@
-"""What every task shares: its group, its output, what ends it, and how faults are told."""
+"""The process that runs the tasks: its output never ends one, and a signal ends one in order."""
 
 from __future__ import annotations
 
@@ -10,24 +10,13 @@ import select
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import cache, wraps
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any, TextIO
-
-from invoke.collection import Collection
-from invoke.context import Context
-from invoke.parser.argument import Argument
-from invoke.tasks import Task
-
-if TYPE_CHECKING:
-    from pgherd.group.group import Group
-    from pgherd.hosts.commands import Trace
+from typing import Any, TextIO
 
 MOST = 500  # characters of what nobody foresaw
-NODE = {"node": "which node (default: the topology's first standby)"}
 NAMES = {1: "stdout", 2: "stderr"}
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # what cuts a task short
 WAIT = (
@@ -35,28 +24,36 @@ WAIT = (
     b"(Ctrl-\\ ends it at once; the next run goes on from there).\n"
 )
 
-_known: list[Collection] = []
-_traces: list[Trace] = []  # of the groups of this run
 _ran: list[None] = []  # an entry for each task that was begun
 _at_work: list[None] = []  # an entry for each task that is, one within the other
 _cut_short: list[int] = []  # the signal that ends the task
 
 
-def register_tasks(tasks: Collection) -> None:
-    """Take note of all tasks, at the first moment of ours: Invoke has just loaded them.
+def prepare_process() -> None:
+    """Have this process end in order from here on, whatever befalls its output or its run.
 
-    Which of their flags take a value tells where `on` is a task. From here on nothing that befalls
-    the output ends a task, a signal ends one in order, and what nobody foresaw is told in a
-    sentence as well: Invoke's own reading of words and variables, `bench --rounds x` or
-    INVOKE_RUN_WATCHERS=x, ends in a traceback otherwise.
+    What nobody foresaw is told in a sentence as well: Invoke's own reading of words and variables,
+    `bench --rounds x` or INVOKE_RUN_WATCHERS=x, ends in a traceback otherwise.
     """
-    _known[:] = [tasks]
-    _keep_output()
-    _stay_somewhere()
+    _protect_output()
+    _leave_deleted_directory()
     sys.excepthook = _report_unforeseen
     for sign in ENDING:
         if signal.getsignal(sign) != signal.SIG_IGN:  # as nohup has it, or a job in the background
-            signal.signal(sign, _ended)
+            signal.signal(sign, _end_on_signal)
+
+
+@contextmanager
+def running_task() -> Iterator[None]:
+    """Count the block as a task: a signal cuts it short while it runs, and waits afterwards."""
+    _ran.append(None)
+    _at_work.append(None)
+    try:
+        yield
+    finally:
+        _at_work.pop()
+        atexit.unregister(_let_signals_end)
+        atexit.register(_let_signals_end)  # the last one is the first to be called
 
 
 def _report_unforeseen(
@@ -133,7 +130,7 @@ class Outlet(io.RawIOBase):
                 self._left.clear()
 
 
-def _keep_output() -> None:
+def _protect_output() -> None:
     """Put an `Outlet` in the place of stdout and stderr, and something in that of closed ones."""
     for descriptor in range(3):
         try:
@@ -149,7 +146,7 @@ def _keep_output() -> None:
     sys.stderr = _text(err, sys.stderr, lines=True)
     sys.stdout = _text(out, sys.stdout, lines=out.isatty())
     _outlets[:] = [err, out]
-    atexit.register(_last_words)
+    atexit.register(_write_the_rest)
 
 
 _outlets: list[Outlet] = []
@@ -166,48 +163,48 @@ def _text(outlet: Outlet, like: TextIO | None, *, lines: bool) -> TextIO:
     return io.TextIOWrapper(io.BufferedWriter(outlet), encoding, errors, line_buffering=lines)
 
 
-def _last_words() -> None:
+def _write_the_rest() -> None:
     """Write what is left, of what was kept for a reader as well."""
-    _let_end()
+    _let_signals_end()
     for stream in (sys.stderr, sys.stdout):
         with suppress(OSError, ValueError):
             stream.flush()
     for outlet in _outlets:
         outlet.send()
-    if not _ran and (fault := untold()):  # what Invoke itself has printed: --list
+    if not _ran and (fault := explain_lost_output()):  # what Invoke itself has printed: --list
         sys.stderr.write(f"{fault}\n")
         sys.stderr.flush()
         os._exit(1)
 
 
-def untold() -> str:
+def explain_lost_output() -> str:
     """Say why stdout does not have all that was printed; empty if it has, or had all it wanted.
 
     A look ends with 1 then. What an act says of itself changes nothing of what it has done.
     """
-    fault = gone()
+    fault = output_fault()
     if fault is None or isinstance(fault, BrokenPipeError):  # | head
         return ""
     return f"The result could not be written to stdout: {fault.strerror}."
 
 
-def gone() -> OSError | None:
+def output_fault() -> OSError | None:
     """Return why nobody is told any more what is printed, so that there is no use in going on."""
     return _outlets[1].fault if _outlets else None
 
 
-def _stay_somewhere() -> None:
+def _leave_deleted_directory() -> None:
     """Work in the project where the current directory was deleted."""
     try:
         Path.cwd()
     except OSError:
-        os.chdir(Path(__file__).parents[2])
+        os.chdir(Path(__file__).parents[3])
 
 
 # --- signals ---
 
 
-def _ended(number: int, _frame: FrameType | None) -> None:
+def _end_on_signal(number: int, _frame: FrameType | None) -> None:
     """Cut the task short. What comes after that waits: half an undoing is worse than none."""
     scope = sys.modules.get("pgherd.hosts.parallel")  # else there is nothing to clean up
     if _cut_short or (scope and scope.holds(number)):
@@ -221,10 +218,10 @@ def _ended(number: int, _frame: FrameType | None) -> None:
     sys.exit(128 + number)
 
 
-def _let_end() -> None:
+def _let_signals_end() -> None:
     """Let a signal end this process at once: there is nothing any more that it could cut short."""
     for sign in ENDING:
-        if signal.getsignal(sign) == _ended:
+        if signal.getsignal(sign) == _end_on_signal:
             signal.signal(sign, lambda number, _: os._exit(128 + number))
 
 
@@ -237,8 +234,12 @@ def until_ctrl_c() -> Iterator[None]:
         _cut_short.clear()
 
 
-def _raise_cut_short(fault: BaseException | None) -> None:
-    """Raise what tells that a signal has cut the task short, if it has; what else was wrong too.
+def raise_if_cut_short(fault: BaseException | None, *, changed: bool) -> None:
+    """Raise what tells that a signal has cut the task short, if it has.
+
+    Args:
+        fault: what the task ended with: it is told as well.
+        changed: whether the task has changed anything before.
 
     Raises:
         CutShort: so it is.
@@ -253,7 +254,7 @@ def _raise_cut_short(fault: BaseException | None) -> None:
     by = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
     if fault is None:
         said = f"{by} came when it could not be undone any more: it was done to its end."
-    elif any(trace.acted for trace in _traces):
+    elif changed:
         said = (
             f"Cut short by {by}. The lines above tell what was done, or undone; `invoke status` "
             "tells how the group stands, and the same command again goes on from there."
@@ -262,144 +263,3 @@ def _raise_cut_short(fault: BaseException | None) -> None:
         said = f"Cut short by {by}: nothing of the group was changed."
     also = f"{fault.sentence}\n" if isinstance(fault, Error) and fault.sentence else ""
     raise CutShort(also + said, number) from None
-
-
-# --- tasks ---
-
-
-def open_group(c: Context) -> Group:
-    """Return the group of the topology asked for, with Invoke's --echo and --dry."""
-    return _open_group(bool(c.config.run.echo), bool(c.config.run.dry), c.config.pgherd.on)
-
-
-@cache
-def _open_group(echo: bool, dry: bool, on: str) -> Group:
-    """Return the same group to all tasks of one run: with --dry each counts on those before."""
-    from pgherd.config import loader as config
-    from pgherd.errors import Refused
-    from pgherd.group.group import Group
-    from pgherd.hosts.commands import Trace
-
-    if len(_hosts_of_on()) > bool(on):
-        raise Refused(f"`on {_hosts_of_on()[-1][:MOST]}` comes before all other tasks, and once.")
-    trace = Trace(echo=echo, dry=dry, on=on)
-    _traces.append(trace)
-    return Group(config.load(on=on), trace)
-
-
-def _hosts_of_on() -> list[str]:
-    """Return the hosts that the command line says by `on`, wherever it does."""
-    tasks = _known[0].to_contexts() if _known else []
-    valued = {flag for known in tasks for flag, arg in known.flags.items() if arg.takes_value}
-    words = sys.argv[1:]
-    return [
-        host
-        for before, word, host in zip(["", *words], words, [*words[1:], ""], strict=False)
-        if word == "on" and before not in valued
-    ]
-
-
-def report_errors(body: Callable[..., None]) -> Callable[..., None]:
-    """Have a task's faults told as sentences, never as a traceback, and its status tell all."""
-
-    @wraps(body)
-    def run(*args: Any, **options: Any) -> None:
-        from pgherd.errors import Error
-
-        _ran.append(None)
-        _at_work.append(None)
-        fault: BaseException | None = None
-        try:
-            body(*args, **options)
-            sys.stdout.flush()
-        except BaseException as raised:  # noqa: BLE001 (raised again, in words)
-            fault = raised
-        finally:
-            _at_work.pop()
-            atexit.unregister(_let_end)
-            atexit.register(_let_end)  # the last one is the first to be called
-        if isinstance(fault, BrokenPipeError) and gone():  # | head has what it wanted
-            fault = None
-        _raise_cut_short(fault)
-        if fault:
-            raise _in_words(fault, *args)
-        if any(trace.dry for trace in _traces) and (said := untold()):
-            raise Error(said)
-
-    return run
-
-
-def _in_words(fault: BaseException, c: Context | None = None, *_: Any) -> BaseException:
-    """Return a fault as a sentence; what is none, as psql's own exit status, as it is."""
-    from pgherd.errors import Error
-
-    if isinstance(fault, Error):
-        fault.message = qualify(fault.sentence, c) if c else fault.sentence
-        return fault
-    if isinstance(fault, OSError):
-        return Error(f"{fault.strerror}: {fault.filename or fault}")
-    if debugging() or not isinstance(fault, Exception):
-        return fault
-    return Error(
-        f"This is a fault of pgherd itself, and was not foreseen: {type(fault).__name__}: "
-        f"{str(fault)[:MOST]} (`invoke --debug …` tells where)"
-    )
-
-
-def qualify(text: str, c: Context) -> str:
-    """Return advice as it has to be typed for a group that `on` has placed."""
-    from pgherd.hosts.commands import qualify_commands
-
-    return qualify_commands(text, c.config.pgherd.on)
-
-
-def standby_of(group: Group, node: str) -> str:
-    """Return the node that is meant: the one named, else the topology's first standby."""
-    from pgherd.operations import steps as tutorial
-
-    return node or tutorial.first_standby(group).name
-
-
-class NamesOrAll(Task[Any]):
-    """A task that wants names, in the first place after its own, or else the flag --all.
-
-    For Invoke what has a place has to be there: with the flag an empty word stands for it.
-    """
-
-    def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Argument]:
-        """Return the arguments, of which --all stands in for the first."""
-        names, *others = super().get_arguments(ignore_unknown_help)
-        return [names, *(_InPlaceOf(names, a) if a.name == "all" else a for a in others)]
-
-
-class _InPlaceOf(Argument):
-    """A flag that, once it is said, gives an argument without a value the empty word."""
-
-    def __init__(self, stood_for: Argument, like: Argument) -> None:
-        super().__init__(names=like.names, kind=bool, default=False, help=like.help)
-        self._stood_for = stood_for
-
-    def set_value(self, value: Any, cast: bool = True) -> None:
-        """Take the value; the other argument is there now."""
-        super().set_value(value, cast)
-        if self._stood_for.value is None:
-            self._stood_for.set_value("")
-
-
-def split_names(names: str) -> list[str]:
-    """Return the names of a list with commas."""
-    return [name.strip() for name in names.split(",") if name.strip()]
-
-
-def answered(question: str) -> str:
-    """Ask on a terminal and return the answer; empty where there is none, or it was closed."""
-    if not sys.stdin.isatty():
-        return ""
-    with suppress(EOFError, OSError):
-        return input(question).strip()
-    return ""
-
-
-def confirm(question: str, yes: bool) -> bool:
-    """Ask on a terminal; without one, only the option says yes."""
-    return yes or answered(f"{question} [y/N] ").lower() == "y"

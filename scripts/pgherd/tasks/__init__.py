@@ -1,0 +1,1 @@
+"""What people type, a file a chapter: each task reads the words, calls one operation, prints."""

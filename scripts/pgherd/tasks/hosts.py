@@ -1,0 +1,40 @@
+"""Tasks for groups on other machines: name one, look at all."""
+
+from __future__ import annotations
+
+import sys
+
+from invoke.context import Context
+from invoke.tasks import task
+
+from pgherd.tasks.common import JSON, is_task, open_group, print_report, report_errors
+
+
+@task(positional=["host"], help={"host": "an SSH destination: box, ada@box, ada@box:2222"})
+@report_errors
+def on(c: Context, host: str) -> None:
+    """Place the group on another machine, for the tasks that follow: invoke on ada@box …."""
+    from pgherd.config.loader import requested_host
+    from pgherd.errors import Refused
+
+    if not host:
+        raise Refused("`invoke on` needs a host, and was given an empty word: a variable not set?")
+    if is_task(host):
+        raise Refused(f"`invoke on {host}`: {host} is a task, and before it comes a host.")
+    requested_host(host, "")
+    if sys.argv[-2:] == ["on", host]:
+        raise Refused(f"`invoke on {host}` wants the tasks for it: invoke on {host} hosts, say.")
+    c.config.pgherd.on = host
+
+
+@task(help=JSON)
+@report_errors
+def hosts(c: Context, json_: bool = False) -> None:
+    """Look at each host of the topology: does it answer, its Docker, space, image, containers."""
+    from pgherd.group.platforms import survey
+    from pgherd.report import findings as report
+
+    group = open_group(c)
+    found = survey(group)
+    text = report.hosts_json(group.name, found) if json_ else report.hosts_text(found)
+    print_report(c, text, unreachable=not all(host.ok for host in found))
