@@ -21,7 +21,7 @@ from fakes import (
 
 from pgherd.errors import Refused, Unreachable
 from pgherd.group.group import Group
-from pgherd.operations.connect import conninfo
+from pgherd.group.node_config import conninfo
 from pgherd.operations.data_loss import choose_standby
 from pgherd.operations.failover import detach_standbys
 from pgherd.operations.switchover import refuse_cut_short

@@ -11,7 +11,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from pgherd.config import loader
 from pgherd.errors import Refused
-from pgherd.operations import prepare
+from pgherd.group import node_config
 from pgherd.postgres import conf
 
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
@@ -176,6 +176,6 @@ def test_settings_of_every_node_that_no_node_can_have(
 ) -> None:
     monkeypatch.setattr(loader, "conf_file", lambda _: f"work_mem = 8MB\n{line}\n")
     with pytest.raises(Refused, match=r"conf/postgresql\.conf: allow_alter_system cannot be off"):
-        prepare.base_settings()
+        node_config.base_settings()
     monkeypatch.setattr(loader, "conf_file", lambda _: "allow_alter_system = on\n")
-    assert prepare.base_settings() == "allow_alter_system = on\n"
+    assert node_config.base_settings() == "allow_alter_system = on\n"

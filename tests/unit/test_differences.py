@@ -26,10 +26,10 @@ from pgherd.checks.containers import Difference, Further, look_further, of_node
 from pgherd.checks.diff import Comparison, Note, compare, differences, notes
 from pgherd.docker.models import Container, Image
 from pgherd.errors import Refused, Unreachable
+from pgherd.group import node_config
 from pgherd.group.group import Group
+from pgherd.group.node_config import settings
 from pgherd.group.observation import NodeObservation, Observation
-from pgherd.operations import connect
-from pgherd.operations.prepare import settings
 from pgherd.postgres import conf
 from pgherd.postgres.facts import Facts
 from pgherd.report import findings
@@ -66,7 +66,7 @@ def standby(herd: Group, name: str = "s1", upstream: str = "pa", **changes: Any)
     instance = herd.instance(name)
     given = {
         "settings": asked(herd, name),
-        "primary_conninfo": connect.conninfo(instance, herd.instance(upstream)),
+        "primary_conninfo": node_config.conninfo(instance, herd.instance(upstream)),
         "primary_slot": instance.node.slot,
     }
     return standby_facts(**given | changes)

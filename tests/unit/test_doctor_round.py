@@ -11,7 +11,7 @@ from cases import INFO, absent, group, host, node, path
 from fakes import ANSWER, FakeHost, Said, topology
 from fakes import group as some_group
 
-from pgherd.checks import fix
+from pgherd import fix
 from pgherd.checks.base import NOTE, PROBLEM, WARNING, Checkup, Finding
 from pgherd.checks.collect import PathSheet
 from pgherd.checks.doctor import Examination, examine

@@ -19,11 +19,12 @@ from test_certificates import with_tls
 from pgherd.checks import diff, replication
 from pgherd.config.topology import Topology
 from pgherd.errors import Refused
+from pgherd.group import node_config
 from pgherd.group.group import Group
+from pgherd.group.node_config import hba_rules
 from pgherd.group.node_status import ReplicationView
-from pgherd.operations import certificates, connect, prepare
+from pgherd.operations import certificates
 from pgherd.operations.certificates import Shown
-from pgherd.operations.prepare import hba_rules
 from pgherd.postgres.conf import read_conninfo
 from pgherd.postgres.facts import GONE, Facts
 from pgherd.report import tls, uris
@@ -111,7 +112,7 @@ def test_settings_that_pgherd_writes_are_refused_with_tls_only(
 
 def test_a_standby_verifies_whom_it_follows() -> None:
     made = with_group()
-    found = read_conninfo(connect.conninfo(made.instance("s1"), made.master))
+    found = read_conninfo(node_config.conninfo(made.instance("s1"), made.master))
     assert WAY.items() <= found.items()
     assert found["host"] == "pa"
     assert not OWN.keys() & found.keys()
@@ -119,14 +120,14 @@ def test_a_standby_verifies_whom_it_follows() -> None:
 
 def test_with_client_certificates_it_shows_its_own() -> None:
     made = with_group(tls_client_certificates=True)
-    found = read_conninfo(connect.conninfo(made.instance("s1"), made.master))
+    found = read_conninfo(node_config.conninfo(made.instance("s1"), made.master))
     assert (WAY | OWN).items() <= found.items()
 
 
 def test_without_tls_nothing_is_said_of_it() -> None:
     made = fake_group(topology("s1"))
-    assert "ssl" not in connect.conninfo(made.instance("s1"), made.master)
-    assert "ssl" not in prepare.settings(made.master)
+    assert "ssl" not in node_config.conninfo(made.instance("s1"), made.master)
+    assert "ssl" not in node_config.settings(made.master)
     first, rules = hba_rules(made.master)
     assert first == ""
     assert "hostssl" not in rules
@@ -134,13 +135,13 @@ def test_without_tls_nothing_is_said_of_it() -> None:
 
 def test_between_hosts_the_name_is_one_that_the_certificate_has() -> None:
     made = fake_group(spanning())
-    found = read_conninfo(connect.conninfo(made.instance("s1"), made.master))
+    found = read_conninfo(node_config.conninfo(made.instance("s1"), made.master))
     assert found["host"] == "192.0.2.1"
     assert found["host"] in names(made.master.node)
 
 
 def test_the_settings() -> None:
-    text = prepare.settings(with_group().master)
+    text = node_config.settings(with_group().master)
     for line in (
         "ssl = on",
         "ssl_cert_file = '/etc/pgherd/server.pem'",
@@ -149,7 +150,7 @@ def test_the_settings() -> None:
     ):
         assert f"\n{line}\n" in text
     assert "ssl_ca_file" not in text  # else each client would be asked for a certificate
-    asking = prepare.settings(with_group(tls_client_certificates=True).master)
+    asking = node_config.settings(with_group(tls_client_certificates=True).master)
     assert "\nssl_ca_file = '/etc/pgherd/ca.crt'\n" in asking
 
 
@@ -157,7 +158,7 @@ def test_the_users_own_least_version_stands_alone() -> None:
     tables = with_tls("s1").model_dump()
     tables["group"]["sync"] = ""
     tables["nodes"]["pa"]["settings"] = {"SSL_min_protocol_version": "TLSv1.3"}
-    text = prepare.settings(fake_group(Topology.model_validate(tables)).master)
+    text = node_config.settings(fake_group(Topology.model_validate(tables)).master)
     assert text.lower().count("ssl_min_protocol_version") == 1
 
 
@@ -198,10 +199,10 @@ INFO = "host=pa port=5432 " + " ".join(f"{k}={v}" for k, v in WAY.items())
 def test_what_a_standby_says_is_compared_with_what_is_asked() -> None:
     standby, plain = with_group().instance("s1"), fake_group(topology("s1")).instance("s1")
     by_tls, in_the_clear = (standby_facts(primary_conninfo=i) for i in (INFO, "host=pa port=5432"))
-    assert prepare.as_asked(standby, by_tls)
-    assert not prepare.as_asked(standby, in_the_clear)
-    assert prepare.as_asked(plain, in_the_clear)
-    assert not prepare.as_asked(plain, by_tls)
+    assert node_config.as_asked(standby, by_tls)
+    assert not node_config.as_asked(standby, in_the_clear)
+    assert node_config.as_asked(plain, in_the_clear)
+    assert not node_config.as_asked(plain, by_tls)
     [(what, asked, found)] = diff.of_connection(standby, in_the_clear)
     assert (what, found) == ("tls", "it connects with no TLS")
     assert "sslmode=verify-full" in asked

@@ -23,7 +23,7 @@ from pgherd.config.topology import Topology
 from pgherd.docker.engine import Engine
 from pgherd.docker.models import Container
 from pgherd.errors import Refused, Unreachable
-from pgherd.group import preconditions
+from pgherd.group import node_config, preconditions
 from pgherd.group.group import Group
 from pgherd.group.observation import NodeObservation, Observation
 from pgherd.hosts.commands import Secret
@@ -72,7 +72,7 @@ class Lost:
         self.group = group(asked, self.host)
         follows = {
             name: standby_facts(
-                primary_conninfo=connect.conninfo(self.group.instance(name), self.group.master),
+                primary_conninfo=node_config.conninfo(self.group.instance(name), self.group.master),
                 primary_slot=name,
                 received="0/3000000",
             )
@@ -259,7 +259,7 @@ def test_one_that_only_a_cascade_streams_below_is_lost(monkeypatch: pytest.Monke
     """s2 streams from s1, which has lost the primary: that tells nothing of the primary."""
     chain = topology("s1", "s2", s2={"upstream": "s1"})
     lost = Lost(monkeypatch, chain, state="running")
-    below = connect.conninfo(lost.group.instance("s2"), lost.group.instance("s1"))
+    below = node_config.conninfo(lost.group.instance("s2"), lost.group.instance("s1"))
     lost.facts["s1"] = replace(lost.facts["s1"] or facts(), receiver=None)
     lost.facts["s2"] = replace(lost.facts["s2"] or facts(), primary_conninfo=below)
     failover.failover(lost.group, "s1")
@@ -418,7 +418,7 @@ def test_a_standby_that_has_more_is_left_to_rejoin(
     lost = Lost(monkeypatch, TRIO)
     promoted = facts(timeline=2, history="1\t0/3000000\tx\n")
     monkeypatch.setattr(Instance, "facts", lambda _: promoted)
-    info = connect.conninfo(lost.group.instance("s2"), lost.group.master)
+    info = node_config.conninfo(lost.group.instance("s2"), lost.group.master)
     lost.facts["s2"] = standby_facts(received="0/3000100", primary_conninfo=info, primary_slot="s2")
     failover.failover(lost.group, "s1", max_loss=10**6)
     assert "s2: has WAL that s1 has not: `invoke rejoin s2`" in capsys.readouterr().err

@@ -33,13 +33,13 @@ from pgherd.errors import Error, Refused
 from pgherd.group import platforms, preconditions
 from pgherd.group.group import read_answers
 from pgherd.group.observation import NodeObservation, Observation
+from pgherd.group.sync_state import read_sync
 from pgherd.hosts import ssh_config, ssh_keys, supervisor
 from pgherd.hosts.commands import Secret, Trace
 from pgherd.hosts.lock import hold_lock, is_gone
 from pgherd.operations import remove, show
 from pgherd.operations.data_loss import read_limit
 from pgherd.operations.seed import SeedOptions
-from pgherd.operations.sync import read_sync
 from pgherd.postgres import conf, scripts
 from pgherd.postgres.facts import Disk, Facts, NoAnswer
 from pgherd.postgres.history import Beyond, History
@@ -261,7 +261,7 @@ def test_connection_strings(text: str) -> None:
 def test_access_rules(text: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pgherd.config.loader.conf_file", lambda _: text)
-        from pgherd.operations.prepare import hba_rules, settings  # noqa: PLC0415
+        from pgherd.group.node_config import hba_rules, settings  # noqa: PLC0415
 
         instance = GROUP.instance("pa")
         rules = "\n".join(hba_rules(instance))

@@ -15,11 +15,13 @@ from test_certificates import with_tls
 
 from pgherd.config.nodes import Encryption
 from pgherd.errors import Error, Refused
+from pgherd.group import node_config
 from pgherd.group.group import Group
+from pgherd.group.node_config import settings
 from pgherd.group.observation import Observation
 from pgherd.operations import connect, failover, followers, switchover, tls_transition, wait
 from pgherd.operations.failover import detach_standbys
-from pgherd.operations.prepare import STALE, settings
+from pgherd.operations.prepare import STALE
 from pgherd.postgres.facts import Facts
 from pgherd.postgres.instance import Instance
 from pgherd.security.authority import Certificates
@@ -58,7 +60,7 @@ def standby(group: Group, name: str, upstream: str = "pa", *, tls: bool) -> Fact
     instance = group.instance(name)
     asked = instance.encryption
     instance.encryption = Encryption(tls)
-    info = connect.conninfo(instance, group.instance(upstream))
+    info = node_config.conninfo(instance, group.instance(upstream))
     instance.encryption = asked
     slot = instance.node.slot
     keys = {"primary_conninfo": info, "primary_slot": slot}

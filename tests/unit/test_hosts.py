@@ -10,14 +10,13 @@ from fakes import ANSWER, SYSTEM, FakeHost, Said, topology
 from test_docker import image_record
 
 from pgherd.errors import Error, Refused, Unreachable
-from pgherd.group import platforms
+from pgherd.group import node_config, platforms
 from pgherd.group.group import Group, read_answers
+from pgherd.group.node_config import hba_rules
 from pgherd.group.platforms import HostReport
 from pgherd.hosts.commands import Trace
 from pgherd.hosts.parallel import run_all
-from pgherd.operations import connect
 from pgherd.operations.image import carry, ensure_image
-from pgherd.operations.prepare import hba_rules
 from pgherd.postgres.facts import NoAnswer
 from pgherd.report import findings, uris
 
@@ -43,14 +42,14 @@ def spanning(**plans: FakeHost) -> Group:
 
 def test_beside_each_other_they_meet_in_dockers_network() -> None:
     made = spanning()
-    text = connect.conninfo(made.instance("s1"), made.master)
+    text = node_config.conninfo(made.instance("s1"), made.master)
     assert "host=pa port=5432" in text
     assert "connect_timeout" not in text
 
 
 def test_from_another_host_by_the_published_address() -> None:
     made = spanning()
-    text = connect.conninfo(made.instance("s2"), made.master)
+    text = node_config.conninfo(made.instance("s2"), made.master)
     assert "host=192.0.2.1 port=5432" in text
     assert "connect_timeout=10" in text
 

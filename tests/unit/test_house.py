@@ -31,7 +31,7 @@ TREES = {file: ast.parse(file.read_text(encoding="utf-8")) for file in [*FILES, 
 # A room imports only from rooms above it.
 ROOMS = [
     "errors", "config", "hosts", "security", "docker", "postgres", "group", "client", "operations",
-    "checks", "report", "tasks",
+    "checks", "fix", "report", "tasks",
 ]  # fmt: skip
 
 
@@ -80,6 +80,17 @@ def test_a_room_imports_only_from_rooms_above(name: str) -> None:
         if "." in other and ROOMS.index(other.split(".")[1]) > room
     ]
     assert below == []
+
+
+def test_operations_and_checks_do_not_import_each_other() -> None:
+    """What both ask stands in the rooms below; `doctor --fix` joins them, in a room of its own."""
+    crossing = [
+        (name, other)
+        for name, tree in MODULES.items()
+        for other in imports(ast.walk(tree))
+        if {*name.split(".")[1:2], *other.split(".")[1:2]} == {"operations", "checks"}
+    ]
+    assert crossing == []
 
 
 def test_modules_do_not_import_in_circles() -> None:

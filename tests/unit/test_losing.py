@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from pgherd.config.sync_names import Sync
 from pgherd.errors import Refused
+from pgherd.group import node_config
 from pgherd.group.group import Group
-from pgherd.operations import connect, data_loss
+from pgherd.operations import data_loss
 from pgherd.operations.data_loss import DataLoss, choose_standby, estimate_loss, read_limit
 from pgherd.operations.fencing import Fenced
 from pgherd.postgres.conf import lsn_to_int
@@ -30,7 +31,7 @@ def follower(
     made: Group, name: str, upstream: str, lsn: str = "0/3000000", **more: object
 ) -> Facts:
     """A standby that is set to follow an upstream."""
-    info = connect.conninfo(made.instance(name), made.instance(upstream))
+    info = node_config.conninfo(made.instance(name), made.instance(upstream))
     return standby_facts(**{"primary_conninfo": info, "lsn": lsn, "received": lsn, **more})
 
 

@@ -24,7 +24,7 @@ from fakes import (
 
 from pgherd.docker.models import Container
 from pgherd.errors import Error, Refused, Unreachable
-from pgherd.group import preconditions
+from pgherd.group import node_config, preconditions
 from pgherd.group.group import Group
 from pgherd.group.observation import NodeObservation, Observation
 from pgherd.group.primary import Method, RejoinMethod
@@ -202,7 +202,7 @@ def test_one_that_streams_already(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     coming = Coming(monkeypatch)
-    info = connect.conninfo(coming.pa, coming.s1)
+    info = node_config.conninfo(coming.pa, coming.s1)
     coming.box = container("pa")
     coming.mine = standby_facts(primary_conninfo=info, primary_slot="pa")
     coming.theirs = replace(PROMOTED, senders=(sender("pa"),))

@@ -44,7 +44,7 @@ LISTED = {
     (SECRETS, "self.pending.rmdir()"): "an empty directory",
     (SECRETS, "shutil.rmtree(left)"): "new passwords of a killed run that no server has",
     ("postgres/sh/functions/logs_in.sh", "trap 'rm \"$known\"' EXIT"): OWN_FILE,
-    ("checks/fix.py",
+    ("fix.py",
      'group.sites[finding.host or ""].engine.must(docker["rm", "--volumes", finding.target])'):
         CONTAINERS,
     ("postgres/sh/unmark.sh", 'rm -f "$PGDATA/standby.signal"'): OWN_FILE,
@@ -173,7 +173,7 @@ def test_every_removal_is_listed_with_its_guard() -> None:
 # Who may call what deletes data: a further caller is a further way to lose it.
 CALLERS = {
     "drop_copy": {"operations/rejoin.py"},
-    "clear_copies": {"operations/set_aside.py", "operations/restore.py", "checks/fix.py"},
+    "clear_copies": {"operations/set_aside.py", "operations/restore.py", "fix.py"},
     "_clear": {"operations/teardown.py"},
     "_clear_secrets": {"operations/teardown.py"},
     "purge": {"tasks/living.py"},

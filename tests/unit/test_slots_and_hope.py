@@ -7,6 +7,7 @@ from fakes import FakeHost, Said, container, facts, group, image, observation, t
 
 from pgherd.docker.models import Container
 from pgherd.errors import DeadlinePassed, Error, Refused, Unreachable, stopped_meanwhile
+from pgherd.group import node_config
 from pgherd.group.observation import NodeObservation, Observation
 from pgherd.hosts.commands import Result
 from pgherd.hosts.parallel import Cancelled
@@ -47,9 +48,9 @@ def test_slot_of_a_base_backup(found: Facts | None, options: list[str], ensured:
 
 def test_a_base_backup_is_not_taken_for_its_standby() -> None:
     made = group(topology("s1"))
-    info = connect.conninfo(made.instance("s1"), made.master, BACKUP_NAME)
+    info = node_config.conninfo(made.instance("s1"), made.master, BACKUP_NAME)
     assert "application_name=pgherd-basebackup " in info
-    assert "application_name=s1 " in connect.conninfo(made.instance("s1"), made.master)
+    assert "application_name=s1 " in node_config.conninfo(made.instance("s1"), made.master)
 
 
 # --- beyond following ---

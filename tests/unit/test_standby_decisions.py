@@ -31,6 +31,7 @@ from pgherd.config import loader
 from pgherd.config.sync_names import Sync
 from pgherd.docker.models import Container
 from pgherd.errors import DeadlinePassed, Error, Refused, Unreachable
+from pgherd.group import sync_state
 from pgherd.group.group import Group
 from pgherd.group.observation import NodeObservation, Observation
 from pgherd.hosts.commands import Secret
@@ -66,7 +67,7 @@ CATCHING_UP = sender("s1", state="catchup")
     ],
 )
 def test_counting(asked: str, senders: list[Facts], found: int) -> None:
-    assert sync.counting(Sync.parse(asked), facts(*senders)) == found  # type: ignore[arg-type]
+    assert sync_state.counting(Sync.parse(asked), facts(*senders)) == found  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -84,12 +85,12 @@ def test_counting(asked: str, senders: list[Facts], found: int) -> None:
 )
 def test_waits_for(names: str, senders: list[Facts], waits: bool) -> None:
     found = facts(*senders, sync_names=names)  # type: ignore[arg-type]
-    assert sync.waits_for(found, "s1") is waits
+    assert sync_state.waits_for(found, "s1") is waits
 
 
 @pytest.mark.parametrize(("names", "read"), [("", None), (" ", None), ("FIRST 2 (a)", None)])
 def test_a_list_that_no_topology_asks_for(names: str, read: None) -> None:
-    assert sync.read_sync(names) is read
+    assert sync_state.read_sync(names) is read
 
 
 def required(

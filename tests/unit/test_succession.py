@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from pgherd.config.sync_names import Sync
 from pgherd.config.topology import Topology
+from pgherd.group import node_config
 from pgherd.group.group import Group
 from pgherd.group.observation import Observation
 from pgherd.hosts.commands import Secret
@@ -130,7 +131,7 @@ def test_forth_and_back_it_is_as_before(asked: str, via: list[str]) -> None:
 def test_follows() -> None:
     made = group(topology("s1", "s2"))
     s1, pa, s2 = made.instance("s1"), made.master, made.instance("s2")
-    info = connect.conninfo(s1, pa)
+    info = node_config.conninfo(s1, pa)
 
     def follows(found: Facts | None) -> bool:
         return succession.follows(s1, pa, observation(pa=facts(), s1=found, s2=None))
@@ -140,7 +141,7 @@ def test_follows() -> None:
     assert not follows(standby_facts(primary_conninfo=info, primary_slot="s2"))
     assert not follows(facts(primary_conninfo=info, primary_slot="s1"))  # it is a primary itself
     assert not follows(None)
-    other = connect.conninfo(s1, s2)
+    other = node_config.conninfo(s1, s2)
     assert not follows(standby_facts(primary_conninfo=other, primary_slot="s1"))
 
 

@@ -24,9 +24,8 @@ from pgherd.group.observation import Observation
 from pgherd.hosts.base import About
 from pgherd.hosts.commands import Script, Tool, assignments
 from pgherd.hosts.parallel import run_all, run_each
-from pgherd.operations.set_aside import is_part_of
 from pgherd.postgres import health
-from pgherd.postgres.datadir import holders, holders_of_each
+from pgherd.postgres.datadir import holders, holders_of_each, is_part_of
 from pgherd.postgres.facts import Disk, Facts
 from pgherd.postgres.health import Health, Server
 from pgherd.postgres.instance import Instance

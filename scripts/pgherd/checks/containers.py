@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from pgherd.docker.models import NODE_LABEL, SPEC_LABEL, Container, Image
+from pgherd.docker.models import ALWAYS, NEVER, NODE_LABEL, SPEC_LABEL, Container, Image, is_fenced
 from pgherd.errors import Refused
 from pgherd.group import preconditions
 from pgherd.group.group import Group, Site
+from pgherd.group.image import CARRIED
 from pgherd.group.observation import Observation
 from pgherd.hosts.parallel import run_all
-from pgherd.operations.fencing import ALWAYS, NEVER, is_fenced
-from pgherd.operations.image import CARRIED
 from pgherd.postgres import datadir
 from pgherd.postgres.instance import PGDATA, PRIVATE, Instance
 

@@ -18,9 +18,9 @@ from pgherd.checks.containers import (
     strangers,
 )
 from pgherd.errors import quoted
+from pgherd.group import node_config, sync_state
 from pgherd.group.group import Group
 from pgherd.group.observation import Observation
-from pgherd.operations import connect, prepare, sync
 from pgherd.postgres import conf
 from pgherd.postgres.facts import GONE, Facts
 from pgherd.postgres.instance import Instance
@@ -64,8 +64,8 @@ def _certificate(
 
 def of_connection(instance: Instance, facts: Facts) -> Iterator[tuple[str, str, str]]:
     """Yield in what a standby connects by TLS otherwise than it ought to."""
-    if not prepare.as_asked(instance, facts):
-        both = prepare.parameters(instance), prepare.tls_conninfo(facts)
+    if not node_config.as_asked(instance, facts):
+        both = node_config.parameters(instance), node_config.tls_conninfo(facts)
         asked, found = (" ".join(f"{k}={v}" for k, v in said.items()) or "no TLS" for said in both)
         yield "tls", f"it connects with {asked}", f"it connects with {found}"
 
@@ -112,7 +112,7 @@ def _read_told(text: str) -> dict[str, str]:
 
 
 def _leads_to(told: Mapping[str, str], instance: Instance, upstream: Instance) -> bool:
-    asked = _read_told(connect.conninfo(instance, upstream))
+    asked = _read_told(node_config.conninfo(instance, upstream))
     return _place(told) == _place(asked)
 
 
@@ -274,7 +274,7 @@ def _none(group: Group, seen: Observation) -> Iterator[Difference]:
 def _sync(group: Group, instance: Instance, facts: Facts) -> Iterator[Difference]:
     asked = group.topology.sync_for(instance.node)
     names = facts.sync_names.strip()
-    if sync.read_sync(names) != asked or bool(names) != bool(asked):
+    if sync_state.read_sync(names) != asked or bool(names) != bool(asked):
         wanted = f"'{asked.render() if asked else ''}'"
         yield Difference(
             "sync", instance.name, f"synchronous_standby_names = {wanted}",
@@ -305,7 +305,7 @@ def _slots(
 
 
 def _settings(instance: Instance, facts: Facts) -> Iterator[Difference]:
-    asked = hashlib.sha256(prepare.settings(instance).encode()).hexdigest()
+    asked = hashlib.sha256(node_config.settings(instance).encode()).hexdigest()
     if facts.settings != asked:
         found = "there is none" if facts.settings is None else _otherwise(instance, facts)
         yield Difference(
@@ -321,7 +321,7 @@ def _settings(instance: Instance, facts: Facts) -> Iterator[Difference]:
 
 def _otherwise(instance: Instance, facts: Facts) -> str:
     """Say in which settings a server's file differs from what is asked for."""
-    asked = conf.read_settings(prepare.settings(instance))
+    asked = conf.read_settings(node_config.settings(instance))
     written = {name.lower(): value for name, value in facts.written.items()}
     names = sorted(n for n in asked.keys() | written if asked.get(n) != written.get(n))
     said = []

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pgherd.checks.containers import create_command, start_command
-from pgherd.docker.models import Container
+from pgherd.docker.models import NEVER, Container, is_fenced
 from pgherd.errors import Refused
 from pgherd.group import outside_data, preconditions
 from pgherd.group.group import explain_no_primary, paused
@@ -26,8 +26,7 @@ from pgherd.group.node_status import (
     retained,
 )
 from pgherd.group.primary import writes_refused
-from pgherd.operations.fencing import NEVER, is_fenced
-from pgherd.operations.sync import counting, hung_long, read_sync
+from pgherd.group.sync_state import counting, hung_long, read_sync
 from pgherd.postgres import switchover_waits
 from pgherd.postgres.facts import GONE, Facts, Sender, ahead
 from pgherd.postgres.leadership import SILENT_SECONDS

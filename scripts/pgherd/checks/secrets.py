@@ -17,9 +17,9 @@ from pgherd.docker.models import GROUP_LABEL
 from pgherd.errors import DeadlinePassed, Error
 from pgherd.group import preconditions
 from pgherd.group.group import Group, Site
+from pgherd.group.image import find_image
 from pgherd.hosts.base import Host
 from pgherd.hosts.commands import Script, Secret, Tool, assignments
-from pgherd.operations.image import find_image
 from pgherd.postgres import scripts
 from pgherd.postgres.instance import PGDATA, Instance
 

@@ -28,12 +28,12 @@ from pgherd.config.sync_names import Sync
 from pgherd.docker.engine import docker
 from pgherd.errors import DeadlinePassed, Error, Refused
 from pgherd.group.group import Group
+from pgherd.group.node_config import as_asked, is_delayed, tls_conninfo
 from pgherd.group.outside_data import astray
 from pgherd.group.primary import writes_refused
+from pgherd.group.sync_state import HUNG_SECONDS, counting, hung_long, read_sync
 from pgherd.hosts.commands import assignments, command_line
 from pgherd.hosts.parallel import run_all
-from pgherd.operations.prepare import as_asked, is_delayed, tls_conninfo
-from pgherd.operations.sync import HUNG_SECONDS, counting, hung_long, read_sync
 from pgherd.postgres import scripts
 from pgherd.postgres.conf import SESSION, SUPERUSER_SESSION, session_options
 from pgherd.postgres.facts import Facts, ahead

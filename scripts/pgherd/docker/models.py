@@ -312,3 +312,11 @@ def _port_range(text: str) -> range:
 def _mount(raw: Mapping[str, Any]) -> Mount:
     volume = raw["Type"] == "volume"
     return Mount(raw["Name" if volume else "Source"], raw["Destination"], volume, not raw["RW"])
+
+
+NEVER, ALWAYS = "no", "unless-stopped"  # restart policies
+
+
+def is_fenced(container: Container | None) -> bool:
+    """Tell whether the engine is not to start it again."""
+    return bool(container and container.restart == NEVER)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pgherd.errors import Error
-from pgherd.group import preconditions
+from pgherd.group import node_config, preconditions
 from pgherd.group.group import Group
+from pgherd.group.node_config import as_asked
 from pgherd.group.observation import Observation
 from pgherd.hosts.parallel import run_all
 from pgherd.operations import connect, setup
 from pgherd.operations.image import ensure_image
-from pgherd.operations.prepare import as_asked, connect_all, wait_serving
+from pgherd.operations.prepare import connect_all, wait_serving
 from pgherd.postgres.instance import Instance
 
 
@@ -50,7 +51,7 @@ def _bring_standby(group: Group, standby: Instance, seen: Observation) -> None:
     if as_asked(standby, facts):
         return
     upstream = group.upstream_of(standby, seen.primaries, seen)
-    if connect.leads_to(facts.primary_conninfo, standby, upstream):
+    if node_config.leads_to(facts.primary_conninfo, standby, upstream):
         connect.follow(group, standby, upstream)
         connect.wait_streaming(standby, upstream, connect.STREAMING_SECONDS)
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from pgherd.docker.models import Container, Image
 from pgherd.errors import DeadlinePassed, Error
 from pgherd.group.group import Group
+from pgherd.group.node_config import DELAY, conninfo, is_delayed
 from pgherd.hosts.commands import Script
 from pgherd.operations import prepare, set_aside
 from pgherd.operations.prepare import (
-    DELAY,
     bring_passfile,
-    is_delayed,
     lay_private,
     make_private,
     private_fragment,
@@ -19,9 +18,8 @@ from pgherd.operations.prepare import (
 )
 from pgherd.postgres import conf, datadir, scripts
 from pgherd.postgres.facts import Facts
-from pgherd.postgres.instance import PRIVATE, Instance
+from pgherd.postgres.instance import Instance
 
-CONNECT_SECONDS = 10
 STREAMING_SECONDS = 300
 SAID_EVERY = 15  # seconds
 GLANCE_SECONDS = 5  # after so long without streaming, see whether the standby still runs
@@ -37,32 +35,6 @@ INHERITED = (
 
 class Ended(Error):
     """A standby ended by itself: not its upstream, not the way there, nobody who stopped it."""
-
-
-def conninfo(
-    instance: Instance, upstream: Instance, application_name: str = "", **other: str
-) -> str:
-    """Return how this node reaches its upstream; the password is in the passfile, never here.
-
-    `other` stands in place of the role and the passfile for replication, or beside them.
-    """
-    node, beside = upstream.node, upstream.node.host == instance.node.host
-    # Beside each other they meet in Docker's network; an address that is not there is given up.
-    far: dict[str, str | int] = {} if beside else {"connect_timeout": CONNECT_SECONDS}
-    chosen: dict[str, str | int | None] = {
-        "host": upstream.name if beside else node.reached_at or node.listen,
-        "port": 5432 if beside else node.port,
-        "user": "replicator",
-        "application_name": application_name or instance.node.application_name,
-        "passfile": f"{PRIVATE}/passfile",
-    }
-    return conf.conninfo(**chosen | far | other | prepare.parameters(instance))
-
-
-def leads_to(text: str, instance: Instance, upstream: Instance) -> bool:
-    """Tell whether a connection string of a node leads to that upstream, whatever else it says."""
-    told, asked = (conf.read_conninfo(info) for info in (text, conninfo(instance, upstream)))
-    return all(told.get(key) == asked[key] for key in ("host", "port"))
 
 
 def fragments(instance: Instance, upstream: Instance, *, new: bool = False) -> str:

@@ -10,14 +10,15 @@ from typing import Any
 
 from pgherd.docker.models import Image
 from pgherd.errors import Refused
-from pgherd.group import outside_data
+from pgherd.group import node_config, outside_data
 from pgherd.group.group import Group
+from pgherd.group.node_config import hba_values
 from pgherd.group.observation import Observation
+from pgherd.group.sync_state import read_sync
 from pgherd.hosts.commands import Script, Trace
 from pgherd.hosts.parallel import cleaning_up
 from pgherd.operations import connect, start_stop
-from pgherd.operations.prepare import hba_values, make_directories, private_fragment
-from pgherd.operations.sync import read_sync
+from pgherd.operations.prepare import make_directories, private_fragment
 from pgherd.postgres import datadir, scripts
 from pgherd.postgres.datadir import COPIED, COPIED_TABLESPACES, ScriptFailed
 from pgherd.postgres.facts import Disk, Facts
@@ -59,7 +60,7 @@ def base_backup(
         "hba",  # what came is the upstream's, which may be on another host
         *rest,
         "seeded",
-        conninfo=connect.conninfo(instance, origin, BACKUP_NAME),
+        conninfo=node_config.conninfo(instance, origin, BACKUP_NAME),
         options=" ".join(options),
         **hba_values(instance),
     )

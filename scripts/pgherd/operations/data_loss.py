@@ -11,12 +11,11 @@ from itertools import combinations
 from pgherd.config.sync_names import WILDCARD, Sync
 from pgherd.docker.models import Image
 from pgherd.errors import Refused, Unreachable, quoted
-from pgherd.group import preconditions
+from pgherd.group import node_config, preconditions
 from pgherd.group.group import Group
 from pgherd.group.observation import Observation
-from pgherd.operations import connect
+from pgherd.group.sync_state import read_sync
 from pgherd.operations.fencing import Fenced
-from pgherd.operations.sync import read_sync
 from pgherd.postgres import leadership
 from pgherd.postgres.conf import lsn_to_int
 from pgherd.postgres.facts import Disk, Facts
@@ -192,7 +191,7 @@ def _line(
     following = [
         name
         for name, facts in running.items()
-        if connect.leads_to(facts.primary_conninfo, group.instance(name), former)
+        if node_config.leads_to(facts.primary_conninfo, group.instance(name), former)
     ]
     return max((known[n] for n in following), key=lambda k: lsn_to_int(k.end), default=None)
 

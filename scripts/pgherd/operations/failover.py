@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 
+from pgherd.docker import models
 from pgherd.docker.models import Image
 from pgherd.errors import DeadlinePassed, Error, Refused, in_words
-from pgherd.group import outside_data, preconditions
+from pgherd.group import node_config, outside_data, preconditions
 from pgherd.group import primary as ways
 from pgherd.group.group import Group
 from pgherd.group.observation import Observation
@@ -80,7 +81,7 @@ def _votes(group: Group, running: dict[str, Facts]) -> dict[str, str]:
         for name, facts in running.items()
         for other, instance in group.instances.items()
         if other not in running
-        and connect.leads_to(facts.primary_conninfo, group.instance(name), instance)
+        and node_config.leads_to(facts.primary_conninfo, group.instance(name), instance)
     }
 
 
@@ -195,7 +196,7 @@ def detach_standbys(
         instance: facts
         for name, facts in standbys_that_answer(seen).items()
         if (instance := group.instance(name)) is not successor
-        and connect.leads_to(facts.primary_conninfo, instance, former)
+        and node_config.leads_to(facts.primary_conninfo, instance, former)
     }
     try:
         if others:
@@ -392,7 +393,7 @@ def _refuse_serving(group: Group, former: Instance, seen: Observation) -> None:
 def _cascades_from_away(group: Group, instance: Instance, facts: Facts, former: Instance) -> bool:
     """Tell whether a standby follows another node than the one that was primary."""
     others = [i for i in group.instances.values() if i not in {instance, former}]
-    return any(connect.leads_to(facts.primary_conninfo, instance, other) for other in others)
+    return any(node_config.leads_to(facts.primary_conninfo, instance, other) for other in others)
 
 
 def _refuse_without_fence(former: Instance, successor: Instance, skip_fencing: bool) -> None:
@@ -539,7 +540,7 @@ def _finish_failover(group: Group, name: str, seen: Observation, image: Image) -
         if ways.is_running(seen.nodes[i.name]) and not followers.follows(i, upstream, seen)
     ]
     disks = {i.name: disk for i in plan if (disk := _primary_data_of(group, i, seen, image))}
-    fenced = [i for i in plan if fencing.is_fenced(seen.nodes[i.name].container)]
+    fenced = [i for i in plan if models.is_fenced(seen.nodes[i.name].container)]
     if name != primary.name and (name or not stray + list(disks) + fenced):
         change = f" `invoke switchover --to {name}` changes it and loses nothing." if name else ""
         raise Refused(f"{primary.name} serves as primary: there is nothing to fail over.{change}")

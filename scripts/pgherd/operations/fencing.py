@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pgherd.docker.models import Container, Image
+from pgherd.docker.models import ALWAYS, NEVER, Container, Image
 from pgherd.group import preconditions
 from pgherd.group.group import Group
 from pgherd.group.primary import read_wal_beyond, wal_beyond
@@ -19,7 +19,6 @@ from pgherd.postgres.history import Beyond
 from pgherd.postgres.instance import Instance
 
 FENCE_SECONDS = 30  # for a clean stop; one that hangs is killed then
-NEVER, ALWAYS = "no", "unless-stopped"  # restart policies
 
 
 @dataclass(frozen=True)
@@ -39,11 +38,6 @@ class Fenced:
     ran: bool = False
     stopping: bool = False
     marking: bool = False
-
-
-def is_fenced(container: Container | None) -> bool:
-    """Tell whether the engine is not to start it again."""
-    return bool(container and container.restart == NEVER)
 
 
 def stop_and_fence(group: Group, instance: Instance, container: Container | None) -> bool:

@@ -6,14 +6,16 @@ import re
 from collections.abc import Mapping
 
 from pgherd.config.sync_names import Sync
+from pgherd.group import node_config
 from pgherd.group.group import Group
 from pgherd.group.observation import Observation
+from pgherd.group.sync_state import counting, in_words, read_sync
 from pgherd.hosts.commands import assignments
 from pgherd.hosts.parallel import run_all
 from pgherd.operations import connect
 from pgherd.operations.prepare import lay_stale, report_changes, serve, streaming_password
 from pgherd.operations.run_token import RUN_TOKEN
-from pgherd.operations.sync import counting, in_words, read_sync, set_names
+from pgherd.operations.sync import set_names
 from pgherd.postgres import conf, scripts
 from pgherd.postgres.facts import Facts
 from pgherd.postgres.instance import READY_SECONDS, Instance
@@ -48,7 +50,7 @@ def upstream_under(
 def follows(instance: Instance, upstream: Instance, seen: Observation) -> bool:
     """Tell whether a node that runs is set to stream from that upstream, by its own slot."""
     facts = seen.nodes[instance.name].facts
-    info = connect.conninfo(instance, upstream)
+    info = node_config.conninfo(instance, upstream)
     return bool(
         facts
         and facts.in_recovery

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from contextlib import closing
-from dataclasses import replace
 
 from pgherd.config import loader
 from pgherd.config.values import LOCAL
 from pgherd.docker.engine import Engine, docker
-from pgherd.docker.models import Container, Image
+from pgherd.docker.models import Image
 from pgherd.errors import Error, Refused
 from pgherd.group.group import Group
+from pgherd.group.image import (
+    CARRIED,
+    Found,
+    find_image,
+    is_same_image,
+    join_images,
+    look_for_image,
+    own_containers,
+    reference_image,
+)
 from pgherd.group.observation import Observation
 from pgherd.hosts.commands import Output, Tool
 from pgherd.hosts.parallel import run_all
 
 PROGRESS_SECONDS = 2.0
 MEGABYTE = 1_000_000
-CARRIED = "pgherd/carried:"  # the name of an image where its own is another's
 
 
 def carry(source: Engine, target: Engine, image: Image) -> Image:
@@ -105,8 +113,6 @@ def _report_progress(pieces: Output, image: Image, target: Engine) -> Output:
 BUILD_TIMEOUT = 1800.0
 UNBUILDABLE = 2  # what scripts/image/build exits with for a major that it cannot build
 
-Found = Mapping[str, Image | None]  # by the host's name
-
 
 def ensure_image(group: Group, seen: Observation | None = None) -> Image:
     """Return the group's image, having made it present on every host; say which one, and why.
@@ -120,64 +126,22 @@ def ensure_image(group: Group, seen: Observation | None = None) -> Image:
             group.image_told = True
             group.trace.note(f"image: {image.ref}, built when no registry answered for {asked}")
         return image
-    found = _look(group, seen)
+    found = look_for_image(group, seen)
     if group.trace.dry:
         hosts = [_place(name) for name, image in found.items() if image is None]
         raise Refused(f"The image {asked} is not {' or '.join(hosts)}: `invoke image` brings it.")
     if not any(found.values()):
         found = _obtain(group, asked)
-    source, reference = _reference(group, found, seen)
+    source, reference = reference_image(group, found, seen)
     _refuse_other(group, seen, found, source, reference)
-    lacking = [s.name for s in group.present if not _same(found.get(s.name), reference)]
+    lacking = [s.name for s in group.present if not is_same_image(found.get(s.name), reference)]
     origin = _engine(group, source)
     made = run_all(lambda name: carry(origin, group.sites[name].engine, reference), lacking)
-    group.image = _join(reference, {**found, **dict(zip(lacking, made, strict=True))})
-    return group.image
-
-
-def find_image(group: Group, seen: Observation | None = None) -> Image | None:
-    """Return the group's image if each of its hosts has it; nothing is made."""
-    if group.image is None:
-        found = _look(group, seen)
-        if all(found.values()):
-            _, reference = _reference(group, found, seen)
-            if all(_same(image, reference) for image in found.values()):
-                group.image = _join(reference, found)
+    group.image = join_images(reference, {**found, **dict(zip(lacking, made, strict=True))})
     return group.image
 
 
 # --- what is there ---
-
-
-def _look(group: Group, seen: Observation | None) -> dict[str, Image | None]:
-    """Ask each host for the image that the group's containers have there, else for one by name."""
-    names, sites = group.image_names, group.present
-    found = run_all(lambda site: site.find_image(names, _ours(group, seen, site.name)), sites)
-    return {site.name: image for site, image in zip(sites, found, strict=True)}
-
-
-def _ours(group: Group, seen: Observation | None, host: str) -> list[Container]:
-    """Return the containers of the group's nodes on a host."""
-    there = seen.engines[host].values() if seen else ()
-    return [c for c in there if group.owns(c, host) and c.name in group.topology.nodes]
-
-
-def _reference(group: Group, found: Found, seen: Observation | None) -> tuple[str, Image]:
-    """Return the image that all are to have, and its host: what runs, else what the master has."""
-    using = [name for name in group.sites if _ours(group, seen, name)]
-    for name in (*using, *group.sites, LOCAL):  # the primary's host is the first of the sites
-        if image := found.get(name):
-            return name, image
-    raise Error(f"The image {group.topology.group.image} is still not here.")
-
-
-def _same(image: Image | None, reference: Image) -> bool:
-    return image is not None and image.contents == reference.contents
-
-
-def _join(reference: Image, found: Found) -> Image:
-    known = {name: (image.ref, image.id) for name, image in found.items() if image}
-    return replace(reference, elsewhere=known)
 
 
 def _refuse_other(
@@ -185,10 +149,10 @@ def _refuse_other(
 ) -> None:
     """Refuse where a host cannot have the same: it runs another, or is another architecture."""
     for name, image in found.items():
-        if image is None or _same(image, reference) or name not in group.sites:
+        if image is None or is_same_image(image, reference) or name not in group.sites:
             continue
         check_platform(reference, source, image.platform, name)
-        if ours := _ours(group, seen, name):
+        if ours := own_containers(group, seen, name):
             raise Refused(
                 f"{ours[0].name} on {name} runs another image ({image.ref}, {image.id[:19]}) than "
                 f"the group has on {source} ({reference.ref}, {reference.id[:19]}). `docker rm` "

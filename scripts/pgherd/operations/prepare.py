@@ -1,4 +1,4 @@
-"""The rules of pg_hba.conf that a node needs: who may stream from it, and who may not come."""
+"""What every operation does with one node: its private files, settings, rules, its container."""
 
 from __future__ import annotations
 
@@ -9,49 +9,22 @@ from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
-from pgherd.config import loader
-from pgherd.config.values import NEEDS_ALTER_SYSTEM, OFF, Setting
 from pgherd.docker.engine import docker
 from pgherd.docker.models import GROUP_LABEL, Container, Image, Mount
 from pgherd.errors import Error, Refused
 from pgherd.group import outside_data, preconditions
 from pgherd.group.group import Group
+from pgherd.group.image import find_image
+from pgherd.group.node_config import hba_values, is_delayed, settings, tls_settings
 from pgherd.group.observation import Observation
 from pgherd.hosts.commands import Script, Secret, Tool, assignments
 from pgherd.hosts.parallel import run_all
 from pgherd.operations import set_aside
-from pgherd.operations.image import find_image
-from pgherd.postgres import conf, scripts
-from pgherd.postgres.conf import read_conninfo
+from pgherd.postgres import scripts
 from pgherd.postgres.datadir import ScriptFailed
-from pgherd.postgres.facts import Disk, Facts
+from pgherd.postgres.facts import Disk
 from pgherd.postgres.instance import PGDATA, PRIVATE, READY_SECONDS, Instance
 from pgherd.security.authority import digest
-
-
-def hba_values(instance: Instance) -> dict[str, str]:
-    """Return the variables of `sh/hba.sh` for a node."""
-    first, rules = hba_rules(instance)
-    elsewhere = " ".join(instance.places.elsewhere)
-    return {"first_rules": first, "rules": rules, "elsewhere": elsewhere}
-
-
-def hba_rules(instance: Instance) -> tuple[str, str]:
-    """Return the rules of conf/pg_hba.conf that the node needs, without comments.
-
-    First those for the head of the file, which are there with TLS only, then the others.
-    `$neighbours` is its network, if others of the group are on it; the node itself fills in
-    $gateway and $elsewhere.
-    """
-    lines = loader.conf_file("pg_hba.conf").splitlines()
-    rules = [line for line in lines if line.strip() and not line.startswith("#")]
-    plain = [rule for rule in rules if rule.startswith("hostnossl")]
-    rules = [tls_rule(instance, rule) for rule in rules if rule not in plain]
-    if not instance.places.neighbours:
-        rules = [rule for rule in rules if "$neighbours" not in rule]
-    first = plain if instance.encryption.on else []
-    return "\n".join(first), "\n".join(rule.replace("$neighbours", "samenet") for rule in rules)
-
 
 # --- the private directory of a node: its passfile and, with TLS, its key and certificates ---
 
@@ -138,7 +111,6 @@ def check_private(group: Group, instance: Instance) -> None:
 # each reload, a standby those that it trusts at each connection.
 
 STALE = "stale tls"  # what sh/tls-current.sh says
-_PARAMETERS = ("sslmode", "sslrootcert", "channel_binding", "sslcert", "sslkey")
 
 
 def _texts(group: Group, instance: Instance) -> dict[str, Secret]:
@@ -175,63 +147,12 @@ def _current(group: Group, instance: Instance) -> list[str]:
     return [assignments(**({"client_sum": ""} | sums)), scripts.fragment("tls-current")]
 
 
-def tls_settings(instance: Instance) -> dict[str, Setting]:
-    """Return the settings of a node.
-
-    `ssl_ca_file` only where client certificates are asked for: with it a server asks everybody for
-    one, and refuses a client that has one of somebody else's in ~/.postgresql.
-    """
-    if not instance.encryption.on:
-        return {}
-    pem = f"{PRIVATE}/server.pem"
-    found: dict[str, Setting] = {"ssl": True, "ssl_cert_file": pem, "ssl_key_file": pem}
-    if instance.encryption.client_certificates:
-        found["ssl_ca_file"] = f"{PRIVATE}/ca.crt"
-    least = "ssl_min_protocol_version"
-    if least not in map(str.lower, instance.node.settings):
-        found[least] = "TLSv1.2"
-    return found
-
-
 def switched_on(instance: Instance) -> list[str]:
     """Return the fragment that has the settings for TLS in force before rules count on them."""
     if not instance.encryption.on:
         return []
     authorities = str(tls_settings(instance).get("ssl_ca_file", ""))
     return [assignments(ssl_ca=authorities), scripts.fragment("tls-on")]
-
-
-def tls_rule(instance: Instance, text: str) -> str:
-    """Return a rule of conf/pg_hba.conf as it is for the node: who is let in, by TLS only."""
-    if not instance.encryption.on or text.rsplit(maxsplit=1)[-1] == "reject":
-        return text
-    shows = " clientcert=verify-full" if instance.encryption.client_certificates else ""
-    return re.sub(r"^host\b", "hostssl", text) + shows
-
-
-def parameters(instance: Instance) -> dict[str, str]:
-    """Return what a node's connection string to another node says of TLS."""
-    if not instance.encryption.on:
-        return {}
-    found = {
-        "sslmode": "verify-full",
-        "sslrootcert": f"{PRIVATE}/ca.crt",
-        "channel_binding": "require",
-    }
-    if instance.encryption.client_certificates:
-        found |= {"sslcert": f"{PRIVATE}/client.pem", "sslkey": f"{PRIVATE}/client.pem"}
-    return found
-
-
-def tls_conninfo(facts: Facts) -> dict[str, str]:
-    """Return what a standby's connection string says of TLS."""
-    said = read_conninfo(facts.primary_conninfo)
-    return {name: said[name] for name in _PARAMETERS if name in said}
-
-
-def as_asked(instance: Instance, facts: Facts) -> bool:
-    """Tell whether a standby connects with TLS, or without it, as the topology asks."""
-    return tls_conninfo(facts) == parameters(instance)
 
 
 def is_stale(group: Group, instance: Instance) -> bool:
@@ -255,7 +176,6 @@ T = TypeVar("T")
 BAD_SETTINGS = 72  # the exit code of sh/check-settings.sh
 CHECK = "check-settings"
 NO_NETWORK = re.compile(r"network \S+ not found", re.IGNORECASE)  # of an id that is gone
-DELAY = "recovery_min_apply_delay"
 
 
 class DataGone(Refused):
@@ -360,32 +280,6 @@ def settings_fragment(instance: Instance) -> str:
         + scripts.lay("$PGDATA/pgherd.conf", settings(instance))
         + scripts.block("$PGDATA/postgresql.conf", "settings", include)
     )
-
-
-def is_delayed(instance: Instance) -> bool:
-    """Tell whether the topology asks the node to replay later than it receives."""
-    return any(name.lower() == DELAY for name in instance.node.settings)
-
-
-def settings(instance: Instance) -> str:
-    """Return the text of the node's pgherd.conf."""
-    tls = tls_settings(instance)
-    extra = {"cluster_name": instance.name, **tls, **instance.node.settings}
-    return conf.render_settings(base_settings(), extra)
-
-
-def base_settings() -> str:
-    """Return the settings of every node, as conf/postgresql.conf has them.
-
-    Raises:
-        Refused: one of them is none that a node can have.
-    """
-    base = loader.conf_file("postgresql.conf")
-    if re.fullmatch(OFF, conf.read_settings(base).get("allow_alter_system", "on").lower()):
-        raise Refused(
-            f"conf/postgresql.conf: allow_alter_system cannot be off: {NEEDS_ALTER_SYSTEM}."
-        )
-    return base
 
 
 def bring_up(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from contextlib import suppress
 
+from pgherd.docker import models
 from pgherd.docker.models import Image
 from pgherd.errors import Error, Refused, Unreachable
-from pgherd.group import outside_data, preconditions
+from pgherd.group import node_config, outside_data, preconditions
 from pgherd.group import primary as ways
 from pgherd.group.group import Group
+from pgherd.group.node_config import hba_values
 from pgherd.group.observation import Observation
 from pgherd.group.primary import Method, RejoinMethod
 from pgherd.hosts.commands import Script
@@ -19,7 +21,6 @@ from pgherd.operations.image import ensure_image
 from pgherd.operations.prepare import (
     ask_superuser,
     connect_all,
-    hba_values,
     make_directories,
     private_fragment,
     run_container,
@@ -60,7 +61,7 @@ def rewind(
         "mark-standby",
         "seeded",
     ]
-    source = connect.conninfo(
+    source = node_config.conninfo(
         instance,
         primary,
         "pgherd-rewind",
@@ -245,7 +246,7 @@ def _refuse_new_copy(pair: SeedPlan, primary: Instance) -> None:
 def _was_accepted(pair: SeedPlan, disk: Disk, *, ran: bool) -> bool:
     """Tell whether a failover has fenced the node, which told and weighed what is lost by that."""
     marked = disk.standby_signal and disk.state not in FOLLOWED
-    return marked and not ran and fencing.is_fenced(pair.container)
+    return marked and not ran and models.is_fenced(pair.container)
 
 
 def _refuse_loss(

@@ -17,6 +17,7 @@ from pgherd.errors import DeadlinePassed, Error, Refused, Unreachable, quoted
 from pgherd.group import outside_data, preconditions
 from pgherd.group.group import Group, Site
 from pgherd.group.observation import Observation
+from pgherd.group.sync_state import read_sync
 from pgherd.hosts.commands import Script, Tool, assignments
 from pgherd.hosts.parallel import run_all
 from pgherd.operations import set_aside, start_stop
@@ -29,7 +30,7 @@ from pgherd.operations.set_aside import (
     refuse_unmovable,
     set_data_aside,
 )
-from pgherd.operations.sync import read_sync, set_names, shortened
+from pgherd.operations.sync import set_names, shortened
 from pgherd.operations.teardown import clear_private, remove_places
 from pgherd.postgres import conf, scripts
 from pgherd.postgres.datadir import Places

@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from pgherd.config.values import LOCAL, within
+from pgherd.docker import models
 from pgherd.docker.models import Image, Mount
 from pgherd.errors import Error, Refused, Unreachable
 from pgherd.group import outside_data, preconditions
@@ -19,20 +20,12 @@ from pgherd.group.primary import is_primary_data, is_running
 from pgherd.hosts.base import Host
 from pgherd.hosts.commands import Script, Tool, assignments
 from pgherd.hosts.parallel import run_each
-from pgherd.operations import fencing, set_aside
+from pgherd.operations import set_aside
 from pgherd.operations.image import ensure_image
 from pgherd.operations.prepare import make_private
-from pgherd.operations.set_aside import (
-    CUT_SHORT,
-    PART,
-    clear_copies,
-    entry,
-    journal,
-    now_stamp,
-    set_aside_at,
-)
+from pgherd.operations.set_aside import CUT_SHORT, clear_copies, entry, journal, now_stamp
 from pgherd.postgres import scripts
-from pgherd.postgres.datadir import holders, in_use, overlap, sharing
+from pgherd.postgres.datadir import PART, holders, in_use, overlap, set_aside_at, sharing
 from pgherd.postgres.facts import Disk
 from pgherd.postgres.instance import PGDATA, Instance
 
@@ -652,7 +645,7 @@ def _restore_data(group: Group, copy: Copy, seen: Observation, *, foreign: bool)
             "is marked as a standby"
         )
         if container := seen.nodes[instance.name].container:
-            instance.engine.set_restart(container, fencing.NEVER)
+            instance.engine.set_restart(container, models.NEVER)
     _put_back(group, instance, copy, image, mark=bool(mark))
     _say_next(group, instance, copy, disk, marked=bool(mark))
     if is_primary_data(disk) and not mark:

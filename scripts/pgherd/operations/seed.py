@@ -16,19 +16,18 @@ from pgherd.errors import DeadlinePassed, Error, Refused, Unreachable, quoted
 from pgherd.group import outside_data, preconditions
 from pgherd.group import primary as ways
 from pgherd.group.group import Group, explain_no_primary
+from pgherd.group.node_config import as_asked, base_settings, is_delayed
 from pgherd.group.observation import Observation
 from pgherd.group.outside_data import toml_key
 from pgherd.group.platforms import tell_differences
 from pgherd.group.primary import has_newer, is_primary_data
+from pgherd.group.sync_state import waits_for
 from pgherd.hosts.commands import Script, Tool
 from pgherd.hosts.parallel import run_all, run_each
 from pgherd.operations import connect, copy, set_aside, start_stop
 from pgherd.operations.image import ensure_image
 from pgherd.operations.prepare import (
-    as_asked,
-    base_settings,
     connect_all,
-    is_delayed,
     report_changes,
     run_container,
     serve,
@@ -36,7 +35,7 @@ from pgherd.operations.prepare import (
     wait_serving,
 )
 from pgherd.operations.steps import first_standby
-from pgherd.operations.sync import require_sync, set_names, waits_for
+from pgherd.operations.sync import require_sync, set_names
 from pgherd.postgres import scripts
 from pgherd.postgres.conf import sql_literal
 from pgherd.postgres.facts import Disk, Facts, Sender

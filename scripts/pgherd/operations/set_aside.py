@@ -23,10 +23,10 @@ from pgherd.group.group import Group
 from pgherd.hosts.base import Host
 from pgherd.hosts.commands import Script, Tool, assignments
 from pgherd.postgres import scripts
+from pgherd.postgres.datadir import _STAMP, PART, set_aside_at
 from pgherd.postgres.instance import PGDATA, Instance
 
 ASIDE = "/aside"  # where a container that copies has the copy
-PART = ".part"  # the end of a copy's name until it is whole
 UNFINISHED = "pgherd.unfinished"  # a file in a volume's copy until that is whole
 WHY_LABEL = "pgherd.why"  # of a volume
 REMOVED = "removed"  # the reason of a node's last line
@@ -43,7 +43,6 @@ for place in ${tablespaces-}; do
   find "$place" -mindepth 1 -depth -type d -exec rmdir {} \\; 2>/dev/null || :
 done
 """
-_STAMP = "%Y%m%dT%H%M%SZ"
 _STAMPS = f"{'[0-9]' * 8}T{'[0-9]' * 6}Z"  # the same as a pattern of the shell
 
 
@@ -413,22 +412,6 @@ def name_aside(of: str) -> str:
 def now_stamp() -> str:
     """Return the end of the names by which something is set aside now."""
     return datetime.now(UTC).strftime(_STAMP)
-
-
-def set_aside_at(name: str) -> datetime | None:
-    """Return when something was set aside, by its name; None if it is not one of ours."""
-    stamp = name.removesuffix(PART).rpartition("_bk_")[2]
-    try:
-        at = datetime.strptime(stamp, _STAMP).replace(tzinfo=UTC)
-    except ValueError:
-        return None
-    return at if at.strftime(_STAMP) == stamp else None  # which takes fewer digits as well
-
-
-def is_part_of(name: str, data: str) -> bool:
-    """Tell whether a path has the name of a copy of this data that was cut short."""
-    of = name.rpartition("_bk_")[0]
-    return of == data and name.endswith(PART) and set_aside_at(name) is not None
 
 
 def _now() -> str:

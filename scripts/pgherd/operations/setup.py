@@ -8,6 +8,7 @@ from pgherd.docker.models import Container, Image, Mount
 from pgherd.errors import Refused
 from pgherd.group import preconditions, primary
 from pgherd.group.group import Group
+from pgherd.group.node_config import base_settings
 from pgherd.group.observation import Observation
 from pgherd.group.platforms import tell_differences
 from pgherd.hosts.commands import Tool
@@ -17,7 +18,6 @@ from pgherd.operations.image import ensure_image
 from pgherd.operations.prepare import (
     CHECK,
     DataGone,
-    base_settings,
     bring_up,
     data_on,
     lay_stale,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pgherd.docker import models
 from pgherd.docker.models import Image
 from pgherd.errors import Error, Refused, Unreachable
 from pgherd.group import outside_data, preconditions
@@ -18,7 +19,7 @@ from pgherd.group.primary import (
     serves_instead,
 )
 from pgherd.hosts.parallel import run_all
-from pgherd.operations import fencing, recovery, run_token, wait
+from pgherd.operations import recovery, run_token, wait
 from pgherd.operations.image import ensure_image
 from pgherd.operations.prepare import (
     DataGone,
@@ -121,7 +122,7 @@ def start(group: Group) -> None:
         seen = _resume_marked_primary(group, seen)
         down, left = _startable(group, seen, image)
         fenced = [
-            n for n, s in seen.nodes.items() if fencing.is_fenced(s.container) and not is_running(s)
+            n for n, s in seen.nodes.items() if models.is_fenced(s.container) and not is_running(s)
         ]
         if not down and not fenced and not left and not connected:
             runs = any(map(is_running, seen.nodes.values()))
@@ -241,7 +242,7 @@ def _not_to_lead(
 def _behind_fence(instance: Instance, seen: Observation, disk: Disk) -> bool:
     """Tell whether a failover fenced this node: started like this, it would follow nobody."""
     container = seen.nodes[instance.name].container
-    return fencing.is_fenced(container) and disk.standby_signal
+    return models.is_fenced(container) and disk.standby_signal
 
 
 def _down(

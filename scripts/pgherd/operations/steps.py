@@ -14,11 +14,12 @@ from pgherd.errors import Refused
 from pgherd.group import outside_data, preconditions
 from pgherd.group import primary as ways
 from pgherd.group.group import Group
+from pgherd.group.image import find_image
 from pgherd.group.observation import Observation
 from pgherd.hosts.commands import Tool
 from pgherd.operations import connect, copy, setup, start_stop, sync
 from pgherd.operations import set_aside as aside
-from pgherd.operations.image import ensure_image, find_image
+from pgherd.operations.image import ensure_image
 from pgherd.operations.prepare import bring_up, data_on, run_container, wait_serving
 from pgherd.postgres.facts import Disk, Facts
 from pgherd.postgres.instance import Instance

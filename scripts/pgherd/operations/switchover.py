@@ -26,6 +26,7 @@ from pgherd.group import outside_data, preconditions
 from pgherd.group import primary as ways
 from pgherd.group.group import Group, is_paused, paused
 from pgherd.group.observation import Observation
+from pgherd.group.sync_state import waits_for
 from pgherd.hosts.commands import Result, assignments
 from pgherd.hosts.parallel import cleaning_up, run_all
 from pgherd.operations import connect as operations_connect
@@ -35,7 +36,6 @@ from pgherd.operations.image import ensure_image
 from pgherd.operations.prepare import bring_passfile, wait_serving
 from pgherd.operations.recovery import resume_primary, unmark
 from pgherd.operations.rejoin import bring_back
-from pgherd.operations.sync import waits_for
 from pgherd.postgres import conf, scripts, switchover_waits
 from pgherd.postgres.conf import lsn_to_int, sql_literal
 from pgherd.postgres.facts import Disk, Facts

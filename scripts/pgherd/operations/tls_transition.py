@@ -10,11 +10,12 @@ from __future__ import annotations
 import hashlib
 
 from pgherd.errors import Refused
+from pgherd.group import node_config
 from pgherd.group.group import Group
+from pgherd.group.node_config import leads_to, settings
 from pgherd.group.observation import Observation
-from pgherd.operations import prepare
-from pgherd.operations.connect import follow, leads_to
-from pgherd.operations.prepare import report_changes, serve, settings
+from pgherd.operations.connect import follow
+from pgherd.operations.prepare import report_changes, serve
 from pgherd.postgres.facts import GONE, Facts
 from pgherd.postgres.instance import Instance
 
@@ -49,7 +50,7 @@ def as_asked(group: Group, seen: Observation) -> None:
     """
     for name, node in seen.nodes.items():
         instance, facts = group.instance(name), node.facts
-        if facts and facts.in_recovery and not prepare.as_asked(instance, facts):
+        if facts and facts.in_recovery and not node_config.as_asked(instance, facts):
             for other in group.instances.values():
                 if leads_to(facts.primary_conninfo, instance, other):
                     _connected(group, instance, other, seen)
@@ -84,7 +85,7 @@ def refuse_tls_transition(group: Group, seen: Observation) -> None:
             continue
         told = facts.primary_conninfo if facts.in_recovery else ""
         same = _serves(facts) == instance.encryption.on
-        if not same or (told and not prepare.as_asked(instance, facts)):
+        if not same or (told and not node_config.as_asked(instance, facts)):
             asks = "asks for TLS" if instance.encryption.on else "asks for no TLS"
             raise Refused(
                 f"{group.topology.source or group.name} {asks}, and {name} is not so yet, or "

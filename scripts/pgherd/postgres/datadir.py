@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -313,3 +314,24 @@ def _overlap(one: str, other: str, known: Mapping[str, str]) -> bool:
         return True
     ids = [{known[step] for step in steps if step in known} for steps in (mine, theirs)]
     return known.get(one) in ids[1] or known.get(other) in ids[0]
+
+
+PART = ".part"  # the end of a copy's name until it is whole
+
+_STAMP = "%Y%m%dT%H%M%SZ"
+
+
+def set_aside_at(name: str) -> datetime | None:
+    """Return when something was set aside, by its name; None if it is not one of ours."""
+    stamp = name.removesuffix(PART).rpartition("_bk_")[2]
+    try:
+        at = datetime.strptime(stamp, _STAMP).replace(tzinfo=UTC)
+    except ValueError:
+        return None
+    return at if at.strftime(_STAMP) == stamp else None  # which takes fewer digits as well
+
+
+def is_part_of(name: str, data: str) -> bool:
+    """Tell whether a path has the name of a copy of this data that was cut short."""
+    of = name.rpartition("_bk_")[0]
+    return of == data and name.endswith(PART) and set_aside_at(name) is not None

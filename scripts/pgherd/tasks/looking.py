@@ -66,8 +66,8 @@ def diff(c: Context, json_: bool = False) -> None:
 def doctor(c: Context, json_: bool = False, fix: bool = False, delete_parts: bool = False) -> None:
     """Look for what ails the group, or will when it is made: each with its cure."""
     from pgherd.checks.doctor import examine
-    from pgherd.checks.fix import apply_fixes
     from pgherd.errors import Refused
+    from pgherd.fix import apply_fixes
     from pgherd.report import findings as report
 
     if delete_parts and not fix:

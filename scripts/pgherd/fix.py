@@ -8,13 +8,12 @@ from dataclasses import replace
 from pgherd.checks.base import Finding
 from pgherd.checks.doctor import Examination, examine
 from pgherd.docker.engine import docker
-from pgherd.docker.models import Image, Mount
+from pgherd.docker.models import ALWAYS, Image, Mount
 from pgherd.errors import Error
 from pgherd.group.group import Group
 from pgherd.hosts.commands import Tool
 from pgherd.operations import restore, set_aside
-from pgherd.operations.fencing import ALWAYS
-from pgherd.postgres import scripts
+from pgherd.postgres import datadir, scripts
 from pgherd.postgres.instance import PRIVATE, Instance
 
 CONFIRMED_TWICE = "unfinished-copy"  # the one finding whose cure deletes somebody's files
@@ -154,7 +153,7 @@ def _part(group: Group, found: Examination, finding: Finding) -> str:
     instance, image = _node(group, finding), _image(found, finding)
     restore.refuse_to_delete(group.site(instance), instance, finding.target, volume=False)
     told = _report(group, f"{instance.name}: deleting the unfinished copy {finding.target}")
-    (place,) = (m for m in instance.data_mounts() if set_aside.is_part_of(finding.target, m.source))
+    (place,) = (m for m in instance.data_mounts() if datadir.is_part_of(finding.target, m.source))
     set_aside.clear_copies(instance, image, [replace(place, source=finding.target)])
     return told
 
