@@ -61,8 +61,7 @@ ns = Collection(
     primary.rejoin,
     #
     # Data that was set aside
-    data.backups,
-    data.restore,
+    data.aside,  # aside.list, aside.restore, aside.delete
     #
     # Who may come in
     security.audit,

@@ -145,14 +145,14 @@ def _seeded_anew(trial: Trial) -> tuple[str, ...]:
     """A standby is down; what it had before it was seeded anew lies aside."""
     trial.herd.invoke("seed-standby", "--rebuild", "--allow-async")
     docker("stop", trial.herd.container("standby"))
-    (copy,) = json.loads(trial.herd.invoke("backups", "--json").stdout)["copies"]
-    return "restore", copy["name"]
+    (copy,) = json.loads(trial.herd.invoke("aside.list", "--json").stdout)["copies"]
+    return "aside.restore", copy["name"]
 
 
 def _put_back(trial: Trial) -> None:
     """The old data streams, and what was in its place lies aside."""
     herd = trial.herd
-    (copy,) = json.loads(herd.invoke("backups", "--json").stdout)["copies"]
+    (copy,) = json.loads(herd.invoke("aside.list", "--json").stdout)["copies"]
     assert copy["why"] == f"before {trial.words[-1]} was put back", copy
     herd.invoke("rejoin", herd.container("standby"))
 
@@ -205,7 +205,7 @@ TASKS = {
     "down": Change(_of("down"), _down),
     "tls": Change(_of("tls", "--renew-ca"), tls=True, loaded=False),
     "rotate-passwords": Change(_of("rotate-passwords"), loaded=False),  # the clients have the old
-    "restore": Change(_seeded_anew, _put_back, loaded=False),
+    "aside.restore": Change(_seeded_anew, _put_back, loaded=False),
     "seed-standby by basebackup": Change(_of("seed-standby"), begin=_alone),
     "setup-master": Change(_of("setup-master"), _goes_on, loaded=False, begin=_nothing),
 }

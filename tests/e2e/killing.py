@@ -7,8 +7,8 @@
 
 Which of them change something, and what, they tell themselves: pgherd starts each of these with the
 name of its act in the environment (PGHERD_ACT). Where a number is not certain, since another run of
-the task was killed before, that name finds it: killed(herd, Act("put-back"), "after", "restore",
-name). What selects nothing is a failure.
+the task was killed before, that name finds it: killed(herd, Act("put-back"), "after",
+"aside.restore", name). What selects nothing is a failure.
 
 Or it gets another signal there, and may clean up: `ended`.
 

@@ -237,7 +237,7 @@ def test_a_copy_is_not_put_back_where_that_cannot_be(make_herd: MakeHerd) -> Non
     herd.invoke("stop")
     policy = ["inspect", "--format", "{{.HostConfig.RestartPolicy.Name}}", name]
     with mounted(data):
-        assert "is a mount point" in herd.invoke("restore", copy.name, code=2).stderr
+        assert "is a mount point" in herd.invoke("aside.restore", copy.name, code=2).stderr
     assert (copy.is_dir(), docker(*policy)) == (True, "unless-stopped")
     assert len(list(data.parent.glob("*_bk_*"))) == 1
     herd.invoke("start", "verify")

@@ -112,7 +112,7 @@ def ctrl_c(herd: Herd, words: tuple[str, ...], lines: int) -> Run:
 
 SIGNALS: dict[Way, signal.Signals] = {terminal: signal.SIGHUP, ctrl_c: signal.SIGINT}
 # There is no one primary before these, or none where they are done.
-HEADLESS = ("failover", "rejoin", "down", "setup-master", "restore", "stop", "start")
+HEADLESS = ("failover", "rejoin", "down", "setup-master", "aside.restore", "stop", "start")
 
 
 def tried(trial: Trial, way: Way, lines: int) -> None:

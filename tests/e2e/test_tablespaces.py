@@ -259,8 +259,8 @@ def _rewound(herd: Herd) -> None:
 
 
 def copies(herd: Herd) -> list[dict[str, Any]]:
-    """Return what `invoke backups` lists, the newest first."""
-    found: list[dict[str, Any]] = json.loads(herd.invoke("backups", "--json").stdout)["copies"]
+    """Return what `invoke aside.list` lists, the newest first."""
+    found: list[dict[str, Any]] = json.loads(herd.invoke("aside.list", "--json").stdout)["copies"]
     return found
 
 
@@ -272,15 +272,15 @@ def _put_back(herd: Herd) -> None:
     newest = copies(herd)[0]
     assert (newest["node"], newest["complete"]) == (standby, True)
     herd.invoke("stop")
-    said = herd.invoke("restore", newest["name"]).stderr
-    assert "already has" in herd.invoke("restore", newest["name"]).stderr
+    said = herd.invoke("aside.restore", newest["name"]).stderr
+    assert "already has" in herd.invoke("aside.restore", newest["name"]).stderr
     herd.invoke("start")
     herd.invoke("rejoin", standby)
     herd.invoke("verify")
     equal_and_whole(herd)
     for copy in copies(herd):
         assert copy["complete"], copy
-        herd.invoke("backups", "--delete", copy["name"], "--confirm", copy["name"])
+        herd.invoke("aside.delete", copy["name"], "--confirm", copy["name"])
     assert copies(herd) == []
     left = docker("volume", "ls", "--quiet", "--filter", f"name={herd.name}").splitlines()
     left += [path.name for path in herd.directory.iterdir()]
@@ -295,7 +295,7 @@ def _purged(herd: Herd) -> None:
     (secrets,) = (copy["name"] for copy in copies(herd) if copy["kind"] == "secrets")
     assert all(copy["complete"] for copy in found.values())
     for name in (secrets, *(copy["name"] for copy in found.values())):
-        herd.invoke("restore", name)
+        herd.invoke("aside.restore", name)
     herd.invoke("start", "verify")
     equal_and_whole(herd)
     herd.invoke("down", "--purge", "--confirm", herd.name, "--delete-data")
@@ -342,7 +342,7 @@ def test_killed_between_the_renamings(make_herd: MakeHerd, tmp_path: Path) -> No
     assert "cannot be set aside" in cut_short(herd, tmp_path, 1, *again)
     newest = copies(herd)[0]
     assert not newest["complete"]
-    herd.invoke("restore", newest["name"])
+    herd.invoke("aside.restore", newest["name"])
     herd.invoke("rejoin", standby)
     assert rows(herd, "standby") == 5000
     # Put back, cut short after each of its four renamings.
@@ -350,9 +350,11 @@ def test_killed_between_the_renamings(make_herd: MakeHerd, tmp_path: Path) -> No
         docker("stop", standby)
         chosen = copies(herd)[0]
         assert chosen["complete"], chosen
-        assert "cannot be put back" in cut_short(herd, tmp_path, at, "restore", chosen["name"])
+        assert "cannot be put back" in cut_short(
+            herd, tmp_path, at, "aside.restore", chosen["name"]
+        )
         assert not herd.data("standby").exists()
-        herd.invoke("restore", chosen["name"])
+        herd.invoke("aside.restore", chosen["name"])
         herd.invoke("rejoin", standby)
         assert rows(herd, "standby") == 5000
         assert all(copy["complete"] for copy in copies(herd)), at

@@ -1,4 +1,4 @@
-"""What `sh/backups.sh` finds and prints, as copies; and how they are shown."""
+"""What `sh/list-set-aside.sh` finds and prints, as copies; and how they are shown."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pgherd.operations import restore, set_aside
 from pgherd.operations.restore import Copy, Kept
 from pgherd.report import aside
 
-SCRIPT = ROOT / "scripts" / "pgherd" / "postgres" / "sh" / "backups.sh"
+SCRIPT = ROOT / "scripts" / "pgherd" / "postgres" / "sh" / "list-set-aside.sh"
 AT = "20260102T030405Z"
 INSIDE = """\
 size=2048
@@ -106,16 +106,17 @@ def test_a_copy_by_its_names() -> None:
 def test_the_table_and_what_all_of_it_takes() -> None:
     copy = one("data", f"/d/s1_bk_{AT}", INSIDE, "s1 of g: seeded anew")
     text = aside.as_text(kept(copy, box="no route"), datetime(2026, 2, 12, tzinfo=UTC))
-    head, row, away, place, takes, how = text.splitlines()
+    head, row, away, place, takes, _, how = text.splitlines()
     assert head.split()[:5] == ["name", "host", "node", "age", "size"]
     assert row.split()[:6] == [f"s1_bk_{AT}", "local", "s1", "40", "d", "2.1"]
     assert "standby, shut down in recovery" in row
     assert (away, place) == ("box: left out, since it cannot be reached", "in /d of local")
     assert (
-        takes == "backups of g: 1 copy takes 2.1 MB (5.0 GB free on local); the oldest is 40 d old"
+        takes
+        == "g: 1 copy is set aside and takes 2.1 MB (5.0 GB free on local); the oldest is 40 d old"
     )
-    assert "--delete NAME --confirm NAME" in how
-    assert aside.as_text(kept()) == "backups of g: nothing was set aside"
+    assert "invoke aside.delete NAME --confirm NAME" in how
+    assert aside.as_text(kept()) == "g: nothing is set aside"
     (plain,) = json.loads(aside.as_json(kept(copy)))["copies"]
     assert (plain["role"], plain["why"], plain["complete"]) == ("standby", "seeded anew", True)
 

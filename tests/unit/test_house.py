@@ -182,7 +182,8 @@ def test_there_are_the_tasks_that_the_users_know(tasks: Collection) -> None:
     assert set(tasks.task_names) == {
         "setup-master", "seed-standby", "add-standby", "remove-standby", "sync", "verify", "demo",
         "status", "diff", "apply", "steps", "logs", "psql", "uri", "stop", "start", "down",
-        "switchover", "failover", "rejoin", "backups", "restore", "image", "tls", "on", "hosts",
+        "switchover", "failover", "rejoin", "aside.list", "aside.restore", "aside.delete",
+        "image", "tls", "on", "hosts",
         "test", "bench", "rig.up", "rig.down", "audit", "doctor", "rotate-passwords",
         "torture.kills", "torture.faults", "torture.soak", "step.run-master", "step.run-standby",
         "step.stop", "step.set-aside", "step.copy-data", "step.base-backup",

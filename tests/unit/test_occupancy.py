@@ -253,10 +253,12 @@ def test_data_of_a_group_of_another_name(tmp_path: Path, disk: Disk, refused: bo
     assert "Give the group its former name in" in caught.value.sentence
     assert f"mv {tmp_path}/FORMER-NAME {tmp_path}/g" in caught.value.sentence
     assert "(there are former)" in caught.value.sentence
-    assert "invoke restore" not in caught.value.sentence
+    assert "invoke aside.restore" not in caught.value.sentence
     for name in ("g_bk_20260101T000000Z", "g_bk_20260102T000000Z", "g"):
         (tmp_path / name).mkdir()
-    with pytest.raises(Refused, match=r"`invoke restore g_bk_20260102T000000Z` .*are former\)"):
+    with pytest.raises(
+        Refused, match=r"`invoke aside.restore g_bk_20260102T000000Z` .*are former\)"
+    ):
         preconditions.check_group_of_data(asked, asked.master, disk)
     (tmp_path / "g" / "replicator.password").write_text("word\n", encoding="utf-8")
     preconditions.check_group_of_data(asked, asked.master, disk)

@@ -177,7 +177,7 @@ CALLERS = {
     "_clear": {"operations/teardown.py"},
     "_clear_secrets": {"operations/teardown.py"},
     "purge": {"tasks/living.py"},
-    "deleting.delete": {"tasks/data.py"},
+    "restoring.delete": {"tasks/data.py"},
 }
 
 

@@ -30,7 +30,7 @@ def check_group_of_data(group: Group, instance: Instance, disk: Disk) -> None:
     there = sorted(p.name for p in beside.glob("*") if p.is_dir()) if beside.is_dir() else []
     aside = [name for name in there if name.startswith(f"{group.secrets.name}_bk_")]
     others = [name for name in there if name not in {*aside, group.secrets.name}]
-    back = f" `invoke restore {aside[-1]}` brings back what was set aside." if aside else ""
+    back = f" `invoke aside.restore {aside[-1]}` brings back what was set aside." if aside else ""
     raise Refused(
         f"The data of {instance.name} was made by a group of pgherd whose passwords are not here: "
         f"{group.secrets} has none.{back} Give the group its former name in "

@@ -194,7 +194,7 @@ class DataGone(Refused):
         super().__init__(
             f"The database of {instance.name} is gone: {instance.node.data} has none, and it had "
             "one. No new one is made in its place. Put it back (a mount that is missing, a copy "
-            f"set aside: `invoke backups`). {anew}."
+            f"set aside: `invoke aside.list`). {anew}."
         )
 
 

@@ -223,7 +223,9 @@ def _judged(
         return pair, RejoinMethod(Method.BASE_BACKUP, "it has no data")
     disk = instance.disk(pair.image)
     if disk.unfinished:
-        pair.note("a run was cut short here; if it kept what was there, `invoke backups` shows it")
+        pair.note(
+            "a run was cut short here; if it kept what was there, `invoke aside.list` shows it"
+        )
     way = ways.choose_method(instance, pair.image, disk, theirs)
     outside_data.refuse_to_move(group, instance, pair.seen, disk)
     if way.kind is Method.BASE_BACKUP:

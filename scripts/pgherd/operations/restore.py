@@ -211,7 +211,7 @@ def _look(
     # What this machine's journal says is of the group of that name that lives here, not of one
     # that lives elsewhere and has only its passwords here.
     values = assignments(group=group.name, journal=journal(host) if site else "", images=images)
-    script = Script((values + scripts.fragment("backups"),))
+    script = Script((values + scripts.fragment("list-set-aside"),))
     command = Tool("sh")["-eus", "--", words]
     run = site.engine.run if site else host.run
     result = run(command, stdin=script, timeout=LOOK_SECONDS, reads=True)
@@ -277,7 +277,7 @@ def _node(copy: Copy) -> str:
 
 
 def read(text: str, host: str) -> tuple[list[Copy], dict[str, int]]:
-    """Read what `sh/backups.sh` prints: the copies, and the bytes that are free beside them."""
+    """Read what `sh/list-set-aside.sh` prints: the copies, and the bytes free beside them."""
     head, *blocks = _BLOCK.split(text)
     inside = dict(zip(blocks[::2], blocks[1::2], strict=True))
     lines = [line.split("\t") for line in head.splitlines()]
@@ -508,7 +508,7 @@ def delete(group: Group, name: str, *, confirm: str) -> None:
     """
     if not name or name != confirm:
         raise Refused(
-            "Not confirmed: deleting wants the name twice, `invoke backups --delete NAME --confirm "
+            "Not confirmed: deleting wants the name twice, `invoke aside.delete NAME --confirm "
             "NAME`. Nothing was changed."
         )
     with group.locked(tolerant=True):
@@ -696,7 +696,7 @@ def _refuse_broken(copy: Copy, disk: Disk, instance: Instance) -> None:
         return
     if fault:
         raise Refused(
-            f"{copy.name} is not whole ({fault}): no server could run on it. `invoke backups` "
+            f"{copy.name} is not whole ({fault}): no server could run on it. `invoke aside.list` "
             "lists the others."
         )
 
@@ -833,8 +833,8 @@ def _say_next(group: Group, instance: Instance, copy: Copy, disk: Disk, *, marke
     group.trace.note(f"{instance.name}: has {copy.name} back: {text}")
     if not group.passwords.known("postgres"):
         group.trace.note(
-            f"{group.name}: its passwords are not here. If `invoke backups` shows some that were "
-            "set aside, put them back first"
+            f"{group.name}: its passwords are not here. If `invoke aside.list` shows some that "
+            "were set aside, put them back first"
         )
 
 

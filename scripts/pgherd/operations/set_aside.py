@@ -186,7 +186,7 @@ def _move(
             group.trace.note(f"{instance.name}: setting its data aside as {target}")
         count = move_aside(instance.host, pairs, reason(group, instance.name, why))
         if count > 1:
-            group.trace.note(f"{instance.name}: {count} copies lie beside it: `invoke backups`")
+            group.trace.note(f"{instance.name}: {count} copies lie beside it: `invoke aside.list`")
     if volumes and not mounts[0].volume:
         instance.offline(image, scripts.compose(EMPTY_TABLESPACES), mounts=volumes, timeout=None)
     return first

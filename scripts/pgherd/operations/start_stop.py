@@ -201,8 +201,8 @@ def _startable(
     if left and not down and not seen.facts:
         told = ", ".join(f"{name}: {why}" for name, why in left.items())
         raise Refused(
-            f"There is nothing to start. {told}. `invoke backups` lists what was set aside, which "
-            "`invoke restore` puts back."
+            f"There is nothing to start. {told}. `invoke aside.list` lists what was set aside, "
+            "which `invoke aside.restore` puts back."
         )
     for name in down:
         preconditions.check_data_unused(group.instance(name), seen)

@@ -62,19 +62,20 @@ def format_age(copy: Copy, now: datetime) -> str:
 
 def _sums(kept: Kept, now: datetime) -> list[str]:
     if not kept.copies:
-        return [f"backups of {kept.group}: nothing was set aside"]
-    count = "1 copy takes" if len(kept.copies) == 1 else f"{len(kept.copies)} copies take"
+        return [f"{kept.group}: nothing is set aside"]
+    many = len(kept.copies)
+    takes = (
+        "1 copy is set aside and takes" if many == 1 else f"{many} copies are set aside and take"
+    )
     free = ", ".join(f"{format_size(free)} free on {host}" for host, free in kept.free.items())
     oldest = format_age(kept.copies[-1], now)
-    takes = (
-        f"backups of {kept.group}: {count} {format_size(kept.size)}{f' ({free})' if free else ''}"
-    )
-    how = "`invoke backups --delete NAME --confirm NAME` deletes one"
+    space = f"{format_size(kept.size)}{f' ({free})' if free else ''}"
     places = sorted({(c.host, c.path.rpartition("/")[0]) for c in kept.copies if "/" in c.path})
     return [
         *(f"in {place} of {host}" for host, place in places),
-        f"{takes}; the oldest is {oldest} old",
-        f"`invoke restore NAME` puts one back; {how}",
+        f"{kept.group}: {takes} {space}; the oldest is {oldest} old",
+        "`invoke aside.restore NAME` puts one back.",
+        "`invoke aside.delete NAME --confirm NAME` deletes one.",
     ]
 
 

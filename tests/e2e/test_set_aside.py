@@ -24,8 +24,8 @@ def herd(make_herd: MakeHerd) -> Herd:
 
 
 def listed(herd: Herd) -> dict[str, dict[str, Any]]:
-    """Return what `invoke backups` lists, by name."""
-    answer = json.loads(herd.invoke("backups", "--json").stdout)
+    """Return what `invoke aside.list` lists, by name."""
+    answer = json.loads(herd.invoke("aside.list", "--json").stdout)
     assert answer["group"] == herd.name
     return {copy["name"]: copy for copy in answer["copies"]}
 
@@ -51,15 +51,15 @@ def test_what_was_set_aside_is_listed(herd: Herd) -> None:
     assert (copy["state"], copy["why"]) == ("shut down in recovery", "seeded anew")
     assert copy["complete"] is True
     assert copy["bytes"] > 20_000_000
-    text = herd.invoke("backups").stdout
+    text = herd.invoke("aside.list").stdout
     assert name in text
-    assert "1 copy takes" in text
+    assert "1 copy is set aside and takes" in text
     assert "free on local" in text
 
 
 def test_it_is_not_put_back_under_a_server_or_from_one(herd: Herd) -> None:
     (name,) = listed(herd)
-    said = herd.invoke("restore", name, code=2).stderr
+    said = herd.invoke("aside.restore", name, code=2).stderr
     assert f"`docker stop {herd.container('standby')}`" in said
     user = f"{herd.name}-user"
     docker("stop", herd.container("standby"))
@@ -67,8 +67,10 @@ def test_it_is_not_put_back_under_a_server_or_from_one(herd: Herd) -> None:
     mount = f"type=bind,source={herd.directory / name},target=/x"
     docker("run", "--rm", "--detach", "--name", user, "--mount", mount, image, "sleep", "300")
     try:
-        assert f"in use by the container {user}" in herd.invoke("restore", name, code=2).stderr
-        words = ["backups", "--delete", name, "--confirm", name]
+        assert (
+            f"in use by the container {user}" in herd.invoke("aside.restore", name, code=2).stderr
+        )
+        words = ["aside.delete", name, "--confirm", name]
         assert f"in use by the container {user}" in herd.invoke(*words, code=2).stderr
     finally:
         docker("rm", "--force", user)
@@ -80,7 +82,7 @@ def test_it_runs_after_it_was_put_back(herd: Herd) -> None:
     herd.invoke("stop")
     herd.invoke("step.set-aside", "--node", herd.container("master"))
     name = next(n for n, copy in listed(herd).items() if copy["why"] == "step.set-aside")
-    assert "`invoke start` runs it as that" in herd.invoke("restore", name).stderr
+    assert "`invoke start` runs it as that" in herd.invoke("aside.restore", name).stderr
     herd.invoke("start")
     assert all(check["ok"] for check in herd.checks().values())
 
@@ -92,7 +94,7 @@ def test_what_is_not_whole_or_of_another_major_is_refused(herd: Herd, make_herd:
     copy = listed(herd)[part]
     assert (copy["complete"], copy["fault"]) == (False, "an unfinished copy")
     docker("stop", herd.container("standby"))
-    assert "is not whole" in herd.invoke("restore", part, code=2).stderr
+    assert "is not whole" in herd.invoke("aside.restore", part, code=2).stderr
     (name,) = (n for n, c in listed(herd).items() if c["why"] == "seeded anew")
     herd.invoke("stop")
     docker("rm", *(herd.container(role) for role in herd.nodes))
@@ -100,7 +102,7 @@ def test_what_is_not_whole_or_of_another_major_is_refused(herd: Herd, make_herd:
     herd.write()
     try:
         assert listed(herd)[name]["postgresql"] == "17"
-        said = herd.invoke("restore", name, code=2).stderr
+        said = herd.invoke("aside.restore", name, code=2).stderr
         assert f"{name} is a database of PostgreSQL 17" in said
     finally:
         herd.group["image"] = "postgres:17"
@@ -109,19 +111,15 @@ def test_what_is_not_whole_or_of_another_major_is_refused(herd: Herd, make_herd:
 
 def test_deleting_wants_the_name_twice_and_takes_nothing_else(herd: Herd) -> None:
     part = f"standby_data_bk_{OLD}.part"
-    for words in (
-        ["--delete", part],
-        ["--confirm", part],
-        ["--delete", part, "--confirm", f"{part}x"],
-    ):
-        assert "Not confirmed" in herd.invoke("backups", *words, code=2).stderr
+    for words in ([part], [part, "--confirm", f"{part}x"]):
+        assert "Not confirmed" in herd.invoke("aside.delete", *words, code=2).stderr
     live = [str(herd.data("standby")), "standby_data", f"{part}/.."]
     for name in live:
-        said = herd.invoke("backups", "--delete", name, "--confirm", name, code=2).stderr
+        said = herd.invoke("aside.delete", name, "--confirm", name, code=2).stderr
         assert "is set aside as" in said
     before = sorted(path.name for path in herd.directory.iterdir())
     assert part in before
-    herd.invoke("backups", "--delete", part, "--confirm", part)
+    herd.invoke("aside.delete", part, "--confirm", part)
     left = sorted(path.name for path in herd.directory.iterdir())
     assert left == [name for name in before if name != part]
 
@@ -159,15 +157,15 @@ def test_an_old_primary_comes_back_as_a_standby(herd: Herd) -> None:
     makes, moves = Act("mark-standby"), Act("put-back")
     moments: list[tuple[Act, When]] = [(makes, "during"), (moves, "before"), (moves, "after")]
     for act, when in moments:
-        assert killed(herd, act, when, "restore", old_primary).killed
+        assert killed(herd, act, when, "aside.restore", old_primary).killed
         if when == "after":  # the script that renames goes on by itself, to its end
             until(lambda: herd.data("master").is_dir() and not copied.exists(), "it is put back")
         else:
             assert herd.data("master").is_dir()
             assert old_primary in listed(herd)
-    said = herd.invoke("restore", str(herd.directory / old_primary)).stderr
+    said = herd.invoke("aside.restore", str(herd.directory / old_primary)).stderr
     assert f"invoke rejoin {herd.container('master')}" in said or "already has" in said
-    assert "already has" in herd.invoke("restore", old_primary).stderr
+    assert "already has" in herd.invoke("aside.restore", old_primary).stderr
     assert as_root(herd, "ls /place/master_data/standby.signal")
     policy = "{{.HostConfig.RestartPolicy.Name}}"
     assert docker("inspect", "--format", policy, herd.container("master")) == "no"
@@ -189,11 +187,11 @@ def test_the_passwords_come_back_with_the_data(herd: Herd) -> None:
     data = [name for name, copy in purged.items() if copy["kind"] == "data"]
     assert sorted(purged[name]["role"] for name in data) == ["primary", "standby"]
     (secrets,) = (name for name, copy in purged.items() if copy["kind"] == "secrets")
-    herd.invoke("restore", secrets)
+    herd.invoke("aside.restore", secrets)
     assert herd.password() == word
-    assert "already has" in herd.invoke("restore", secrets).stderr
+    assert "already has" in herd.invoke("aside.restore", secrets).stderr
     for name in data:
-        herd.invoke("restore", name)
+        herd.invoke("aside.restore", name)
     assert "serves, as primary" in herd.invoke("start").stderr
     assert herd.sql("standby", "SELECT n FROM dear") == 1
 
@@ -207,10 +205,10 @@ def test_a_copy_of_another_system_comes_back_only_where_that_is_said(make_herd: 
     herd.invoke("seed-standby")
     (name,) = listed(herd)
     docker("stop", herd.container("standby"))
-    said = herd.invoke("restore", name, code=2).stderr
+    said = herd.invoke("aside.restore", name, code=2).stderr
     assert "--foreign" in said
     assert listed(herd)[name]["role"] == "primary"
-    herd.invoke("restore", name, "--foreign")
+    herd.invoke("aside.restore", name, "--foreign")
     docker("start", herd.container("standby"))
     words = "SELECT words FROM mine"
     until(lambda: herd.sql("standby", words) == "its own", "it serves with its own data")
