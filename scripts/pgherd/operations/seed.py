@@ -21,7 +21,7 @@ from pgherd.group.observation import Observation
 from pgherd.group.outside_data import toml_key
 from pgherd.group.platforms import tell_differences
 from pgherd.group.primary import has_newer, is_primary_data
-from pgherd.group.sync_state import waits_for
+from pgherd.group.sync_state import streams, waits_for
 from pgherd.hosts.commands import Script, Tool
 from pgherd.hosts.parallel import run_all, run_each
 from pgherd.operations import connect, copy, set_aside, start_stop
@@ -508,6 +508,7 @@ def check_seed(pair: SeedPlan, asked: SeedOptions) -> None:
     if asked.method != "copy":
         outside_data.refuse_nested(pair.source or pair.upstream, pair.seen)
     _check_places(pair, asked)
+    _check_silent(pair, asked)
     _check_sync(pair, asked)
     _check_data(pair, asked)
     if preconditions.data_state(pair.standby) == preconditions.FULL:
@@ -537,6 +538,16 @@ def primaries_that_wait(pair: SeedPlan) -> list[str]:
         for primary in pair.seen.primaries
         if (facts := pair.seen.nodes[primary].facts) and waits_for(facts, name)
     ]
+
+
+def _check_silent(pair: SeedPlan, asked: SeedOptions) -> None:
+    """Refuse to seed anew one that streams and only lets nobody in: a new copy mends nothing."""
+    silence, name = pair.seen.nodes[pair.standby.name].silence, pair.standby.node.application_name
+    if silence and pair.theirs and streams(pair.theirs, name) and not asked.rebuild:
+        raise Refused(
+            f"{pair.standby.name} streams from {pair.upstream.name}, and cannot be asked. "
+            f"{silence}\n--rebuild sets its data aside and seeds it anew all the same."
+        )
 
 
 def _check_sync(pair: SeedPlan, asked: SeedOptions) -> None:
