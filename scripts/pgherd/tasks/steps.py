@@ -61,7 +61,7 @@ TWELVE = {
     ),
     "start": living.start,  # 9
     "require-sync": _step(
-        "require_sync", "10. Make the master wait for the standby, once it streams.", of_node=True
+        "require_sync", "10. Make the master wait for the standby, once it streams."
     ),
     "logs": looking.logs,  # 11
     "check": setup.verify,  # 12
