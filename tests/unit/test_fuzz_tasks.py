@@ -24,11 +24,12 @@ from fuzzing import NASTY, WORDS, check_shown, fuzz
 from hypothesis import given
 from hypothesis import strategies as st
 from invoke.collection import Collection
+from invoke.exceptions import Exit, ParseError
 from invoke.program import Program
 
 from pgherd.config import loader
 from pgherd.hosts.commands import Result, argv_of
-from pgherd.tasks import common
+from pgherd.tasks import common, usage
 
 TOPOLOGY = """
 [group]
@@ -171,11 +172,21 @@ def run(root: Path, argv: list[str], says: str, **environ: str) -> Ran:
         for name, value in {"INVOKE_TOPOLOGY": str(root / "g.toml"), **environ}.items():
             patch.setenv(name, value)
         common._open_group.cache_clear()
-        common.register_tasks(TASKS)
+        reader = Program()  # the one that has just loaded tasks.py
+        patch.setattr(usage, "program", reader)
         try:
+            reader.create_config()
+            reader.parse_core(["invoke", *argv])
+            common.register_tasks(TASKS)
             Program(namespace=TASKS, name="invoke").run(["invoke", *argv])
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+        except Exit as end:  # Invoke prints it and ends so
+            code = end.code
+            print(end.message, file=err)
+        except ParseError as end:
+            code = 1
+            print(end, file=err)
     return Ran(code, out.getvalue(), err.getvalue(), calls)
 
 

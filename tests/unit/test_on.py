@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
         (["on", "verify"], "`invoke on verify`: verify is a task, and before it comes a host."),
         (["on", "step.start", "verify"], "step.start is a task, and before it comes a host."),
         (["on", "box"], "`invoke on box` wants the tasks for it"),
-        (["on", "-x", "uri"], 'must be "local" or an SSH destination'),
+        (["on", "-x", "uri"], "It was given '-x';"),
         (["on", "box:99999", "uri"], 'must be "local" or an SSH destination'),
         (["logs", "--tail", "many"], "--tail is a number of lines, not 'many'."),
     ],

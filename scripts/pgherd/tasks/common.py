@@ -22,6 +22,7 @@ from pgherd.tasks.process import (
     raise_if_cut_short,
     running_task,
 )
+from pgherd.tasks.usage import check_words
 
 if TYPE_CHECKING:
     from pgherd.group.group import Group
@@ -38,22 +39,13 @@ SEEDING = {  # what a standby is seeded with, be it one or many at once
     "spread-checkpoint": "do not hurry the checkpoint",
 }
 
-_known: list[Collection] = []
 _traces: list[Trace] = []  # of the groups of this run
 
 
 def register_tasks(tasks: Collection) -> None:
-    """Take note of all tasks, at the first moment of ours: Invoke has just loaded them.
-
-    Which of their flags take a value tells where `on` is a task.
-    """
-    _known[:] = [tasks]
+    """Make ready to run them, at the first moment of ours: Invoke has just loaded them."""
     prepare_process()
-
-
-def is_task(name: str) -> bool:
-    """Tell whether a task has this name."""
-    return any(name in tasks.task_names for tasks in _known)
+    check_words(tasks)
 
 
 # --- the group ---
@@ -68,27 +60,12 @@ def open_group(c: Context) -> Group:
 def _open_group(echo: bool, dry: bool, on: str) -> Group:
     """Return the same group to all tasks of one run: with --dry each counts on those before."""
     from pgherd.config import loader as config
-    from pgherd.errors import Refused
     from pgherd.group.group import Group
     from pgherd.hosts.commands import Trace
 
-    if len(_hosts_of_on()) > bool(on):
-        raise Refused(f"`on {_hosts_of_on()[-1][:MOST]}` comes before all other tasks, and once.")
     trace = Trace(echo=echo, dry=dry, on=on)
     _traces.append(trace)
     return Group(config.load(on=on), trace)
-
-
-def _hosts_of_on() -> list[str]:
-    """Return the hosts that the command line says by `on`, wherever it does."""
-    tasks = _known[0].to_contexts() if _known else []
-    valued = {flag for known in tasks for flag, arg in known.flags.items() if arg.takes_value}
-    words = sys.argv[1:]
-    return [
-        host
-        for before, word, host in zip(["", *words], words, [*words[1:], ""], strict=False)
-        if word == "on" and before not in valued
-    ]
 
 
 def qualify(text: str, c: Context) -> str:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-
 from invoke.context import Context
 from invoke.tasks import task
 
-from pgherd.tasks.common import JSON, is_task, open_group, print_report, report_errors
+from pgherd.tasks.common import JSON, open_group, print_report, report_errors
 
 
 @task(positional=["host"], help={"host": "an SSH destination: box, ada@box, ada@box:2222"})
@@ -19,11 +17,7 @@ def on(c: Context, host: str) -> None:
 
     if not host:
         raise Refused("`invoke on` needs a host, and was given an empty word: a variable not set?")
-    if is_task(host):
-        raise Refused(f"`invoke on {host}`: {host} is a task, and before it comes a host.")
     requested_host(host, "")
-    if sys.argv[-2:] == ["on", host]:
-        raise Refused(f"`invoke on {host}` wants the tasks for it: invoke on {host} hosts, say.")
     c.config.pgherd.on = host
 
 
