@@ -101,6 +101,14 @@ def test_psql_runs_on_the_node_that_is_named(demo: Herd) -> None:
     assert "in recovery: false" in demo.invoke("psql", "--command", command).stdout
 
 
+def test_psql_is_another_role_elsewhere_and_prints_rows_alone(demo: Herd) -> None:
+    demo.invoke("psql", "--command", 'CREATE ROLE "it\'s é" LOGIN')
+    asked = "SELECT current_user || ' in ' || current_database()"
+    words = ["psql", "--user", "it's é", "--database", "template1", "--tuples-only"]
+    assert demo.invoke(*words, "--command", asked).stdout.strip() == "it's é in template1"
+    assert "--user is empty" in demo.invoke("psql", "--user", "", code=2).stderr
+
+
 def test_psql_hands_on_the_refusal(demo: Herd) -> None:
     words = ["psql", "--node", demo.container("standby"), "--command", "CREATE TABLE no ()"]
     assert "read-only transaction" in demo.invoke(*words, code=1).stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from pgherd.docker.engine import docker
 from pgherd.errors import Refused, quoted
@@ -73,12 +74,32 @@ def _follow(instances: list[Instance], options: list[str], show: Callable[[str],
     run_all(read, instances)
 
 
-def psql(group: Group, name: str, command: str, *, terminal: bool) -> int:
+@dataclass(frozen=True)
+class PsqlOptions:
+    """How psql is to be run.
+
+    Attributes:
+        command: SQL to run; else it reads its own input.
+        database: where; else the group's own.
+        user: the role that logs in.
+        tuples_only: print the rows alone, without head and count.
+    """
+
+    command: str = ""
+    database: str | None = None
+    user: str = "postgres"
+    tuples_only: bool = False
+
+
+def psql(group: Group, name: str, options: PsqlOptions, *, terminal: bool) -> int:
     """Run psql in a node's container: on the terminal, or for one command; return its exit code.
 
     Raises:
-        Refused: the node does not run.
+        Refused: the node does not run, or a name is empty.
     """
+    for option, value in (("database", options.database), ("user", options.user)):
+        if value == "":
+            raise Refused(f"--{option} is empty (a variable not set?).")
     if name:
         instance = group.instance(name)
         containers, answers = group.site(instance).look()
@@ -93,12 +114,14 @@ def psql(group: Group, name: str, command: str, *, terminal: bool) -> int:
         container = seen.nodes[instance.name].container
     if container is None or not container.running:
         raise Refused(f"{instance.name} does not run: `invoke start`.")
-    chosen = ["-P", "pager=off", "--command", command] if command else []
+    chosen = ["--tuples-only"] * options.tuples_only
+    if options.command:
+        chosen += ["-P", "pager=off", "--command", options.command]
     tty = ["--tty"] if terminal else []
-    database = instance.database or "postgres"
+    database = options.database or instance.database or "postgres"
     if not database.isidentifier():  # psql takes a name with = for more than a name
         database = conf.conninfo(dbname=database)
     words = ["exec", "--interactive", *tty, "--user", "postgres", instance.name]
     return instance.host.interactive(
-        docker[(*words, "psql", "-X", "-U", "postgres", "-d", database, *chosen)]
+        docker[(*words, "psql", "-X", "-U", options.user, "-d", database, *chosen)]
     )

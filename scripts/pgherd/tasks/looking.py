@@ -98,14 +98,30 @@ def logs(c: Context, node: str = "", follow: bool = False, tail: str = "50") -> 
         )
 
 
-@task(help={"node": "which node (default: the primary)", "command": "SQL to run instead"})
+@task(
+    help={
+        "node": "which node (default: the primary)",
+        "command": "SQL to run instead",
+        "database": "the database (default: the topology's group.database, else postgres)",
+        "user": "the role that logs in (default: postgres, the superuser)",
+        "tuples_only": "print the rows alone, without head and count, as psql's option does",
+    }
+)
 @report_errors
-def psql(c: Context, node: str = "", command: str = "") -> None:
-    """Open psql in a node's container, as superuser."""
+def psql(
+    c: Context,
+    node: str = "",
+    command: str = "",
+    database: str | None = None,
+    user: str = "postgres",
+    tuples_only: bool = False,
+) -> None:
+    """Open psql in a node's container, as superuser if not told otherwise."""
     from pgherd.operations import show as looking
 
+    options = looking.PsqlOptions(command, database, user, tuples_only)
     terminal = sys.stdin.isatty() and sys.stdout.isatty()
-    sys.exit(looking.psql(open_group(c), node, command, terminal=terminal))
+    sys.exit(looking.psql(open_group(c), node, options, terminal=terminal))
 
 
 @task(
