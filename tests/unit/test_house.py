@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import inspect
 import re
 import shlex
 import signal
@@ -22,6 +23,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from pgherd.errors import Error, Refused
+from pgherd.operations import steps as tutorial
 from pgherd.tasks import common
 
 PACKAGE = ROOT / "scripts" / "pgherd"
@@ -220,6 +222,14 @@ def test_every_task_and_parameter_is_explained(tasks: Collection) -> None:
     assert bare == []
     for name in tasks.task_names:
         assert re.match(r"[A-Z0-9].*\.(\n|$)", tasks[name].__doc__ or ""), name
+
+
+def test_a_step_takes_a_node_if_its_operation_does(tasks: Collection) -> None:
+    for name, task in tasks.collections["step"].tasks.items():
+        operation = getattr(tutorial, name.replace("-", "_"), None)
+        if operation is not None:  # else it is another task, under a step's name
+            takes = {argument.name for argument in task.get_arguments()}
+            assert ("node" in takes) == ("name" in inspect.signature(operation).parameters), name
 
 
 def test_the_readme_names_every_task(tasks: Collection, readme: str) -> None:

@@ -322,8 +322,8 @@ def test_what_goes_on_and_on_ends_with_its_reader(project: Project) -> None:
         ("$invoke --list | true", 0),
         ("$invoke --list >/dev/full", 1),
         ("$invoke --help act | true", 0),
-        ("$invoke nothing 2>&-", 1),
-        ("$invoke nothing 2>&1 | true", 1),
+        ("$invoke nothing 2>&-", 2),
+        ("$invoke nothing 2>&1 | true", 2),
     ],
 )
 def test_what_invoke_itself_prints(project: Project, line: str, status: int) -> None:

@@ -13,6 +13,7 @@ from invoke.context import Context
 from invoke.parser.argument import Argument
 from invoke.tasks import Task
 
+from pgherd.errors import Error, Unreachable
 from pgherd.tasks.process import (
     MOST,
     debugging,
@@ -75,13 +76,6 @@ def qualify(text: str, c: Context) -> str:
     return qualify_commands(text, c.config.pgherd.on)
 
 
-def standby_of(group: Group, node: str) -> str:
-    """Return the node that is meant: the one named, else the topology's first standby."""
-    from pgherd.operations import steps as tutorial
-
-    return node or tutorial.first_standby(group).name
-
-
 # --- faults ---
 
 
@@ -90,30 +84,26 @@ def report_errors(body: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(body)
     def run(*args: Any, **options: Any) -> None:
-        from pgherd.errors import Error
-
         fault: BaseException | None = None
         try:
             with running_task():
                 body(*args, **options)
                 sys.stdout.flush()
-        except BaseException as raised:  # noqa: BLE001 (raised again, in words)
+        except BaseException as raised:  # noqa: BLE001 (raised again, as a sentence)
             fault = raised
         if isinstance(fault, BrokenPipeError) and output_fault():  # | head has what it wanted
             fault = None
         raise_if_cut_short(fault, changed=any(trace.acted for trace in _traces))
         if fault:
-            raise _in_words(fault, *args)
+            raise _as_error(fault, *args)
         if any(trace.dry for trace in _traces) and (lost := explain_lost_output()):
             raise Error(lost)
 
     return run
 
 
-def _in_words(fault: BaseException, c: Context | None = None, *_: Any) -> BaseException:
-    """Return a fault as a sentence; what is none, as psql's own exit status, as it is."""
-    from pgherd.errors import Error
-
+def _as_error(fault: BaseException, c: Context | None = None, *_: Any) -> BaseException:
+    """Return a fault as an error with a sentence; what is none, as psql's own status, as it is."""
     if isinstance(fault, Error):
         fault.message = qualify(fault.sentence, c) if c else fault.sentence
         return fault
@@ -156,8 +146,6 @@ def print_report(
         acted: whether the look belongs to an act. The act is done, also where this is not printed;
             a look that could not be printed ends with 1.
     """
-    from pgherd.errors import Error, Unreachable
-
     trace = open_group(c).trace
     if trace.dry:
         trace.note(text)

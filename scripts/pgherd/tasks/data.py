@@ -1,4 +1,4 @@
-"""Tasks for the data that others have set aside: list it, put it back, delete it."""
+"""Tasks for data that other tasks have set aside: list it, put it back, delete it."""
 
 from __future__ import annotations
 

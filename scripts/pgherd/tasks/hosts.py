@@ -5,6 +5,7 @@ from __future__ import annotations
 from invoke.context import Context
 from invoke.tasks import task
 
+from pgherd.errors import Refused
 from pgherd.tasks.common import JSON, open_group, print_report, report_errors
 
 
@@ -13,7 +14,6 @@ from pgherd.tasks.common import JSON, open_group, print_report, report_errors
 def on(c: Context, host: str) -> None:
     """Place the group on another machine, for the tasks that follow: invoke on ada@box …."""
     from pgherd.config.loader import requested_host
-    from pgherd.errors import Refused
 
     if not host:
         raise Refused("`invoke on` needs a host, and was given an empty word: a variable not set?")

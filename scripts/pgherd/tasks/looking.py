@@ -9,6 +9,7 @@ from functools import partial
 from invoke.context import Context
 from invoke.tasks import task
 
+from pgherd.errors import Refused
 from pgherd.tasks.common import JSON, open_group, print_report, print_stream, qualify, report_errors
 from pgherd.tasks.process import until_ctrl_c
 
@@ -66,7 +67,6 @@ def diff(c: Context, json_: bool = False) -> None:
 def doctor(c: Context, json_: bool = False, fix: bool = False, delete_parts: bool = False) -> None:
     """Look for what ails the group, or will when it is made: each with its cure."""
     from pgherd.checks.doctor import examine
-    from pgherd.errors import Refused
     from pgherd.fix import apply_fixes
     from pgherd.report import findings as report
 

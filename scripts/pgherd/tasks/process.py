@@ -16,6 +16,8 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, TextIO
 
+from pgherd.errors import CutShort, Error, escaped
+
 MOST = 500  # characters of what nobody foresaw
 NAMES = {1: "stdout", 2: "stderr"}
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # what cuts a task short
@@ -60,8 +62,6 @@ def _report_unforeseen(
     kind: type[BaseException], fault: BaseException, trace: TracebackType | None
 ) -> None:
     """Tell a fault that is none of ours in a sentence; with `invoke --debug` all of it."""
-    from pgherd.errors import escaped
-
     if debugging():
         sys.__excepthook__(kind, fault, trace)
     else:
@@ -244,8 +244,6 @@ def raise_if_cut_short(fault: BaseException | None, *, changed: bool) -> None:
     Raises:
         CutShort: so it is.
     """
-    from pgherd.errors import CutShort, Error
-
     if isinstance(fault, KeyboardInterrupt) and not _cut_short:  # without our handler
         _cut_short.append(signal.SIGINT)
     if not _cut_short:

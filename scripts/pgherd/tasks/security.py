@@ -5,6 +5,7 @@ from __future__ import annotations
 from invoke.context import Context
 from invoke.tasks import task
 
+from pgherd.errors import Refused
 from pgherd.tasks.common import JSON, open_group, print_report, print_result, qualify, report_errors
 
 
@@ -47,7 +48,6 @@ def rotate_passwords(c: Context, role: str = "") -> None:
 @report_errors
 def tls(c: Context, renew: bool = False, renew_ca: bool = False, json_: bool = False) -> None:
     """Show each node's certificate and what its server shows now, or make new ones."""
-    from pgherd.errors import Refused
     from pgherd.operations import certificates as step
     from pgherd.report import tls as report
 

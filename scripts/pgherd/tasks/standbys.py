@@ -5,6 +5,7 @@ from __future__ import annotations
 from invoke.context import Context
 from invoke.tasks import task
 
+from pgherd.errors import Refused
 from pgherd.tasks.common import (
     SEEDING,
     NamesOrAll,
@@ -77,7 +78,6 @@ def remove_standby(c: Context, names: str, allow_async: bool = False) -> None:
 @report_errors
 def sync(c: Context, mode: str | None = None, off: bool = False, yes: bool = False) -> None:
     """Show whom commits wait for, or change it on the primary at once."""
-    from pgherd.errors import Refused
     from pgherd.operations import sync as step
     from pgherd.report.changes import sync_text
 
