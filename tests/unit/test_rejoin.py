@@ -27,7 +27,7 @@ from pgherd.errors import Error, Refused, Unreachable
 from pgherd.group import node_config, preconditions
 from pgherd.group.group import Group
 from pgherd.group.observation import NodeObservation, Observation
-from pgherd.group.primary import Method, RejoinMethod
+from pgherd.group.rejoin_method import Method, RejoinMethod
 from pgherd.operations import connect, rejoin, seed, set_aside, sync
 from pgherd.operations.seed import SeedOptions
 from pgherd.postgres.facts import Disk, Facts

@@ -8,8 +8,8 @@ import pytest
 from fakes import SYSTEM, FakeHost, Said, facts, group, image, standby_facts, topology
 
 from pgherd.errors import Refused
-from pgherd.group import primary
-from pgherd.group.primary import Method, RejoinMethod
+from pgherd.group import rejoin_method
+from pgherd.group.rejoin_method import Method, RejoinMethod
 from pgherd.postgres.facts import Disk, Facts
 from pgherd.postgres.history import Beyond, counted
 
@@ -37,7 +37,7 @@ SAME = facts(timeline=1, lsn="0/5000148")
     ],
 )
 def test_a_standby_that_runs(mine: dict[str, object], theirs: Facts, follows: bool) -> None:
-    assert primary.can_follow(standby_facts(**mine), theirs) is follows
+    assert rejoin_method.can_follow(standby_facts(**mine), theirs) is follows
 
 
 # --- what pg_waldump tells ---
@@ -74,7 +74,7 @@ DISK = Disk(
 def test_wal_that_was_removed_is_not_nothing(
     said: str, disk: Disk, timeline: int, found: Beyond | None
 ) -> None:
-    assert primary.read_wal_beyond(said, disk, timeline, "0/5000148") == found
+    assert rejoin_method.read_wal_beyond(said, disk, timeline, "0/5000148") == found
 
 
 # --- one that is down ---
@@ -84,7 +84,7 @@ def judged(disk: Disk, theirs: Facts, said: str = "") -> tuple[RejoinMethod, Fak
     host = FakeHost({"docker run --rm --interactive --name pgherd-g-s1-look": Said(said)})
     host.plan = {("docker", "run"): Said(said)}
     made = group(topology("s1"), host)
-    return primary.choose_method(made.instance("s1"), image(), disk, theirs), host
+    return rejoin_method.choose_method(made.instance("s1"), image(), disk, theirs), host
 
 
 OWN = "beyond=0/5000180 54 2\n"

@@ -1,4 +1,4 @@
-"""The faults of a topology file in words: a line each, with its place in the file."""
+"""What is asked for is read here, and nowhere else: topology file, conf/, INVOKE_ variables."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from pgherd.config.nodes import Group, HostSettings, Node
 from pgherd.config.topology import Topology
 from pgherd.config.values import LOCAL, VOLUME, Fault, collected, host_name, meant
 from pgherd.errors import SHOWN, Refused, escaped, quoted
+
+# --- the faults of a topology file in words: a line each, with its place in the file ---
 
 _FAULTS = 50  # shown of one file
 _LONGEST = 600  # characters of a sentence

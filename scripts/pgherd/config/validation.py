@@ -1,4 +1,4 @@
-"""What a group that spans hosts contradicts itself in: who reaches whom, which host is which."""
+"""What the nodes of one topology contradict each other in."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from typing import NamedTuple
 from pgherd.config.nodes import Group, HostSettings, Node
 from pgherd.config.sync_names import WILDCARD, same_name
 from pgherd.config.values import LOCAL, Fault, meant, only_here, volume_of
+
+# --- groups that span hosts: who reaches whom, which host is which ---
 
 
 def faults_between_hosts(node: Node, upstream: Node) -> Iterator[Fault]:

@@ -1,4 +1,4 @@
-"""The docker CLI's complaints about its engine, as sentences with a cure."""
+"""The Docker Engine of one host, through its docker CLI."""
 
 from __future__ import annotations
 
@@ -31,6 +31,8 @@ from pgherd.errors import DeadlinePassed, Error, Refused, Unreachable
 from pgherd.hosts.base import NOTHING, Host, OnLine, Stdin
 from pgherd.hosts.commands import Result, Script, Tool, assignments
 from pgherd.hosts.parallel import cleaning_up, run_all
+
+# --- what the CLI says where its engine does not answer, in sentences with a cure ---
 
 
 def raise_if_unreachable(result: Result) -> None:

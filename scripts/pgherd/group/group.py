@@ -1,4 +1,4 @@
-"""One host of a group: its machine, its engine, and what the group has there."""
+"""The group: the servers of one topology, live; and each of its hosts."""
 
 from __future__ import annotations
 
@@ -31,6 +31,8 @@ from pgherd.postgres.instance import Instance
 from pgherd.postgres.leadership import NOTHING, Known, Leader, Own
 from pgherd.security.authority import Certificates
 from pgherd.security.passwords import Passwords
+
+# --- one host of a group: its machine, its engine, and what the group has there ---
 
 LOOK_SECONDS = 30.0
 _ANSWER = re.compile(r"^== (\S+) (\d+|stderr)$\n?", re.MULTILINE)

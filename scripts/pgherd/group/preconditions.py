@@ -1,4 +1,4 @@
-"""Whether what lies in a node's data directory is a database that the group may run."""
+"""What must hold before a node's container or data is touched."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from pgherd.postgres import datadir
 from pgherd.postgres.datadir import holders, holders_of_each
 from pgherd.postgres.facts import Disk
 from pgherd.postgres.instance import PGDATA, Instance
+
+# --- whether what lies in a data directory is a database that the group may run ---
 
 
 def check_group_of_data(group: Group, instance: Instance, disk: Disk) -> None:

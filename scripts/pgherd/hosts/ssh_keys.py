@@ -1,7 +1,4 @@
-"""known_hosts and other files of public keys, read as OpenSSH reads them; nothing is written.
-
-paramiko's own reader knows no patterns, no @revoked and no @cert-authority, and loses the line.
-"""
+"""The keys of SSH: a host's, against known_hosts, and the user's own. Nothing is written."""
 
 from __future__ import annotations
 
@@ -26,6 +23,10 @@ from paramiko.agent import AgentSSH
 
 from pgherd.errors import Refused
 from pgherd.hosts.ssh_config import SSH_PORT, Hop
+
+# --- files of public keys, read as OpenSSH reads them ---
+
+# paramiko's own reader knows no patterns, no @revoked and no @cert-authority, and loses the line.
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Logging in by a key: of the agent or of a file, as ssh_config says; nothing is ever asked for."""
+"""Logging in to an SSH server by a key, over any number of jump hosts; nothing is asked for."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ from pgherd.hosts.process import start_program, wait_for_end
 from pgherd.hosts.ssh_config import Hop, Settings
 from pgherd.hosts.ssh_errors import LoginFailure, Stage
 from pgherd.hosts.ssh_keys import HostKeys, Key, Keys
+
+# --- by which keys: those of the agent or of a file, as ssh_config says ---
 
 MOMENT = 0.5  # seconds that an answer may take, however late it is
 

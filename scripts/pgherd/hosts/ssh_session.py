@@ -1,4 +1,4 @@
-"""One command on a session of an SSH connection: what a process is on this machine."""
+"""An SSH connection: the watch over it, its sessions, and the one command on each."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ from pgherd.hosts import parallel, process, supervisor
 from pgherd.hosts.base import OnLine
 from pgherd.hosts.process import CHUNK, Running
 from pgherd.hosts.ssh_login import Connected
+
+# --- one command on a session: what a process is on this machine ---
 
 LAST_WORDS = 2.0  # seconds for the host to tell that what was ended is ended
 PACKET = 32768  # what fits in one message of paramiko's

@@ -1,4 +1,4 @@
-"""Who was primary, and is lost: as those standbys say that answer, and the data of the others."""
+"""Failover: a standby takes the place of a primary that is lost."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from pgherd.docker import models
 from pgherd.docker.models import Image
 from pgherd.errors import DeadlinePassed, Error, Refused, in_words
-from pgherd.group import node_config, outside_data, preconditions
-from pgherd.group import primary as ways
+from pgherd.group import node_config, outside_data, preconditions, rejoin_method
+from pgherd.group import primary as leadership
 from pgherd.group.group import Group
 from pgherd.group.observation import Observation
 from pgherd.hosts.parallel import cleaning_up, run_all
@@ -29,6 +29,8 @@ from pgherd.operations.image import ensure_image
 from pgherd.postgres import conf, scripts
 from pgherd.postgres.facts import Disk, Facts
 from pgherd.postgres.instance import Instance
+
+# --- who was primary, and is lost: as the standbys that answer say, and the data of the others ---
 
 FOLLOWED = ("shut down in recovery", "in archive recovery")  # states in control data of a standby
 
@@ -125,7 +127,7 @@ def _leads(running: dict[str, Facts], disks: dict[Instance, Disk]) -> list[Insta
     return [
         i
         for i, disk in disks.items()
-        if ways.is_primary_data(disk)
+        if leadership.is_primary_data(disk)
         and disk.system_identifier in systems
         and disk.timeline >= newest
     ]
@@ -140,7 +142,7 @@ def _leading(
         return leading[0] if leading else None
     by_name = {i.name: disk for i, disk in disks.items()}
     system = disks[leading[0]].system_identifier
-    return group.instance(ways.contest(group, seen, image, by_name, system).name)
+    return group.instance(leadership.contest(group, seen, image, by_name, system).name)
 
 
 def _was_marked(disk: Disk) -> bool:
@@ -537,7 +539,7 @@ def _finish_failover(group: Group, name: str, seen: Observation, image: Image) -
     stray = [
         i
         for i, upstream in plan.items()
-        if ways.is_running(seen.nodes[i.name]) and not followers.follows(i, upstream, seen)
+        if leadership.is_running(seen.nodes[i.name]) and not followers.follows(i, upstream, seen)
     ]
     disks = {i.name: disk for i in plan if (disk := _primary_data_of(group, i, seen, image))}
     fenced = [i for i in plan if models.is_fenced(seen.nodes[i.name].container)]
@@ -559,17 +561,17 @@ def _contest(
     seen: Observation,
     image: Image,
     disks: dict[str, Disk],
-) -> ways.Contest:
+) -> leadership.Contest:
     """Return what is known of the primary that serves and of those that would be one.
 
     Raises:
         Refused: it is not the one that leads, but one of the others, or a standby.
     """
-    found = ways.contest(group, seen, image, disks, facts.system_identifier)
+    found = leadership.contest(group, seen, image, disks, facts.system_identifier)
     if found.name == primary.name:
         return found
     if found.name in disks:
-        raise Refused(ways.serves_instead(group, found, primary.name))
+        raise Refused(leadership.serves_instead(group, found, primary.name))
     stop = group.there(primary.node.host, f"docker stop {primary.name}")
     raise Refused(
         f"{primary.name} serves as primary, and is not the one to keep. "
@@ -583,7 +585,7 @@ def _keep_down(
     instance: Instance,
     image: Image,
     seen: Observation,
-    found: ways.Contest,
+    found: leadership.Contest,
     facts: Facts,
 ) -> None:
     """Keep a node that is down from coming back as a primary beside the one that serves.
@@ -602,10 +604,10 @@ def _primary_data_of(
     group: Group, instance: Instance, seen: Observation, image: Image
 ) -> Disk | None:
     """Return the data of a node that is down and would come back as a primary."""
-    if ways.is_running(seen.nodes[instance.name]) or instance.node.host in group.away:
+    if leadership.is_running(seen.nodes[instance.name]) or instance.node.host in group.away:
         return None
     disk = preconditions.data_of(instance, image)
-    return disk if ways.is_primary_data(disk) else None
+    return disk if leadership.is_primary_data(disk) else None
 
 
 def _others_follow(group: Group, primary: Instance, seen: Observation) -> None:
@@ -618,7 +620,7 @@ def _others_follow(group: Group, primary: Instance, seen: Observation) -> None:
     theirs = None if group.trace.dry else primary.facts()
     for instance, upstream in list(running.items()):
         mine = seen.nodes[instance.name].facts
-        if mine and theirs and not ways.can_follow(mine, theirs):
+        if mine and theirs and not rejoin_method.can_follow(mine, theirs):
             group.trace.note(
                 f"{instance.name}: has WAL that {primary.name} has not: `invoke rejoin "
                 f"{instance.name}` brings it back"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pgherd.docker.models import ALWAYS, NEVER, Container, Image
 from pgherd.group import preconditions
 from pgherd.group.group import Group
-from pgherd.group.primary import read_wal_beyond, wal_beyond
+from pgherd.group.rejoin_method import read_wal_beyond, wal_beyond
 from pgherd.hosts.commands import assignments
 from pgherd.operations import run_token
 from pgherd.postgres import scripts

@@ -1,4 +1,4 @@
-"""Bringing an image from one host's engine to another's, through the machine that runs invoke."""
+"""The group's image, made present on each of its hosts: pulled, built, or carried over."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ from pgherd.group.image import (
 from pgherd.group.observation import Observation
 from pgherd.hosts.commands import Output, Tool
 from pgherd.hosts.parallel import run_all
+
+# --- from one host's engine to another's, through the machine that runs invoke ---
 
 PROGRESS_SECONDS = 2.0
 MEGABYTE = 1_000_000

@@ -1,4 +1,4 @@
-"""Taking back what an old primary wrote and the new one has not: pg_rewind."""
+"""A node comes back to its group: an old primary, or a standby that lost its way."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from contextlib import suppress
 from pgherd.docker import models
 from pgherd.docker.models import Image
 from pgherd.errors import Error, Refused, Unreachable
-from pgherd.group import node_config, outside_data, preconditions
-from pgherd.group import primary as ways
+from pgherd.group import node_config, outside_data, preconditions, rejoin_method
 from pgherd.group.group import Group
 from pgherd.group.node_config import hba_values
 from pgherd.group.observation import Observation
-from pgherd.group.primary import Method, RejoinMethod
+from pgherd.group.rejoin_method import Method, RejoinMethod
 from pgherd.hosts.commands import Script
 from pgherd.hosts.parallel import cleaning_up
 from pgherd.operations import connect, data_loss, fencing, followers, seed, set_aside, sync
@@ -32,6 +31,8 @@ from pgherd.postgres.facts import Disk
 from pgherd.postgres.history import Beyond, counted
 from pgherd.postgres.instance import Instance
 from pgherd.postgres.leadership import Known
+
+# --- taking back what an old primary wrote and the new one has not: pg_rewind ---
 
 PASSFILE = "/run/rewind.passfile"  # in the container that rewinds, and gone with it
 
@@ -156,7 +157,7 @@ def _rejoin_by(pair: SeedPlan, primary: Instance, asked: SeedOptions) -> None:
 
     The primary is asked after the node was: one that still receives has no less than that then.
     """
-    if pair.mine and pair.mine.in_recovery and ways.can_follow(pair.mine, primary.facts()):
+    if pair.mine and pair.mine.in_recovery and rejoin_method.can_follow(pair.mine, primary.facts()):
         way = RejoinMethod(Method.FOLLOW, f"it has nothing that {primary.name} has not")
     else:
         pair, way = _stop_and_judge(pair, primary, asked)
@@ -187,7 +188,7 @@ def _stop_and_judge(
     preconditions.check_data_unused(instance, pair.seen)
     known = pair.seen.nodes[primary.name].facts
     if pair.mine and known:
-        ways.refuse_other_system(instance, pair.mine.system_identifier, known)
+        rejoin_method.refuse_other_system(instance, pair.mine.system_identifier, known)
         nodes = leadership.known_of(group.topology, pair.seen.facts)
         own = group.count_one(nodes, instance.name, primary.name)
         _refuse_loss(pair, primary, asked, nodes, own, pair.mine.sync_names)
@@ -226,7 +227,7 @@ def _judged(
         pair.note(
             "a run was cut short here; if it kept what was there, `invoke aside.list` shows it"
         )
-    way = ways.choose_method(instance, pair.image, disk, theirs)
+    way = rejoin_method.choose_method(instance, pair.image, disk, theirs)
     outside_data.refuse_to_move(group, instance, pair.seen, disk)
     if way.kind is Method.BASE_BACKUP:
         _refuse_new_copy(pair, primary)

@@ -1,4 +1,4 @@
-"""Nodes of a group that its topology file has no more: known by their containers' labels."""
+"""Removing standbys from a group, and nodes that its topology file has no more."""
 
 from __future__ import annotations
 
@@ -36,6 +36,8 @@ from pgherd.postgres import conf, scripts
 from pgherd.postgres.datadir import Places
 from pgherd.postgres.facts import Facts
 from pgherd.postgres.instance import PGDATA, PRIVATE, Instance
+
+# --- nodes that the topology file has no more: known by their containers' labels ---
 
 _SETTING = re.compile(r"^(primary_conninfo|primary_slot_name) = '(.*)'$", re.MULTILINE)
 

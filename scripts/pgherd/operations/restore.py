@@ -1,4 +1,4 @@
-"""What is never deleted and never put back: a node's data of now, and what a container has."""
+"""What was set aside: listed, put back, deleted when told so twice."""
 
 from __future__ import annotations
 
@@ -28,6 +28,8 @@ from pgherd.postgres import scripts
 from pgherd.postgres.datadir import PART, holders, in_use, overlap, set_aside_at, sharing
 from pgherd.postgres.facts import Disk
 from pgherd.postgres.instance import PGDATA, Instance
+
+# --- what is never deleted and never put back: a node's data of now, and what a container has ---
 
 
 def refuse_living(site: Site, path: str, *, volume: bool) -> None:

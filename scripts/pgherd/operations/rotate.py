@@ -1,4 +1,4 @@
-"""New passwords for the group's two roles, while everything streams.
+"""`invoke rotate-passwords`: new passwords for the group's two roles, while everything streams.
 
 A role has one password, so that of the replication role and the passfiles cannot change in one
 moment. Streams that are there go on: PostgreSQL asks for a password only where one connects. For
@@ -29,6 +29,8 @@ from pgherd.operations.prepare import check_private
 from pgherd.postgres import conf, scripts
 from pgherd.postgres.facts import Facts
 from pgherd.postgres.instance import PRIVATE, Instance
+
+# --- the moment of the change ---
 
 STREAMING_ROLE = "replicator"
 ARM_SECONDS = 120.0

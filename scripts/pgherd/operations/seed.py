@@ -1,4 +1,4 @@
-"""How a standby is to be seeded, and the two servers that it concerns."""
+"""Seeding standbys: steps 4, 5 and 7 to 10 of the tutorial, in an order that is safe."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pgherd.config.values import DOCKER_NAME, LOCAL, NAME_RULE, VOLUME, volume_o
 from pgherd.docker.models import Container, Image
 from pgherd.errors import DeadlinePassed, Error, Refused, Unreachable, quoted
 from pgherd.group import outside_data, preconditions
-from pgherd.group import primary as ways
+from pgherd.group import primary as leadership
 from pgherd.group.group import Group, explain_no_primary
 from pgherd.group.node_config import as_asked, base_settings, is_delayed
 from pgherd.group.observation import Observation
@@ -40,6 +40,8 @@ from pgherd.postgres import scripts
 from pgherd.postgres.conf import sql_literal
 from pgherd.postgres.facts import Disk, Facts, Sender
 from pgherd.postgres.instance import Instance
+
+# --- how a standby is to be seeded, and the two servers that it concerns ---
 
 METHODS = ("basebackup", "copy")
 SLOWEST, FASTEST = 32, 1024 * 1024  # kB per second, of pg_basebackup
@@ -181,7 +183,7 @@ def _by_data(
         Refused: who leads is down and has to be started first, or is the node itself.
     """
     planned = any(node.planned for node in seen.nodes.values())
-    leading = "" if planned else ways.leader_down(group, seen, image, but=standby.name)
+    leading = "" if planned else leadership.leader_down(group, seen, image, but=standby.name)
     if leading == standby.name and not asked.set_aside:
         raise Refused(f"The data of {standby.name} is the primary's: `invoke start` runs it.")
     leading = leading if leading != standby.name else ""

@@ -12,7 +12,7 @@ from pgherd.docker.engine import docker
 from pgherd.docker.models import Image
 from pgherd.errors import Refused
 from pgherd.group import outside_data, preconditions
-from pgherd.group import primary as ways
+from pgherd.group import primary as leadership
 from pgherd.group.group import Group
 from pgherd.group.image import find_image
 from pgherd.group.observation import Observation
@@ -186,7 +186,7 @@ def run_standby(group: Group, name: str) -> None:
             setup.make_database(group, instance, image)
             run_container(group, instance, image, container)
         else:
-            ways.refuse_second(group, seen, image, name, disk)
+            leadership.refuse_second(group, seen, image, name, disk)
             bring_up(group, instance, image, container, disk)
         wait_serving(group, instance)
 
@@ -205,7 +205,7 @@ def copy_data(group: Group, name: str) -> None:
     """Step 5, from a stopped master."""
     with group.locked():
         instance, image = _down(group, name)
-        leading = ways.leader_down(group, group.observe(), image)
+        leading = leadership.leader_down(group, group.observe(), image)
         upstream = group.instance(leading) if leading else group.master
         if upstream is instance:
             raise Refused(f"{name} is the one that leads: it is no copy of another.")
@@ -253,7 +253,7 @@ def connect_standby(group: Group, name: str) -> None:
         if others:
             upstream = group.upstream_of(instance, others, seen)
         else:
-            leading = ways.leader_down(group, seen, image)
+            leading = leadership.leader_down(group, seen, image)
             upstream = group.instance(leading) if leading not in {"", name} else group.master
         if seen.nodes[upstream.name].facts:
             connect.ensure_slot(instance, upstream)
@@ -311,8 +311,8 @@ def _refuse_leader(group: Group, instance: Instance, image: Image) -> None:
             if theirs.timeline >= mine.timeline:
                 return
             raise Refused(
-                f"{ways.has_newer(instance.name, mine.timeline, name, theirs.timeline)}: it is "
-                f"the primary. `invoke start` runs it, and `invoke rejoin {name}` lets {name} "
+                f"{leadership.has_newer(instance.name, mine.timeline, name, theirs.timeline)}: it "
+                f"is the primary. `invoke start` runs it, and `invoke rejoin {name}` lets {name} "
                 "follow."
             )
 

@@ -1,8 +1,4 @@
-"""How long writes are refused while the primary changes, as a client sees it.
-
-Through the published ports it commits an empty message (`pg_logical_emit_message`) every few
-milliseconds: a commit like any other, that waits for synchronous standbys, and needs no table.
-"""
+"""Switchover: a standby takes over as planned, and the old primary follows it."""
 
 from __future__ import annotations
 
@@ -23,7 +19,7 @@ from pgherd.config.sync_names import Sync
 from pgherd.docker.models import Container, Image
 from pgherd.errors import DeadlinePassed, Error, Refused, Unreachable, in_words, quoted
 from pgherd.group import outside_data, preconditions
-from pgherd.group import primary as ways
+from pgherd.group import primary as leadership
 from pgherd.group.group import Group, is_paused, paused
 from pgherd.group.observation import Observation
 from pgherd.group.sync_state import waits_for
@@ -41,6 +37,11 @@ from pgherd.postgres.conf import lsn_to_int, sql_literal
 from pgherd.postgres.facts import Disk, Facts
 from pgherd.postgres.instance import TIMED_OUT, Instance
 from pgherd.postgres.switchover_waits import Holdup
+
+# --- how long writes are refused meanwhile, as a client sees it ---
+
+# Through the published ports it commits an empty message (`pg_logical_emit_message`) every few
+# milliseconds: a commit like any other, that waits for synchronous standbys, and needs no table.
 
 NAME = "pgherd switchover"
 BEFORE_SECONDS = 0.01  # between two commits while the old primary serves
@@ -709,7 +710,7 @@ class Handover:
             disk = self.successor.disk(self.image)
             if disk.pg_version is None:
                 raise silence from None
-            return ways.is_primary_data(disk), container.alive
+            return leadership.is_primary_data(disk), container.alive
 
 
 # --- the planned change of primary: a standby takes over, and the old primary follows it ---

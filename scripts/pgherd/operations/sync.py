@@ -1,4 +1,4 @@
-"""Making the primary wait for its standbys: step 10 of the tutorial."""
+"""For whom the primary waits: step 10 of the tutorial, and changing it at once."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from pgherd.group.sync_state import counting, in_words, read_sync, streaming, st
 from pgherd.postgres import conf, scripts
 from pgherd.postgres.facts import Facts
 from pgherd.postgres.instance import Instance
+
+# --- step 10: once enough standbys stream ---
 
 SYNC_SECONDS = 60
 

@@ -1,4 +1,4 @@
-"""Where the things of a node are on its host."""
+"""One node's data directory: where it is, who uses it, and that one container alone holds it."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from pgherd.postgres import scripts
 
 if TYPE_CHECKING:
     from pgherd.postgres.instance import Instance
+
+# --- where the things of a node are on its host ---
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Is it what `sql/facts.sql` answers? Something else may have printed into a command's output."""
+"""What one server is, as PostgreSQL itself says. It reads only."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from pgherd.config.values import PGDATA, PRIVATE, within
 from pgherd.errors import Error, Refused, escaped, quoted
 from pgherd.postgres.conf import lsn_to_int, parse_controldata
 from pgherd.postgres.history import History
+
+# --- is it what `sql/facts.sql` answers? Something else may have printed into the output ---
 
 _KINDS: dict[type, tuple[str, ...]] = {
     bool: ("in_recovery", "replay_paused", "marked", "hba_lets_replicator_in"),

@@ -1,4 +1,4 @@
-"""Files that nobody else may read: written whole or not at all."""
+"""The group's passwords, in files that nobody else may read."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from pathlib import Path
 from pgherd.config import loader
 from pgherd.errors import Refused
 from pgherd.hosts.commands import Secret, Trace
+
+# --- files that nobody else may read: written whole or not at all ---
 
 
 def write(path: Path, text: str) -> None:

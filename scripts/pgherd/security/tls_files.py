@@ -36,10 +36,10 @@ class Files:
 
     def certificates(self, path: Path) -> list[Certificate]:
         """Return the certificates of a file. Raises Refused where it has none."""
-        from pgherd.security import x509 as reading  # noqa: PLC0415
+        from pgherd.security import x509  # noqa: PLC0415
 
         try:
-            return reading.read(self.read(path))
+            return x509.read(self.read(path))
         except Refused as fault:
             named = str(path) in fault.sentence
             raise Refused(fault.sentence if named else f"{path}: {fault.sentence}.") from None

@@ -1,4 +1,4 @@
-"""The private keys of a group, to be looked for where they should not be."""
+"""Private keys and certificates as text: made, read, compared. No file is touched."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from pgherd.errors import Refused
 from pgherd.hosts.commands import Secret
+
+# --- the private keys of a group, to be looked for where they should not be ---
 
 _BLOCK = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----\n(.*?)-----END", re.DOTALL)
 _TELLING = 40  # characters: a shorter line of base64 may stand anywhere

@@ -26,9 +26,9 @@ def on(c: Context, host: str) -> None:
 def hosts(c: Context, json_: bool = False) -> None:
     """Look at each host of the topology: does it answer, its Docker, space, image, containers."""
     from pgherd.group.platforms import survey
-    from pgherd.report import findings as report
+    from pgherd.report import findings
 
     group = open_group(c)
     found = survey(group)
-    text = report.hosts_json(group.name, found) if json_ else report.hosts_text(found)
+    text = findings.hosts_json(group.name, found) if json_ else findings.hosts_text(found)
     print_report(c, text, unreachable=not all(host.ok for host in found))

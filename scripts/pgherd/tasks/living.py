@@ -12,18 +12,18 @@ from pgherd.tasks.common import ask, open_group, print_result, report_errors
 @report_errors
 def start(c: Context) -> None:
     """Start the servers as what their data says they are, and wait for them (step 9)."""
-    from pgherd.operations import start_stop as lifecycle
+    from pgherd.operations import start_stop
 
-    lifecycle.start(open_group(c))
+    start_stop.start(open_group(c))
 
 
 @task
 @report_errors
 def stop(c: Context) -> None:
     """Stop the servers in order, the primary first (step 3)."""
-    from pgherd.operations import start_stop as lifecycle
+    from pgherd.operations import start_stop
 
-    lifecycle.stop(open_group(c))
+    start_stop.stop(open_group(c))
 
 
 @task
@@ -32,12 +32,12 @@ def apply(c: Context) -> None:
     """Bring the settings, rules and certificates of what runs to what the topology asks."""
     from pgherd.checks.diff import compare
     from pgherd.operations import apply as operation
-    from pgherd.report import findings as report
+    from pgherd.report import findings
 
     group = open_group(c)
     operation.apply(group)
     if not group.trace.dry and not (left := compare(group)).same:
-        print_result(c, "What apply does not do:\n" + report.diff_text(left))
+        print_result(c, "What apply does not do:\n" + findings.diff_text(left))
 
 
 @task(

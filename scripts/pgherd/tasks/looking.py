@@ -90,12 +90,10 @@ def doctor(c: Context, json_: bool = False, fix: bool = False, delete_parts: boo
 @report_errors
 def logs(c: Context, node: str = "", follow: bool = False, tail: str = "50") -> None:
     """Show the last lines of the servers' logs."""
-    from pgherd.operations import show as looking
+    from pgherd.operations import show
 
     with until_ctrl_c() if follow else nullcontext():
-        looking.logs(
-            open_group(c), node, tail=looking.lines(tail), follow=follow, show=print_stream
-        )
+        show.logs(open_group(c), node, tail=show.lines(tail), follow=follow, show=print_stream)
 
 
 @task(
@@ -117,11 +115,11 @@ def psql(
     tuples_only: bool = False,
 ) -> None:
     """Open psql in a node's container, as superuser if not told otherwise."""
-    from pgherd.operations import show as looking
+    from pgherd.operations import show
 
-    options = looking.PsqlOptions(command, database, user, tuples_only)
+    options = show.PsqlOptions(command, database, user, tuples_only)
     terminal = sys.stdin.isatty() and sys.stdout.isatty()
-    sys.exit(looking.psql(open_group(c), node, options, terminal=terminal))
+    sys.exit(show.psql(open_group(c), node, options, terminal=terminal))
 
 
 @task(

@@ -31,9 +31,9 @@ def image(c: Context) -> None:
 @report_errors
 def setup_master(c: Context) -> None:
     """Run the primary on its own data and let standbys stream from it (steps 1 and 6)."""
-    from pgherd.operations import setup as master
+    from pgherd.operations import setup
 
-    master.setup_master(open_group(c))
+    setup.setup_master(open_group(c))
 
 
 @task(  # each parameter is a flag
@@ -60,7 +60,7 @@ def seed_standby(  # noqa: PLR0913, PLR0917
     yes: bool = False,
 ) -> None:
     """Lay the master's data into a standby that streams, and wait for it (steps 4, 5, 7 to 10)."""
-    from pgherd.operations import seed as standby
+    from pgherd.operations import seed
     from pgherd.operations.seed import SeedOptions
 
     asked = SeedOptions(
@@ -75,7 +75,7 @@ def seed_standby(  # noqa: PLR0913, PLR0917
         confirm=lambda question: confirm(question, yes),
     )
     group = open_group(c)
-    standby.seed_standby(group, standby.choose_standby(group, node, asked), asked)
+    seed.seed_standby(group, seed.choose_standby(group, node, asked), asked)
 
 
 @task(help={**JSON, "tap": "print the Test Anything Protocol"})
@@ -88,9 +88,9 @@ def verify(c: Context, json_: bool = False, tap: bool = False) -> None:
 def _prove(c: Context, *, json_: bool = False, tap: bool = False, acted: bool = False) -> None:
     from pgherd.checks.verify import as_script
     from pgherd.checks.verify import verify as run
-    from pgherd.report import findings as report
+    from pgherd.report import findings
 
-    shown, group = report.verdict(json_=json_, tap=tap), open_group(c)
+    shown, group = findings.verdict(json_=json_, tap=tap), open_group(c)
     if group.trace.dry:
         group.trace.shell(as_script(group))
         return
@@ -105,8 +105,8 @@ def demo(c: Context) -> None:
     setup_master(c)
     seed_standby(c)
     _prove(c, acted=True)
-    from pgherd.report import findings as report
+    from pgherd.report import findings
 
     group = open_group(c)
     password, trusted = group.passwords.path("postgres"), group.certificates.for_clients
-    print_report(c, report.summary(group.topology, password, trusted, group.over), acted=True)
+    print_report(c, findings.summary(group.topology, password, trusted, group.over), acted=True)

@@ -39,7 +39,7 @@ def add_standby(  # noqa: PLR0913, PLR0917
     spread_checkpoint: bool = False,
 ) -> None:
     """Add standbys side by side, each after its upstream: what seed-standby does, for many."""
-    from pgherd.operations import seed as standby
+    from pgherd.operations import seed
     from pgherd.operations.seed import SeedOptions
 
     asked = SeedOptions(
@@ -50,7 +50,7 @@ def add_standby(  # noqa: PLR0913, PLR0917
         max_rate=max_rate,
         spread_checkpoint=spread_checkpoint,
     )
-    standby.add_standbys(open_group(c), split_names(names), asked, every=all)
+    seed.add_standbys(open_group(c), split_names(names), asked, every=all)
 
 
 @task(
@@ -63,9 +63,9 @@ def add_standby(  # noqa: PLR0913, PLR0917
 @report_errors
 def remove_standby(c: Context, names: str, allow_async: bool = False) -> None:
     """Take standbys out of the group: its commits, its slots, its containers; the data is kept."""
-    from pgherd.operations import remove as removal
+    from pgherd.operations import remove
 
-    removal.remove_standbys(open_group(c), split_names(names), allow_async=allow_async)
+    remove.remove_standbys(open_group(c), split_names(names), allow_async=allow_async)
 
 
 @task(

@@ -17,9 +17,9 @@ from pgherd.tasks.common import NODE, open_group, print_report, report_errors
 def steps(c: Context) -> None:
     """List the tutorial's twelve steps: what each does, its line there, whether it is done."""
     from pgherd.operations import steps as tutorial
-    from pgherd.report import findings as report
+    from pgherd.report import findings
 
-    print_report(c, report.steps_text(tutorial.look(open_group(c))))
+    print_report(c, findings.steps_text(tutorial.look(open_group(c))))
 
 
 def _step(name: str, doc: str, *, of_node: bool = False) -> Any:
