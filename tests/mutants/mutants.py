@@ -9,7 +9,7 @@ from __future__ import annotations
 from planting import Edit, Mutant
 
 ROOM = "scripts/pgherd/"
-LOSING, WAYS = f"{ROOM}operations/data_loss.py", f"{ROOM}group/primary.py"
+LOSING, WAYS = f"{ROOM}operations/data_loss.py", f"{ROOM}group/rejoin_method.py"
 HISTORY = f"{ROOM}postgres/history.py"
 FENCE = f"{ROOM}operations/fencing.py"
 CONNECT, TEARDOWN = f"{ROOM}operations/connect.py", f"{ROOM}operations/teardown.py"

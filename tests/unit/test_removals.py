@@ -177,7 +177,7 @@ CALLERS = {
     "_clear": {"operations/teardown.py"},
     "_clear_secrets": {"operations/teardown.py"},
     "purge": {"tasks/living.py"},
-    "restoring.delete": {"tasks/data.py"},
+    "restore.delete": {"tasks/data.py"},
 }
 
 
