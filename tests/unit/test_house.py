@@ -177,7 +177,9 @@ def tasks(tasks_module: ModuleType) -> Collection:
 
 @pytest.fixture
 def readme() -> str:
-    return (ROOT / "README.md").read_text(encoding="utf-8")
+    """The front page and all others that people read."""
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+    return "\n".join(page.read_text(encoding="utf-8") for page in pages)
 
 
 def test_there_are_the_tasks_that_the_users_know(tasks: Collection) -> None:
@@ -238,6 +240,15 @@ def test_the_readme_names_every_task(tasks: Collection, readme: str) -> None:
     assert set(tasks.task_names) - named == set()
 
 
+def test_pages_are_short_and_their_links_lead_somewhere() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
+    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]:
+        text = page.read_text(encoding="utf-8")
+        assert len(text.splitlines()) < 200, page
+        for target in re.findall(r"\]\(([^)#:]+)\)", text):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
 def commands(text: str) -> Iterator[str]:
     """Yield the invoke commands of a Markdown text that are meant to be typed as they are."""
     for line in text.splitlines():
@@ -245,7 +256,7 @@ def commands(text: str) -> Iterator[str]:
         for command in typed:
             if (
                 found := re.search(r'\binvoke (?!ARGS)((?:"[^"]*"|[^;|)"])+)', command)
-            ) and "…" not in command:
+            ) and not re.search(r"…|invoke --(list|help)", command):
                 yield re.sub(r"--(echo|dry) ", "", found[1]).strip()
 
 
