@@ -8,11 +8,13 @@ import re
 import socket
 import ssl
 from contextlib import suppress
-from typing import Any
+from typing import Any, Self
 
 import psycopg
+from psycopg.sql import Composable
 
 from pgherd.group.group import Group
+from pgherd.hosts.commands import Trace
 from pgherd.postgres.conf import APPLICATION_SESSION, SESSION, SUPERUSER_SESSION, session_options
 from pgherd.postgres.instance import Instance
 
@@ -22,6 +24,7 @@ SSL_REQUEST = bytes.fromhex("0000000804d2162f")  # PostgreSQL manual, message fo
 # switches it off before (postgres.c, finish_xact_command); whoever commits has a watch for that.
 STATEMENT_TIMEOUT = "10s"
 SINCE_17 = 170000
+PROBE = '"pgherd_probe'  # how the table begins that verify makes: what is read of it is shown
 # Where libpq could not even talk to a server: its own words.
 NOT_THERE = re.compile(r"refused|timeout|timed out|No route|unreachable|translate host")
 
@@ -29,12 +32,17 @@ Connection = psycopg.Connection[tuple[object, ...]]
 
 
 def connect(
-    group: Group, instance: Instance, application_name: str, *, as_application: bool = False
+    group: Group,
+    instance: Instance,
+    application_name: str,
+    *,
+    as_application: bool = False,
+    shown: bool = False,
 ) -> Connection:
     """Connect to a node as superuser, in autocommit.
 
     The session begins from known settings, or `as_application` from those that the server gives to
-    any: only its deadlines are ours then.
+    any: only its deadlines are ours then. With `shown`, `--echo` shows its statements.
 
     Raises:
         psycopg.OperationalError: it does not answer, or takes no such password.
@@ -64,15 +72,45 @@ def connect(
         if not instance.database:
             raise
         connection = psycopg.connect(**parameters, dbname=instance.database)
+    shows = _showing(group.trace, instance.name) if shown else connection.cursor_factory
     if connection.info.server_version < SINCE_17 or instance.further_deadlines:
+        connection.cursor_factory = shows
         return connection
     instance.further_deadlines = {"transaction_timeout": "0"}
     try:
         connection.execute("SET transaction_timeout = 0")
     except psycopg.Error:  # it was that short
         connection.close()
-        return connect(group, instance, application_name, as_application=as_application)
+        return connect(
+            group, instance, application_name, as_application=as_application, shown=shown
+        )
+    connection.cursor_factory = shows
     return connection
+
+
+def _showing(trace: Trace, node: str) -> type[psycopg.Cursor[Any]]:
+    """Return a cursor that shows statements with what the server answered, with `--echo`.
+
+    Those of verify's own table are, and what was refused; the others only look.
+    """
+
+    class Showing(psycopg.Cursor[Any]):
+        def execute(self, query: Any, params: Any = None, **options: Any) -> Self:
+            text = query.as_string(self) if isinstance(query, Composable) else query
+            text = text.decode() if isinstance(text, bytes) else str(text)
+            text = " ".join(text.split())
+            try:
+                done = super().execute(query, params, **options)
+            except psycopg.Error as fault:
+                trace.show(
+                    f"psql on {node}: {text}  -- {fault.sqlstate}: {fault.diag.message_primary}"
+                )
+                raise
+            if PROBE in text:
+                trace.show(f"psql on {node}: {text}  -- {self.statusmessage}")
+            return done
+
+    return Showing if trace.echo else psycopg.Cursor
 
 
 def _other_database(parameters: dict[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -123,12 +124,38 @@ def test_the_script_of_a_down(live: Herd) -> None:
 
 
 def test_echo_shows_the_commands_beside_the_answer(live: Herd) -> None:
-    done = live.invoke("--echo", "setup-master", "verify", "--json")
+    done = live.invoke("--debug", "--echo", "setup-master", "verify", "--json")
     assert json.loads(done.stdout)["ok"]
     assert "docker exec --interactive" in done.stderr
     assert "psql -XAtq" in done.stderr
     assert not [secret for secret in passwords(live) if secret in done.stderr]
     assert str(ROOT) in done.stderr  # a secret stands there as a read of its file
+
+
+TAUGHT = (
+    r"^\+ docker run --detach --name {master} .* postgres",
+    r"^\+ docker run --detach --name {standby} .* postgres",
+    r"^    psql: CREATE ROLE replicator LOGIN REPLICATION PASSWORD '…'$",
+    r"^      host  replication  replicator  samenet  scram-sha-256$",
+    r"^    pg_basebackup --pgdata=",
+    r"^      primary_conninfo = 'host={master} port=5432 user=replicator",
+    r"^    \$PGDATA/standby.signal: an empty file$",
+    r"^    psql: ALTER SYSTEM SET synchronous_standby_names = 'FIRST 1 \(standby1\)'$",
+    r"^\+ psql on {master}: INSERT INTO .* -- INSERT 0 3$",
+    r"^\+ psql on {standby}: SELECT count\(\*\) FROM .* -- SELECT 1$",
+    r"^\+ psql on {standby}: DROP TABLE .* -- 25006: cannot execute DROP TABLE in a read-only",
+)
+
+
+def test_echo_shows_to_who_learns_what_a_person_would_type(make_herd: MakeHerd) -> None:
+    """All that the three tasks say, in fewer lines than the tutorial has."""
+    herd = make_herd()
+    done = herd.invoke("--echo", "setup-master", "seed-standby", "verify")
+    names = {role: re.escape(herd.container(role)) for role in herd.nodes}
+    for line in TAUGHT:
+        assert re.search(line.format(**names), done.stderr, re.MULTILINE), line
+    assert len((done.stdout + done.stderr).splitlines()) <= 80
+    assert not [secret for secret in passwords(herd) if secret in done.stderr]
 
 
 # --- another primary ---

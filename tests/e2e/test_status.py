@@ -100,7 +100,7 @@ def test_lag_is_nothing_when_idle(trio: Herd) -> None:
 
 
 def test_one_look_is_one_round_trip(trio: Herd) -> None:
-    lines = trio.invoke("--echo", "status").stderr.splitlines()
+    lines = trio.invoke("--debug", "--echo", "status").stderr.splitlines()
     assert [line for line in lines if line.startswith("+")] == ["+ sh -s <<'EOF'"]
 
 

@@ -183,10 +183,42 @@ def test_a_complaint_takes_what_there_is(out: str, err: str, said: str) -> None:
 
 
 def test_echo_shows_on_stderr_and_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    trace = Trace(echo=True)
+    trace = Trace(echo=True, whole=True)
     assert trace.wants(["psql", "a b"], Script(("x\n",)), reads=False)
     trace.note("done")
     assert capsys.readouterr() == ("", "+ psql 'a b' <<'EOF'\n  x\n  EOF\ndone\n")
+
+
+EXPLAINED = """\
+#> psql: SELECT $what
+  #> no
+what='1;
+2'
+lay "$PGDATA/a.conf" <<'END'
+# a comment
+a = 1
+END
+as_postgres psql -X <<'END'
+SELECT 3
+END
+"""
+
+
+def test_echo_explains_what_a_script_does(capsys: pytest.CaptureFixture[str]) -> None:
+    """What was written into a file is told once; of the looks by one program the first."""
+    trace, secret = Trace(echo=True), Secret("s3cret", "/s")
+    for _ in range(2):
+        script = Script((EXPLAINED, "lay \"/p\" <<'END'\n", secret, "END\n"), ("one", "two"))
+        trace.wants(["docker", "exec", "pa", "sh", "-s"], script, reads=False)
+        trace.wants(["sh", "-c", "a\nb"], script, reads=True)
+    said = capsys.readouterr().err.splitlines()
+    act = "+ docker exec pa sh -s  # one, two"
+    looks = ["    psql: SELECT 1;", "    2"]
+    assert said == [
+        act, *looks, "    $PGDATA/a.conf:", "      a = 1", "    psql: SELECT 3", "    /p:",
+        "      …",
+        "+ sh -c '…'  # looks", act, *looks, "    psql: SELECT 3",
+    ]  # fmt: skip
 
 
 def test_dry_prints_a_script_with_one_head(capsys: pytest.CaptureFixture[str]) -> None:

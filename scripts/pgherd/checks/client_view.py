@@ -100,7 +100,7 @@ def connect_all(group: Group) -> Iterator[dict[str, Client]]:
             stack.callback(connection.close)
 
         def further(instance: Instance) -> Connection:
-            connection = connect(group, instance, NAME, as_application=True)
+            connection = connect(group, instance, NAME, as_application=True, shown=True)
             live.append(connection)
             stack.callback(connection.close)
             return connection
@@ -133,7 +133,7 @@ def _attempt(group: Group, instance: Instance) -> Client:
     end = time.monotonic() + STARTING_SECONDS
     while True:
         try:
-            return Client(instance, connect(group, instance, NAME))
+            return Client(instance, connect(group, instance, NAME, shown=True))
         except psycopg.OperationalError as fault:
             # Servers say "the database system is starting up", "… not yet accepting connections".
             if "the database system is" not in str(fault) or time.monotonic() > end:

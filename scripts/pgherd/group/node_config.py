@@ -25,7 +25,7 @@ def hba_rules(instance: Instance) -> tuple[str, str]:
 
     First those for the head of the file, which are there with TLS only, then the others.
     `$neighbours` is its network, if others of the group are on it; the node itself fills in
-    $gateway and $elsewhere.
+    $gateway and, where others are on other hosts, $elsewhere.
     """
     lines = loader.conf_file("pg_hba.conf").splitlines()
     rules = [line for line in lines if line.strip() and not line.startswith("#")]
@@ -33,6 +33,8 @@ def hba_rules(instance: Instance) -> tuple[str, str]:
     rules = [tls_rule(instance, rule) for rule in rules if rule not in plain]
     if not instance.places.neighbours:
         rules = [rule for rule in rules if "$neighbours" not in rule]
+    if not instance.places.elsewhere:
+        rules = [rule for rule in rules if "$elsewhere" not in rule]
     first = plain if instance.encryption.on else []
     return "\n".join(first), "\n".join(rule.replace("$neighbours", "samenet") for rule in rules)
 

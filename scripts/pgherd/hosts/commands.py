@@ -12,11 +12,14 @@ from __future__ import annotations
 import re
 import shlex
 import sys
+import textwrap
 import threading
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from string import ascii_letters
+from functools import partial
+from itertools import takewhile
+from string import Template, ascii_letters
 from typing import ClassVar, TextIO
 
 from plumbum.commands.base import BaseCommand, ConcreteCommand
@@ -142,13 +145,20 @@ class Trace:
         acted: a command was run that changes something.
     """
 
-    def __init__(self, *, echo: bool = False, dry: bool = False, on: str = "") -> None:
-        """Take what Invoke was asked for; `on` is the host that the group was placed on."""
+    def __init__(
+        self, *, echo: bool = False, dry: bool = False, on: str = "", whole: bool = False
+    ) -> None:
+        """Take what Invoke was asked for; `on` is the host that the group was placed on.
+
+        `echo` shows what a person would type; with `whole`, everything as it is sent.
+        """
         self.echo = echo
+        self.whole = whole
         self.on = on
         self.dry = dry
         self.acted = False
         self._begun = False
+        self._explainer = Explainer()
         self._lock = threading.Lock()
 
     def wants(
@@ -171,10 +181,16 @@ class Trace:
             self._print(render(argv, stdin, over), sys.stdout)
             return False
         if self.echo:
-            shown = render(argv, stdin, over).replace("\n", "\n  ")
-            self._print(f"+ {printable(shown)}", sys.stderr)
+            told = render if self.whole else partial(self._explainer.explain, reads=reads)
+            self.show(told(argv, stdin, over))
         self.acted = self.acted or not reads
         return True
+
+    def show(self, text: str) -> None:
+        """Print what is run, or what was said to a server, on stderr."""
+        if text:
+            shown = text.replace("\n", "\n  ")
+            self._print(f"+ {printable(shown)}", sys.stderr)
 
     def note(self, text: str) -> None:
         """Print a line for the operator: on stderr, or as a comment of the dry script."""
@@ -224,6 +240,87 @@ def render(
         for p in parts
     ]
     return "{\n" + "\n".join(pieces) + f"\n}} | {command}"
+
+
+class Explainer:
+    """Tells commands as a person would read them: what `--echo` prints.
+
+    An act is one line, and below it what its script does: the lines that it has for people (`#> …`,
+    where $NAME is what the script has in that variable), SQL, and what is written into a file, with
+    its path: of that what was not told for the same path before. A secret is `…`. Of the looks by
+    one program the first is told, as one line: there are many, and `--debug` tells all.
+    """
+
+    _FOR_PEOPLE = re.compile(r"#>( *)(.*)")
+    _VARIABLE = re.compile(r"""^([a-z_]+)=((?:'[^']*'|"'"|[^\s'"])*)$""", re.MULTILINE)
+    _FILE = re.compile(r"""\s*(?:lay|block) "([^"]+)"[^<]*<<'([^']+)'|auto_conf [^<]*<<'([^']+)'""")
+    _SQL = re.compile(r"as_postgres psql [^<]*<<'([^']+)'")
+    _WIDTH = 140
+
+    def __init__(self) -> None:
+        self._known: set[tuple[str, str]] = set()
+
+    def explain(
+        self,
+        argv: Sequence[str],
+        stdin: Script | Iterable[bytes] | None = None,
+        over: Sequence[str] = (),
+        *,
+        reads: bool = False,
+    ) -> str:
+        """Return what is to be told of a command; nothing of a look of a kind that was told."""
+        line = command_line(["…" if "\n" in word else word for word in argv], over)
+        if reads:
+            kind = ("looks", argv[0])
+            if kind in self._known:
+                return ""
+            self._known.add(kind)
+            return f"{line}  # looks"
+        if isinstance(stdin, Output):
+            return f"{stdin.shown} | {line}"
+        if not isinstance(stdin, Script):
+            return line
+        text = "".join(part if isinstance(part, str) else "…\n" for part in stdin.parts)
+        names = f"  # {', '.join(stdin.names)}" if stdin.names else ""
+        return "\n".join([f"{line}{names}", *(f"  {told}" for told in self._new(text))])
+
+    def _new(self, text: str) -> Iterator[str]:
+        """Yield the lines of a script for people; of a file's those that are new for its path."""
+        for path, lines in self._blocks(text):
+            if not path:
+                yield from lines
+            elif new := [line for line in lines if (path, line) not in self._known]:
+                self._known |= {(path, line) for line in new}
+                yield from (f"{path}:", *(f"  {line}" for line in new))
+
+    def _blocks(self, text: str) -> Iterator[tuple[str, list[str]]]:
+        """Yield each file's path with the lines written into it; no path where there is no file."""
+        known = {name: "".join(shlex.split(value)) for name, value in self._VARIABLE.findall(text)}
+        lines, path = iter(text.splitlines()), ""
+        for line in lines:
+            if told := self._FOR_PEOPLE.match(line):
+                said = Template(told[2]).safe_substitute(known).splitlines()
+                if said and said[0].endswith(":"):
+                    path = said[0].removesuffix(":")
+                else:
+                    yield (path if len(told[1]) > 1 else ""), said
+            elif written := self._FILE.match(line):
+                body = self._body(lines, written[2] or written[3])
+                path = written[1] or "$PGDATA/postgresql.auto.conf"
+                if path.endswith("/pgherd.conf"):  # a dozen settings, the same for each node
+                    whole = "; ".join(line.replace(" ", "\0") for line in body)
+                    body = [line.replace("\0", " ") for line in textwrap.wrap(whole, self._WIDTH)]
+                yield path, body
+            elif (sql := self._SQL.match(line)) and len(
+                body := self._body(lines, sql[1])
+            ) <= SHOWN_LINES:
+                yield "", [f"psql: {part}" for part in body]
+
+    @staticmethod
+    def _body(lines: Iterator[str], end: str) -> list[str]:
+        """Return a here-document's lines, without comments, up to its end."""
+        body = takewhile(lambda line: line != end, lines)
+        return [line for line in body if line.strip() and not line.startswith(("#", "--"))]
 
 
 def heredoc(text: str, word: str = "EOF") -> str:

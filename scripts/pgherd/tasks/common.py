@@ -64,7 +64,7 @@ def _open_group(echo: bool, dry: bool, on: str) -> Group:
     from pgherd.group.group import Group
     from pgherd.hosts.commands import Trace
 
-    trace = Trace(echo=echo, dry=dry, on=on)
+    trace = Trace(echo=echo, dry=dry, on=on, whole=debugging())
     _traces.append(trace)
     return Group(config.load(on=on), trace)
 

@@ -1,1 +1,2 @@
+#> psql: CHECKPOINT
 sql -c CHECKPOINT

@@ -1,3 +1,4 @@
+#> cp -a /from/. $PGDATA
 # The tutorial's way: the files of a server that was stopped cleanly. What must not be copied
 # (backup.sgml, basebackup.c) is left out or emptied; pg_control goes last.
 # Meanwhile no server gets at them, since each holds its data (hold.sh). Where one holds nothing, pg_control tells that it

@@ -1,3 +1,4 @@
+#> psql: SELECT pg_drop_replication_slot('$slot')
 # The slot of a node that is stopped: whoever still holds it is a sender that has not noticed yet.
 if [ "$(sql -c "SELECT count(*) FROM pg_replication_slots WHERE slot_name = '$slot'")" != 0 ]; then
   (until_true 5 "SELECT NOT active FROM pg_replication_slots WHERE slot_name = '$slot'") ||

@@ -1,3 +1,6 @@
+#> $PGDATA/pg_hba.conf:
+#>   $first_rules
+#>   $rules
 # The rules for replication. A line with $gateway stands once for each gateway of this network.
 # A line with $elsewhere stands once for each address of the nodes on other hosts; a name for all of its addresses, since
 # PostgreSQL takes a name only if the address leads back to it.

@@ -1,3 +1,4 @@
+#> initdb --data-checksums --auth-host=scram-sha-256 --auth-local=trust --pwfile=… --pgdata=$PGDATA
 # A new database, made by the image's own script, that leaves no server behind.
 # The mark initdb.pending tells a run that was killed; initdb.done, that a database was here.
 [ ! -e /etc/pgherd/initdb.done ] || [ -n "$(ls -A "$PGDATA")" ] || fail 66 "the database is gone"

@@ -1,3 +1,4 @@
+#> pg_ctl promote --pgdata=$PGDATA, once the last WAL of the primary is here
 # Promote at the very end of the primary's WAL: when the stream has ended, and the last record that came is the
 # checkpoint of its shutdown, which nothing follows. Never before: what it lacks then would be lost.
 if [ "$start" = 0/0 ]; then  # with --dry the position was not known: whatever is replayed again by now

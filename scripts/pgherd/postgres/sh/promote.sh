@@ -1,3 +1,4 @@
+#> pg_ctl promote --pgdata=$PGDATA
 # A promotion cannot be taken back once it is asked for: whoever takes the turn meanwhile waits until it is through.
 # The control data tells what the server is, as it does where nobody can log in.
 leads() { LC_ALL=C pg_controldata "$PGDATA" | grep -q '^Database cluster state: *in production$'; }

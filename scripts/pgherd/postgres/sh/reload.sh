@@ -1,3 +1,4 @@
+#> psql: SELECT pg_reload_conf()
 bad=$(sql -F ': ' -c 'SELECT line_number, error FROM pg_hba_file_rules WHERE error IS NOT NULL')
 if [ -n "$bad" ]; then
   # A server does not start with them: those before go back, whoever made the fault.

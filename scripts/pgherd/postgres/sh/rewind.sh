@@ -1,3 +1,4 @@
+#> pg_rewind --target-pgdata=$PGDATA --source-server="$source"
 # Take back what this database has and the new primary has not. Cut short, it is no database that a server may run on:
 # the mark tells so.
 this_directory >/etc/pgherd/seeding

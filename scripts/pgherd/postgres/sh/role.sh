@@ -1,3 +1,4 @@
+#> psql: CREATE ROLE replicator LOGIN REPLICATION PASSWORD '…'
 # The replication role. Its password goes through psql's \password, which sends a SCRAM verifier:
 # in a plain CREATE ROLE … PASSWORD it would be logged if the statement failed.
 role=$(sql -c "SELECT rolsuper FROM pg_roles WHERE rolname = 'replicator'")

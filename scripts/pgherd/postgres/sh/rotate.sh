@@ -1,3 +1,4 @@
+#> psql: ALTER ROLE … PASSWORD '…'
 # rotate ROLE NEW FORMER: a new password for a role, sent as a SCRAM verifier by psql's \password: a plain ALTER ROLE
 # would be logged if it failed. Set anew where it is so already: a rule that trusts anybody could not tell.
 rotate() {

@@ -1,3 +1,4 @@
+#> psql: SELECT * FROM pg_stat_replication, until $standby streams
 # Until the standby streams and has what the upstream had when we began to wait. The server waits itself: to ask it
 # again and again, for many standbys at once, would take the time that they need. $secured is a further condition.
 sql -c "DO \$wait\$

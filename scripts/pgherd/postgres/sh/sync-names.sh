@@ -1,3 +1,4 @@
+#> psql: ALTER SYSTEM SET synchronous_standby_names = $names
 # Only after a standby of that name streams: else every commit would wait. If it is gone by now, the
 # former value goes back; not where another run has set another one meanwhile: this may outlive its own.
 former=$(sql -c "SELECT quote_literal(current_setting('synchronous_standby_names'))")

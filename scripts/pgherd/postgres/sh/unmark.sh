@@ -1,1 +1,2 @@
+#> rm $PGDATA/standby.signal
 rm -f "$PGDATA/standby.signal"

@@ -1,1 +1,2 @@
+#> pg_verifybackup $PGDATA
 gosu postgres pg_verifybackup --quiet "$PGDATA"
