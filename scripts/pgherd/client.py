@@ -93,6 +93,7 @@ def _showing(trace: Trace, node: str) -> type[psycopg.Cursor[Any]]:
 
     Those of verify's own table are, and what was refused; the others only look.
     """
+    told = set[str]()  # a try is not told a second time, as it is done
 
     class Showing(psycopg.Cursor[Any]):
         def execute(self, query: Any, params: Any = None, **options: Any) -> Self:
@@ -106,7 +107,8 @@ def _showing(trace: Trace, node: str) -> type[psycopg.Cursor[Any]]:
                     f"psql on {node}: {text}  -- {fault.sqlstate}: {fault.diag.message_primary}"
                 )
                 raise
-            if PROBE in text:
+            if PROBE in text and text not in told:
+                told.add(text)
                 trace.show(f"psql on {node}: {text}  -- {self.statusmessage}")
             return done
 

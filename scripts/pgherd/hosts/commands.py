@@ -255,7 +255,7 @@ class Explainer:
     _VARIABLE = re.compile(r"""^([a-z_]+)=((?:'[^']*'|"'"|[^\s'"])*)$""", re.MULTILINE)
     _FILE = re.compile(r"""\s*(?:lay|block) "([^"]+)"[^<]*<<'([^']+)'|auto_conf [^<]*<<'([^']+)'""")
     _SQL = re.compile(r"as_postgres psql [^<]*<<'([^']+)'")
-    _WIDTH = 140
+    _WIDTH = 220
 
     def __init__(self) -> None:
         self._known: set[tuple[str, str]] = set()
