@@ -362,7 +362,7 @@ def test_a_certificate_of_another_authority_is_told(
     """Starting a server that answers mends nothing."""
     made = group(topology("s1"))
 
-    def connect(*_: object) -> Connection:
+    def connect(*_: object, **__: object) -> Connection:
         raise psycopg.OperationalError("connection failed: SSL error: certificate verify failed")
 
     monkeypatch.setattr(client_view, "connect", connect)
