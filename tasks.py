@@ -38,6 +38,7 @@ ns = Collection(
     #
     # Look at it
     looking.status,
+    looking.show,
     looking.diff,
     looking.doctor,
     looking.logs,

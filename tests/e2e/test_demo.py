@@ -90,6 +90,18 @@ def test_uris_one_a_line(demo: Herd) -> None:
     ]
 
 
+def test_what_the_tutorial_opens_is_shown_with_its_path(demo: Herd) -> None:
+    """Through a container: the files belong to the image's user. Also of a server that is down."""
+    rules = demo.invoke("show", "hba").stdout
+    assert re.search(r"^pmaster: .*data/pmaster_data/pg_hba.conf$", rules, re.MULTILINE)
+    assert re.search(r"^  host +replication +replicator +samenet +scram", rules, re.MULTILINE)
+    found = json.loads(demo.invoke("show", "conninfo", "--node", "pstandby", "--json").stdout)
+    assert "user=replicator" in "".join(found["nodes"][0]["lines"])
+    assert "it is there" in demo.invoke("show", "signal", "--node", "pstandby").stdout
+    assert "standby1" in demo.invoke("show", "sync", "--node", "pmaster").stdout
+    assert "hba, conf, conninfo" in demo.invoke("show", "nothing", code=2).stderr
+
+
 def test_psql_runs_on_the_node_that_is_named(demo: Herd) -> None:
     command = "SELECT 'in recovery: ' || pg_is_in_recovery()"
     answers = {

@@ -185,12 +185,11 @@ def readme() -> str:
 def test_there_are_the_tasks_that_the_users_know(tasks: Collection) -> None:
     assert set(tasks.task_names) == {
         "setup-master", "seed-standby", "add-standby", "remove-standby", "sync", "verify", "demo",
-        "status", "diff", "apply", "steps", "logs", "psql", "uri", "stop", "start", "down",
-        "switchover", "failover", "rejoin", "aside.list", "aside.restore", "aside.delete",
-        "image", "tls", "on", "hosts",
-        "test", "bench", "rig.up", "rig.down", "audit", "doctor", "rotate-passwords",
-        "torture.kills", "torture.faults", "torture.soak", "step.run-master", "step.run-standby",
-        "step.stop", "step.set-aside", "step.copy-data", "step.base-backup",
+        "status", "diff", "show", "apply", "steps", "logs", "psql", "uri", "stop", "start", "down",
+        "switchover", "failover", "rejoin", "aside.list", "aside.restore", "aside.delete", "image",
+        "tls", "on", "hosts", "test", "bench", "rig.up", "rig.down", "audit", "doctor",
+        "rotate-passwords", "torture.kills", "torture.faults", "torture.soak", "step.run-master",
+        "step.run-standby", "step.stop", "step.set-aside", "step.copy-data", "step.base-backup",
         "step.allow-replication", "step.connect-standby", "step.mark-standby", "step.start",
         "step.require-sync", "step.logs", "step.check",
     }  # fmt: skip

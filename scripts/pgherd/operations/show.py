@@ -1,17 +1,21 @@
-"""Looking at the servers: their logs, and psql in their containers."""
+"""Looking at the servers: their logs, psql in their containers, and what the tutorial opens."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from pgherd.docker.engine import docker
+from pgherd.docker.models import Image
 from pgherd.errors import Refused, quoted
 from pgherd.group.group import Group
+from pgherd.group.observation import Observation
 from pgherd.hosts.commands import Script, Tool, assignments
 from pgherd.hosts.parallel import WORKERS, run_all
-from pgherd.postgres import conf
+from pgherd.operations.image import ensure_image
+from pgherd.postgres import conf, scripts
 from pgherd.postgres.facts import Facts
 from pgherd.postgres.instance import Instance
 
@@ -125,3 +129,93 @@ def psql(group: Group, name: str, options: PsqlOptions, *, terminal: bool) -> in
     return instance.host.interactive(
         docker[(*words, "psql", "-X", "-U", options.user, "-d", database, *chosen)]
     )
+
+
+# --- what the tutorial opens in an editor, or asks by SQL ---
+
+_LINES = "grep -vE '^[[:space:]]*(#|$)' \"$PGDATA/{file}\" || :\n"
+_WAITED_FOR = (
+    "SELECT application_name, state, sync_state, "
+    "current_setting('synchronous_standby_names') AS synchronous_standby_names "
+    "FROM (SELECT) AS one LEFT JOIN pg_stat_replication ON true"
+)
+# By name: a file of the data directory, and what prints its lines; or no file, and SQL.
+SHOWN = {
+    "hba": ("pg_hba.conf", _LINES),
+    "conf": ("pgherd.conf", _LINES),
+    "conninfo": ("postgresql.auto.conf", "grep -E '^primary_' \"$PGDATA/{file}\" || :\n"),
+    "signal": ("standby.signal", '[ ! -e "$PGDATA/{file}" ] || echo "it is there: a standby"\n'),
+    "slots": (
+        "",
+        "SELECT slot_name, slot_type, active, restart_lsn, wal_status FROM pg_replication_slots",
+    ),
+    "sync": (
+        "",
+        _WAITED_FOR,
+    ),
+    "log-settings": (
+        "",
+        "SELECT name, setting, unit FROM pg_settings WHERE name ~ '^log' AND setting <> boot_val",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What one node has: where that is on its host, empty for an answer to SQL; and the lines."""
+
+    node: str
+    path: str
+    lines: tuple[str, ...]
+
+
+def show(group: Group, name: str, node: str = "") -> list[Shown]:
+    """Return what a node has of something that the tutorial looks at, or what every node has.
+
+    It is read in containers, so that no rights on the host's files are needed. A password that
+    somebody wrote into a connection string is left out.
+
+    Raises:
+        Refused: there is nothing of that name; a node's server is down, and only it could tell.
+    """
+    if name not in SHOWN:
+        raise Refused(f"{quoted(name)} is none of {', '.join(SHOWN)}.")
+    chosen = [group.instance(node)] if node else list(group.instances.values())
+    seen = group.observe()
+    down = any(seen.nodes[instance.name].facts is None for instance in chosen)
+    image = ensure_image(group, seen) if down else None
+    return run_all(lambda instance: _show(instance, image, name, seen), chosen)
+
+
+def _show(instance: Instance, image: Image | None, name: str, seen: Observation) -> Shown:
+    file, how = SHOWN[name]
+    runs = seen.nodes[instance.name].facts is not None
+    if not file:
+        if not runs:
+            raise Refused(f"{instance.name} does not answer, and only its server tells of {name}.")
+        said = instance.execute(scripts.compose(f'psql -Xqw -c "{how}"\n'), reads=True)
+        return Shown(instance.name, "", tuple(said.rstrip().splitlines()))
+    look = scripts.compose(how.format(file=file))
+    said = (
+        instance.execute(look, reads=True)
+        if runs or image is None
+        else instance.offline(image, look, mounts=instance.mounts(readonly=True)[:1], reads=True)
+    )
+    hidden = re.sub(r"(password *= *)(?:\\.|[^\s\\])+", r"\1…", said)
+    place = instance.node.data.rstrip("/")
+    return Shown(instance.name, f"{place}/{file}", tuple(hidden.splitlines()))
+
+
+def shown_text(found: list[Shown]) -> str:
+    """Return it as text: each node's under a line with the path."""
+    blocks = []
+    for one in found:
+        head = f"{one.node}: {one.path}" if one.path else f"{one.node}:"
+        blocks.append("\n".join([head, *(f"  {line}" for line in one.lines or ("(nothing)",))]))
+    return "\n".join(blocks)
+
+
+def shown_json(group: Group, found: list[Shown]) -> str:
+    """Return it as one JSON object."""
+    nodes = [{"node": f.node, "path": f.path or None, "lines": list(f.lines)} for f in found]
+    return json.dumps({"schema": 1, "group": group.name, "nodes": nodes}, indent=2)

@@ -39,6 +39,23 @@ def status(c: Context, watch: bool = False, json_: bool = False, interval: str =
             print_stream(report.redraw(qualify(shown(found), c), clear=redraws))
 
 
+@task(
+    help={
+        "name": "hba, conf, conninfo, signal, slots, sync or log-settings",
+        "node": "which node (default: all)",
+    }
+    | JSON
+)
+@report_errors
+def show(c: Context, name: str, node: str = "", json_: bool = False) -> None:
+    """Show what the tutorial opens in an editor, with its path, or asks by SQL."""
+    from pgherd.operations import show as operation
+
+    group = open_group(c)
+    found = operation.show(group, name, node)
+    print_report(c, operation.shown_json(group, found) if json_ else operation.shown_text(found))
+
+
 @task(help=JSON)
 @report_errors
 def diff(c: Context, json_: bool = False) -> None:
