@@ -92,13 +92,14 @@ def test_uris_one_a_line(demo: Herd) -> None:
 
 def test_what_the_tutorial_opens_is_shown_with_its_path(demo: Herd) -> None:
     """Through a container: the files belong to the image's user. Also of a server that is down."""
+    master, standby = demo.container("master"), demo.container("standby")
     rules = demo.invoke("show", "hba").stdout
-    assert re.search(r"^pmaster: .*data/pmaster_data/pg_hba.conf$", rules, re.MULTILINE)
+    assert re.search(rf"^{master}: .*master_data/pg_hba.conf$", rules, re.MULTILINE)
     assert re.search(r"^  host +replication +replicator +samenet +scram", rules, re.MULTILINE)
-    found = json.loads(demo.invoke("show", "conninfo", "--node", "pstandby", "--json").stdout)
+    found = json.loads(demo.invoke("show", "conninfo", "--node", standby, "--json").stdout)
     assert "user=replicator" in "".join(found["nodes"][0]["lines"])
-    assert "it is there" in demo.invoke("show", "signal", "--node", "pstandby").stdout
-    assert "standby1" in demo.invoke("show", "sync", "--node", "pmaster").stdout
+    assert "it is there" in demo.invoke("show", "signal", "--node", standby).stdout
+    assert "standby1" in demo.invoke("show", "sync", "--node", master).stdout
     assert "hba, conf, conninfo" in demo.invoke("show", "nothing", code=2).stderr
 
 

@@ -131,6 +131,15 @@ def test_what_was_written_as_a_connection_string_is_read() -> None:
     assert read_conninfo("") == {}
 
 
+def test_a_connection_string_may_be_a_uri() -> None:
+    text = "postgresql://replicator@m1:5433/postgres?application_name=s%201&sslmode=verify-full"
+    assert read_conninfo(text) == {
+        "user": "replicator", "host": "m1", "port": "5433", "dbname": "postgres",
+        "application_name": "s 1", "sslmode": "verify-full",
+    }  # fmt: skip
+    assert read_conninfo("postgres://[::1]/?nothing=1") == {}
+
+
 # --- how far behind ---
 
 PAUSED = {"lsn": "0/2FFFF00", "replayed_age": 7.0, "replay_paused": True}

@@ -6,9 +6,6 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from psycopg import ProgrammingError
-from psycopg.conninfo import conninfo_to_dict
-
 from pgherd.checks.containers import (
     Difference,
     Further,
@@ -90,7 +87,7 @@ def of_standby(
         return
     upstream = group.upstream_of(instance, [leader] if leader else [], seen)
     command = f"invoke rejoin {instance.name}"
-    told = _read_told(mine.primary_conninfo)
+    told = conf.read_conninfo(mine.primary_conninfo)
     if not _leads_to(told, instance, upstream):
         found = _name_of(group, instance, told)
         asks = f"it follows {upstream.name}"
@@ -103,16 +100,8 @@ def of_standby(
             yield Difference(what, instance.name, asks, found, command)
 
 
-def _read_told(text: str) -> dict[str, str]:
-    """Read a primary_conninfo; nothing where it cannot be read. A password may be in it."""
-    try:
-        return {key: str(value) for key, value in conninfo_to_dict(text).items()}
-    except ProgrammingError:
-        return {}
-
-
 def _leads_to(told: Mapping[str, str], instance: Instance, upstream: Instance) -> bool:
-    asked = _read_told(node_config.conninfo(instance, upstream))
+    asked = conf.read_conninfo(node_config.conninfo(instance, upstream))
     return _place(told) == _place(asked)
 
 

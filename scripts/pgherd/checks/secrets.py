@@ -13,7 +13,6 @@ from urllib.parse import quote
 
 from pgherd.checks.base import AuditFinding
 from pgherd.config.values import LOCAL
-from pgherd.docker.models import GROUP_LABEL
 from pgherd.errors import DeadlinePassed, Error
 from pgherd.group import preconditions
 from pgherd.group.group import Group, Site
@@ -301,13 +300,6 @@ def _into(node: NodeLook, fields: list[str]) -> None:
         node.failed = "\t".join(rest)
     else:
         node.lines.append((word, *rest))
-
-
-def of_group(group: Group, look: Look) -> Iterator[Mapping[str, Any]]:
-    """Yield the containers of the group on a host: its nodes, and what helps it."""
-    for record in look.containers:
-        if (record["Config"].get("Labels") or {}).get(GROUP_LABEL) == group.name:
-            yield record
 
 
 # --- where the secrets of a group were seen, and what others can read or reach that need not ---

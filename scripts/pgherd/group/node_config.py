@@ -148,4 +148,4 @@ def conninfo(
 def leads_to(text: str, instance: Instance, upstream: Instance) -> bool:
     """Tell whether a connection string of a node leads to that upstream, whatever else it says."""
     told, asked = (conf.read_conninfo(info) for info in (text, conninfo(instance, upstream)))
-    return all(told.get(key) == asked[key] for key in ("host", "port"))
+    return (told.get("host"), told.get("port", "5432")) == (asked["host"], asked["port"])

@@ -6,9 +6,6 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from psycopg import ProgrammingError
-from psycopg.conninfo import conninfo_to_dict
-
 from pgherd.config.nodes import Node
 from pgherd.config.sync_names import same_name
 from pgherd.config.values import DOCKER_NAME, NAME_RULE, VOLUME
@@ -187,10 +184,7 @@ def _on_disk(instance: Instance, image: Image) -> tuple[str, str]:
 
 
 def _application(info: str) -> str:
-    try:
-        return str(conninfo_to_dict(info).get("application_name", ""))
-    except (ProgrammingError, ValueError):  # no connection string, or no text of UTF-8
-        return ""
+    return conf.read_conninfo(info).get("application_name", "")
 
 
 # --- taking standbys out of a group: nobody waits for them, nothing is kept for them any more ---

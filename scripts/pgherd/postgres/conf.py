@@ -144,7 +144,19 @@ def conninfo(**pairs: str | int | None) -> str:
 
 
 def read_conninfo(text: str) -> dict[str, str]:
-    """Read a libpq connection string of keywords and values; one that is a URI gives nothing."""
+    """Read a connection string as libpq does, a URI too; nothing where it cannot be read.
+
+    A password may be in it.
+    """
+    if text.lstrip().startswith(("postgresql://", "postgres://")):
+        # libpq itself; it takes a while to load, and hardly any primary_conninfo is a URI.
+        from psycopg import ProgrammingError  # noqa: PLC0415
+        from psycopg.conninfo import conninfo_to_dict  # noqa: PLC0415
+
+        try:
+            return {key: str(value) for key, value in conninfo_to_dict(text.lstrip()).items()}
+        except (ProgrammingError, ValueError):  # no such URI, or no text of UTF-8
+            return {}
     pairs = re.findall(r"(\w+)\s*=\s*(?:'((?:[^'\\]|\\.)*)'|((?:[^\s'\\]|\\.)+))", text)
     return {key: re.sub(r"\\(.)", r"\1", quoted or bare) for key, quoted, bare in pairs}
 
