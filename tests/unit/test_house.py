@@ -256,7 +256,7 @@ def commands(text: str) -> Iterator[str]:
             if (
                 found := re.search(r'\binvoke (?!ARGS)((?:"[^"]*"|[^;|)"])+)', command)
             ) and not re.search(r"…|invoke --(list|help)", command):
-                yield re.sub(r"--(echo|dry) ", "", found[1]).strip()
+                yield re.sub(r"--(echo|dry|debug) ", "", found[1]).strip()
 
 
 def test_the_readmes_commands_can_be_typed(tasks: Collection, readme: str) -> None:
