@@ -140,7 +140,7 @@ def leaks(make_herd: MakeHerd) -> Iterator[Leaks]:
         plant(made)
         time.sleep(0.2)  # for sh to be what it runs
         made.found = audited(herd, FOUND)
-        done = herd.invoke("--echo", "audit", code=FOUND)
+        done = herd.invoke("--debug", "--echo", "audit", code=FOUND)
         made.printed = done.stdout + done.stderr
         yield made
     finally:

@@ -78,7 +78,7 @@ def passfile(herd: Herd, role: str) -> str:
 
 def test_both_are_new_and_no_stream_breaks(pair: Herd) -> None:
     before, former = streams(pair), passwords(pair)
-    done = pair.invoke("--echo", "rotate-passwords")
+    done = pair.invoke("--debug", "--echo", "rotate-passwords")
     new = passwords(pair)
     assert streams(pair) == before
     assert "no stream broke: standby1" in done.stdout

@@ -71,10 +71,10 @@ class Made:
 
 @pytest.fixture(scope="module", params=majors("17"))
 def made(request: pytest.FixtureRequest, make_herd: MakeHerd) -> Made:
-    """A pair on each major version, made with --echo while ps was looked at."""
+    """A pair on each major version, made while all was shown, and ps was looked at."""
     herd = make_herd(request.param)
     with processes_watched() as processes:
-        done = herd.invoke("--echo", "setup-master", "seed-standby", "verify")
+        done = herd.invoke("--debug", "--echo", "setup-master", "seed-standby", "verify")
     return Made(herd, done.stdout + done.stderr, processes)
 
 
@@ -243,7 +243,7 @@ def test_passwords_of_the_users_choice(make_herd: MakeHerd, major: str) -> None:
         (herd.secrets() / f"{role}.password").write_text(f"{password}\n", encoding="utf-8")
     dry = herd.invoke("--dry", "setup-master", "seed-standby", "verify").stdout
     assert str(herd.secrets() / "replicator.password") in dry
-    done = herd.invoke("--echo", "setup-master", "seed-standby", "verify")
+    done = herd.invoke("--debug", "--echo", "setup-master", "seed-standby", "verify")
     for text in (dry, done.stdout, done.stderr, docker("inspect", herd.container("standby"))):
         assert "Zq7" not in text
     assert passwords(herd) == CHOSEN
