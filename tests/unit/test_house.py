@@ -254,7 +254,7 @@ def commands(text: str) -> Iterator[str]:
         typed = [line.split("  #")[0]] if line.startswith("    ") else re.findall("`([^`]+)`", line)
         for command in typed:
             if (
-                found := re.search(r'\binvoke (?!ARGS)((?:"[^"]*"|[^;|)"])+)', command)
+                found := re.search(r'\binvoke (?!ARGS)((?:"[^"]*"|[^;|)"`])+)', command)
             ) and not re.search(r"…|invoke --(list|help)", command):
                 yield re.sub(r"--(echo|dry|debug) ", "", found[1]).strip()
 

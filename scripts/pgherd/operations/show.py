@@ -201,9 +201,18 @@ def _show(instance: Instance, image: Image | None, name: str, seen: Observation)
         if runs or image is None
         else instance.offline(image, look, mounts=instance.mounts(readonly=True)[:1], reads=True)
     )
-    hidden = re.sub(r"(password *= *)(?:\\.|[^\s\\])+", r"\1…", said)
+    hidden = hide_passwords(said)
     place = instance.node.data.rstrip("/")
     return Shown(instance.name, f"{place}/{file}", tuple(hidden.splitlines()))
+
+
+def hide_passwords(text: str) -> str:
+    """Return lines without the passwords in them: of a connection string, a URI, a rule.
+
+    The rest of the line goes with it: where a quoted value ends is told by several rules at once.
+    """
+    text = re.sub(r"((?:password|passwd|secrets)\s*=\s*).*", r"\1…", text)
+    return re.sub(r"(://[^:@/\s]*:).*@", r"\1…@", text)
 
 
 def shown_text(found: list[Shown]) -> str:

@@ -1,4 +1,4 @@
-#> psql: SELECT pg_create_physical_replication_slot('$slots', true)
+#> psql: SELECT pg_create_physical_replication_slot(…, true) for: $slots
 # Slots for standbys, reserving from now on. One that lost its WAL, or never held any: made anew.
 for slot in $slots; do
   sql -c "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots
