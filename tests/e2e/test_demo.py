@@ -91,7 +91,7 @@ def test_uris_one_a_line(demo: Herd) -> None:
 
 
 def test_what_the_tutorial_opens_is_shown_with_its_path(demo: Herd) -> None:
-    """Through a container: the files belong to the image's user. Also of a server that is down."""
+    """Through a container: the files belong to the image's user."""
     master, standby = demo.container("master"), demo.container("standby")
     rules = demo.invoke("show", "hba").stdout
     assert re.search(rf"^{master}: .*master_data/pg_hba.conf$", rules, re.MULTILINE)

@@ -8,13 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pgherd.docker.engine import docker
-from pgherd.docker.models import Image
 from pgherd.errors import Refused, quoted
+from pgherd.group import preconditions
 from pgherd.group.group import Group
-from pgherd.group.observation import Observation
+from pgherd.group.image import find_image
 from pgherd.hosts.commands import Script, Tool, assignments
 from pgherd.hosts.parallel import WORKERS, run_all
-from pgherd.operations.image import ensure_image
 from pgherd.postgres import conf, scripts
 from pgherd.postgres.facts import Facts
 from pgherd.postgres.instance import Instance
@@ -149,10 +148,7 @@ SHOWN = {
         "",
         "SELECT slot_name, slot_type, active, restart_lsn, wal_status FROM pg_replication_slots",
     ),
-    "sync": (
-        "",
-        _WAITED_FOR,
-    ),
+    "sync": ("", _WAITED_FOR),
     "log-settings": (
         "",
         "SELECT name, setting, unit FROM pg_settings WHERE name ~ '^log' AND setting <> boot_val",
@@ -176,34 +172,38 @@ def show(group: Group, name: str, node: str = "") -> list[Shown]:
     somebody wrote into a connection string is left out.
 
     Raises:
-        Refused: there is nothing of that name; a node's server is down, and only it could tell.
+        Refused: there is nothing of that name.
     """
     if name not in SHOWN:
         raise Refused(f"{quoted(name)} is none of {', '.join(SHOWN)}.")
     chosen = [group.instance(node)] if node else list(group.instances.values())
     seen = group.observe()
-    down = any(seen.nodes[instance.name].facts is None for instance in chosen)
-    image = ensure_image(group, seen) if down else None
-    return run_all(lambda instance: _show(instance, image, name, seen), chosen)
+    running = [instance for instance in chosen if seen.nodes[instance.name].facts]
+    image = find_image(group, seen) if len(running) < len(chosen) else None
+
+    def look(instance: Instance) -> Shown:
+        if instance in running:
+            return _show(instance, name, lambda script: instance.execute(script, reads=True))
+        if not SHOWN[name][0] or image is None:
+            return Shown(
+                instance.name, "", ("(its server does not answer, and nothing else tells)",)
+            )
+        if preconditions.data_state(instance) != preconditions.FULL:
+            return Shown(instance.name, "", ())
+        data = instance.mounts(readonly=True)[:1]
+        return _show(
+            instance, name, lambda script: instance.offline(image, script, mounts=data, reads=True)
+        )
+
+    return run_all(look, chosen)
 
 
-def _show(instance: Instance, image: Image | None, name: str, seen: Observation) -> Shown:
+def _show(instance: Instance, name: str, run: Callable[[Script], str]) -> Shown:
     file, how = SHOWN[name]
-    runs = seen.nodes[instance.name].facts is not None
-    if not file:
-        if not runs:
-            raise Refused(f"{instance.name} does not answer, and only its server tells of {name}.")
-        said = instance.execute(scripts.compose(f'psql -Xqw -c "{how}"\n'), reads=True)
-        return Shown(instance.name, "", tuple(said.rstrip().splitlines()))
-    look = scripts.compose(how.format(file=file))
-    said = (
-        instance.execute(look, reads=True)
-        if runs or image is None
-        else instance.offline(image, look, mounts=instance.mounts(readonly=True)[:1], reads=True)
-    )
-    hidden = hide_passwords(said)
-    place = instance.node.data.rstrip("/")
-    return Shown(instance.name, f"{place}/{file}", tuple(hidden.splitlines()))
+    text = how.format(file=file) if file else f'psql -Xqw -c "{how}"\n'
+    said = hide_passwords(run(scripts.compose(text)))
+    path = f"{instance.node.data.rstrip('/')}/{file}" if file else ""
+    return Shown(instance.name, path, tuple(said.rstrip().splitlines()))
 
 
 def hide_passwords(text: str) -> str:
