@@ -204,6 +204,12 @@ END
 """
 
 
+def test_echo_ends_no_act_whatever_a_script_has(capsys: pytest.CaptureFixture[str]) -> None:
+    """A word that no shell would take, and a variable that nobody set."""
+    Trace(echo=True).wants(["sh"], Script(("at=a\\\n#> cat $at $none\n",)), reads=False)
+    assert capsys.readouterr().err == "+ sh\n    cat a\\ $none\n"
+
+
 def test_echo_explains_what_a_script_does(capsys: pytest.CaptureFixture[str]) -> None:
     """What was written into a file is told once; of the looks by one program the first."""
     trace, secret = Trace(echo=True), Secret("s3cret", "/s")

@@ -295,7 +295,7 @@ class Explainer:
 
     def _blocks(self, text: str) -> Iterator[tuple[str, list[str]]]:
         """Yield each file's path with the lines written into it; no path where there is no file."""
-        known = {name: "".join(shlex.split(value)) for name, value in self._VARIABLE.findall(text)}
+        known = {name: _unquoted(value) for name, value in self._VARIABLE.findall(text)}
         lines, path = iter(text.splitlines()), ""
         for line in lines:
             if told := self._FOR_PEOPLE.match(line):
@@ -321,6 +321,14 @@ class Explainer:
         """Return a here-document's lines, without comments, up to its end."""
         body = takewhile(lambda line: line != end, lines)
         return [line for line in body if line.strip() and not line.startswith(("#", "--"))]
+
+
+def _unquoted(value: str) -> str:
+    """Return what a shell makes of a word; the word itself where that cannot be told."""
+    try:
+        return "".join(shlex.split(value))
+    except ValueError:  # it ends with a backslash
+        return value
 
 
 def heredoc(text: str, word: str = "EOF") -> str:
