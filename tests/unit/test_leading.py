@@ -150,12 +150,12 @@ def test_both_directions_are_told() -> None:
         ("s2", "pa"): Beyond(400, 2, 350, "2026-01-01 00:00:00 UTC"),
         ("pa", "s2"): Beyond(90, 0),
     }
-    assert leadership.told({"pa": PA, "s2": STRAY}, own, "s2", "pa") == (
+    assert leadership.describe_difference({"pa": PA, "s2": STRAY}, own, "s2", "pa") == (
         "s2 has 2 commits (350 bytes, the last at 2026-01-01 00:00:00 UTC) that pa has not, and pa "
         "has no commit (90 bytes) that s2 has not"
     )
     other = {"pa": PA, "s2": replace(STRAY, system="9")}
-    assert leadership.told(other, {}, "s2", "pa") == "s2 is of another system"
+    assert leadership.describe_difference(other, {}, "s2", "pa") == "s2 is of another system"
 
 
 @pytest.mark.parametrize(

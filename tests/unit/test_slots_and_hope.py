@@ -186,5 +186,5 @@ def test_a_slot_that_was_made_to_follow_is_used_again_for_a_new_copy(
     now = facts(slots=(slot("reserved"),))
     monkeypatch.setattr(Instance, "facts", lambda _: now)
     assert slot_options(s1, made.master, pair.theirs) == MADE
-    assert slot_options(s1, made.master, pair.asked_again().theirs) == THERE
-    assert pair.asked_again().mine is None
+    assert slot_options(s1, made.master, pair.observe_upstream_again().theirs) == THERE
+    assert pair.observe_upstream_again().mine is None

@@ -448,8 +448,8 @@ def test_a_foreign_container_is_not_asked(labels: dict[str, str]) -> None:
     """Only a container with the group's labels has a say, whatever it answers."""
     foreign: Container = container("pa", labels=labels)
     made = group(topology(), FakeHost())
-    assert made._seen(foreign, facts(), "local") == NodeObservation(foreign, None)
-    assert made._seen(container("pa"), facts(), "local") == NodeObservation(
+    assert made._observe_node(foreign, facts(), "local") == NodeObservation(foreign, None)
+    assert made._observe_node(container("pa"), facts(), "local") == NodeObservation(
         container("pa"), facts()
     )
 

@@ -109,7 +109,7 @@ def of_node(
     elif not container.planned:
         yield from _state(group, instance, seen, container, leader)
         yield from _restart(group, instance, container, leader)
-        yield from _made_otherwise(
+        yield from _compare_container(
             group, instance, container, further.images.get(instance.node.host)
         )
 
@@ -180,7 +180,7 @@ def start_command(
     return group.there(instance.node.host, update)
 
 
-def _made_otherwise(
+def _compare_container(
     group: Group, instance: Instance, container: Container, image: Image | None
 ) -> Iterator[Difference]:
     """Yield in what a container was made otherwise than it would be now."""

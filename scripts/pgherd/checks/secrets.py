@@ -390,10 +390,12 @@ def in_logs_and_files(
             code, where = f"secret-{kind}", path.replace(PGDATA, _data(group, node))
             cure = f"{known[label].anew}; then take it out of the file"
             yield AuditFinding(code, node, look.host, text, where, cure)
-    yield from _seen_by_all_roles(look, known)
+    yield from _find_readable_by_all_roles(look, known)
 
 
-def _seen_by_all_roles(look: Look, known: Mapping[str, SecretPatterns]) -> Iterator[AuditFinding]:
+def _find_readable_by_all_roles(
+    look: Look, known: Mapping[str, SecretPatterns]
+) -> Iterator[AuditFinding]:
     """Find secrets in what any role can read; what replication carries along is told once."""
     told: set[tuple[str, str]] = set()
     for node, seen in look.nodes.items():

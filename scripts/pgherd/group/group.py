@@ -115,7 +115,7 @@ class Site:
         except DeadlinePassed:  # one that stands still holds up the others: ask each by itself
             containers = self.engine.containers_one_by_one()
             asked = [i for i in self.instances.values() if i.name in containers]
-            answers = run_all(lambda i: _asked(i, containers[i.name]), asked)
+            answers = run_all(lambda i: _ask(i, containers[i.name]), asked)
             return containers, {i.name: a for i, a in zip(asked, answers, strict=True)}
         records, _, answered = result.out.partition("== ANSWERS\n")
         if not result.ok and not records.strip():
@@ -137,7 +137,7 @@ def _elsewhere(topology: Topology, here: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(address for address in others if address))
 
 
-def _asked(instance: Instance, container: Container) -> Facts | NoAnswer:
+def _ask(instance: Instance, container: Container) -> Facts | NoAnswer:
     if container.silent:
         return NoAnswer(f"`docker inspect {container.name}` does not answer.")
     try:
@@ -353,7 +353,7 @@ class Group:
         name = leads.name if leads else ""
         known = leadership.known_of(self.topology, seen.facts)
         others = [other for other in seen.primaries if other != name]
-        told = [leadership.told(known, seen.own, other, name) for other in others]
+        told = [leadership.describe_difference(known, seen.own, other, name) for other in others]
         cures = ", ".join(f"`invoke rejoin {other}`" for other in others)
         all_ = ", ".join(f"{n} (timeline {seen.facts[n].timeline})" for n in [name, *others])
         return (
@@ -429,7 +429,8 @@ class Group:
             return {}, {}
         self._clear_helpers(site, containers)
         nodes = {
-            n: self._seen(containers.get(n), answers.get(n), site.name) for n in site.instances
+            n: self._observe_node(containers.get(n), answers.get(n), site.name)
+            for n in site.instances
         }
         return nodes, containers
 
@@ -452,7 +453,7 @@ class Group:
         for instance in self.instances.values():
             instance.database = instance.database or next(iter(databases), "")
 
-    def _seen(
+    def _observe_node(
         self, container: Container | None, answer: Facts | NoAnswer | None, host: str
     ) -> NodeObservation:
         """Put together what was found of a node; only the group's own server has a say in it."""

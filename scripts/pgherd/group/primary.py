@@ -95,10 +95,10 @@ class Contest:
         """The node that leads; empty where none does."""
         return self.leader.name if self.leader else ""
 
-    def told(self, name: str) -> str:
+    def describe(self, name: str) -> str:
         """Say who leads, why, and what another node and that one have of their own."""
         why = f": {self.leader.why}" if self.leader and self.leader.why else ""
-        what = leadership.told(self.known, self.own, name, self.name)
+        what = leadership.describe_difference(self.known, self.own, name, self.name)
         return f"{self.name} leads{why}. {what}"
 
 
@@ -268,8 +268,8 @@ def _second(
     if unmarked := copied(disks, name, other):
         return unmarked
     return (
-        f"{name} is not the one to be primary. {found.told(name)}. `invoke start` runs {other}; "
-        f"then `invoke rejoin {name}` makes {name} its standby."
+        f"{name} is not the one to be primary. {found.describe(name)}. `invoke start` runs "
+        f"{other}; then `invoke rejoin {name}` makes {name} its standby."
     )
 
 
@@ -277,7 +277,7 @@ def serves_instead(group: Group, found: Contest, serving: str) -> str:
     """Say that a node serves as primary which does not lead, as the one that does is down."""
     stop = group.there(group.topology.node(serving).host, f"docker stop {serving}")
     return (
-        f"{serving} serves as primary, and is not the one to keep. {found.told(serving)}. What "
+        f"{serving} serves as primary, and is not the one to keep. {found.describe(serving)}. What "
         f"clients write on {serving} makes it worse: `{stop}`, then `invoke start`, which runs "
         f"{found.name}, and `invoke rejoin {serving}`."
     )

@@ -148,10 +148,10 @@ class Settings:
         """Return what ssh_config says of one SSH server."""
         destination = Destination.parse(asked)
         file = ["-F", self.file] if self.file else []
-        values = self._asked_of_ssh(destination, file) or self._read_by_paramiko(destination)
+        values = self._ask_ssh(destination, file) or self._read_by_paramiko(destination)
         return Hop(asked, values, ("ssh", *destination.argv(*file, *options)))
 
-    def _asked_of_ssh(self, destination: Destination, file: list[str]) -> dict[str, list[str]]:
+    def _ask_ssh(self, destination: Destination, file: list[str]) -> dict[str, list[str]]:
         """Return the settings as `ssh -G` prints them; nothing where there is no `ssh`."""
         host = LocalHost(Trace())
         *options, name = destination.argv("-G", "-T", *file)

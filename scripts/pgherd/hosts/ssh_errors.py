@@ -68,7 +68,7 @@ class Stage:
         at = "" if self.hop.asked == self.destination else f", at its jump host {self.hop.asked}"
         return f"{self.destination}{at}"
 
-    def told(self, fault: BaseException) -> Unreachable:
+    def error(self, fault: BaseException) -> Unreachable:
         """Return the error to raise: which destination, at which hop, what, and the cure."""
         ssh, *rest = self.hop.command
         return Unreachable(

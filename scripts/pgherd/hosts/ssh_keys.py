@@ -149,7 +149,7 @@ class HostKeys(paramiko.RejectPolicy):  # type: ignore[misc]
 
     def __init__(self, hop: Hop) -> None:
         self.hop = hop
-        self.name = known_name(hop)
+        self.name = known_hosts_name(hop)
         self.files = [*hop.listed("userknownhostsfile"), *hop.listed("globalknownhostsfile")]
         self.known = list(about(self.files, self.name))
         self.portless: list[Known] = []  # what is known of the host's keys counts for each port
@@ -236,7 +236,7 @@ class HostKeys(paramiko.RejectPolicy):  # type: ignore[misc]
         return f"{shlex.join([ssh, *rest])} (answer yes)"
 
 
-def known_name(hop: Hop) -> str:
+def known_hosts_name(hop: Hop) -> str:
     """Return the name that a host has in known_hosts."""
     if alias := hop.value("hostkeyalias"):
         return alias

@@ -74,12 +74,14 @@ class Login:
     def _methods(self, transport: Any) -> list[str]:
         """Return by which methods the server lets people log in."""
         try:
-            self._asked(transport, transport.auth_none)
+            self._ask_to_be_let_in(transport, transport.auth_none)
         except paramiko.BadAuthenticationType as told:
             return list(told.allowed_types)
         return []
 
-    def _asked(self, transport: Any, question: Callable[..., list[str]], *key: Any) -> list[str]:
+    def _ask_to_be_let_in(
+        self, transport: Any, question: Callable[..., list[str]], *key: Any
+    ) -> list[str]:
         """Ask to be let in; return what the server wants besides, if it says so."""
         transport.auth_timeout = self._left()
         try:
@@ -108,7 +110,7 @@ class Login:
     def _logs_in(self, transport: Any, key: Key) -> bool:
         self.tried.append(str(key))
         try:
-            more = self._asked(transport, transport.auth_publickey, key.ready())
+            more = self._ask_to_be_let_in(transport, transport.auth_publickey, key.ready())
         except paramiko.BadAuthenticationType:
             more = []
         if more and "publickey" not in more:
@@ -347,7 +349,7 @@ class _Open:
         except Error as told:
             raise type(told)(f"{self.stage.where()}: {told.sentence}") from told.__cause__
         except Exception as fault:  # paramiko hands on whatever its thread met
-            raise self.stage.told(fault) from fault
+            raise self.stage.error(fault) from fault
 
     def _open(self, deadline: float) -> None:
         """Let Fabric connect, with this hop's own keys, known hosts and deadline."""

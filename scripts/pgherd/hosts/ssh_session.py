@@ -53,7 +53,7 @@ class Remote(Running):
         text = f"{mark}exec {shlex.join([*before, *argv])}"
         parallel.enlist(self)  # from before it runs, so that it cannot begin unseen
         try:
-            with self._told():
+            with self._raising_as_ours():
                 channel.exec_command(text.encode("utf-8", "surrogateescape"))
         except OSError as fault:
             raise Unreachable(f"{link.destination} starts no more commands: {fault}") from None
@@ -71,7 +71,7 @@ class Remote(Running):
         return self._read(self.channel.recv_stderr)
 
     def _read(self, receive: Callable[[int], bytes]) -> Iterator[bytes]:
-        with self._told():
+        with self._raising_as_ours():
             while piece := receive(CHUNK):
                 self.link.heard()
                 yield piece
@@ -83,7 +83,7 @@ class Remote(Running):
             rest = piece[at : at + PACKET]
             while rest:
                 room = channel.out_window_size
-                with self._told():
+                with self._raising_as_ours():
                     sent = channel.send(rest)
                 if not sent:
                     raise BrokenPipeError
@@ -121,8 +121,8 @@ class Remote(Running):
             self.channel.close()
 
     @contextlib.contextmanager
-    def _told(self) -> Iterator[None]:
-        """Raise what a lost connection makes of paramiko as what it is.
+    def _raising_as_ours(self) -> Iterator[None]:
+        """Raise the errors of paramiko as errors of ours.
 
         Raises:
             Unreachable: the connection is lost.

@@ -575,7 +575,7 @@ def _contest(
     stop = group.there(primary.node.host, f"docker stop {primary.name}")
     raise Refused(
         f"{primary.name} serves as primary, and is not the one to keep. "
-        f"{found.told(primary.name)}. What clients write on {primary.name} makes it worse: "
+        f"{found.describe(primary.name)}. What clients write on {primary.name} makes it worse: "
         f"`{stop}`, then `invoke failover`, and `invoke rejoin {primary.name}`."
     )
 
@@ -595,7 +595,7 @@ def _keep_down(
     fencing.stop_and_fence(group, instance, seen.nodes[instance.name].container)
     own = found.own.get((instance.name, found.name))
     if own and own.commits != 0:
-        group.trace.note(f"{found.told(instance.name)}: `invoke rejoin {instance.name}`")
+        group.trace.note(f"{found.describe(instance.name)}: `invoke rejoin {instance.name}`")
     else:
         fencing.mark_as_standby(group, instance, image, facts)
 

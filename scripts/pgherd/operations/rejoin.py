@@ -170,7 +170,7 @@ def _rejoin_by(pair: SeedPlan, primary: Instance, asked: SeedOptions) -> None:
     if way.kind is not Method.BASE_BACKUP:
         _refuse_new_copy(pair, primary)
         pair.note(Method.BASE_BACKUP.value)
-        pair = pair.asked_again()
+        pair = pair.observe_upstream_again()
     seed.seed(pair, asked)
     if way.commits != 0 and way.kind is Method.BASE_BACKUP:
         pair.note(f"{counted(way.commits)} of its own are in what was set aside")
@@ -277,8 +277,9 @@ def _refuse_loss(
     choices = f"To lose what {name} has: {lose}. To keep it: {keep}"
     if leads:
         choices = f"To keep what {name} has: {keep}. To lose it: {lose}"
+    difference = leadership.describe_difference(nodes, counts, name, primary.name)
     raise Refused(
-        f"{leadership.told(nodes, counts, name, primary.name)}. Clients may have been told of what "
+        f"{difference}. Clients may have been told of what "
         f"{name} has, and {asked.max_loss or 0} bytes of it may be lost (--max-loss)."
         f"{f' {found.name} leads: {found.why}.' if found and found.why else ''} {choices}."
     )

@@ -130,7 +130,7 @@ class SeedPlan:
         """Whether the standby's container runs, or is about to."""
         return bool(self.container and self.container.alive)
 
-    def asked_again(self) -> SeedPlan:
+    def observe_upstream_again(self) -> SeedPlan:
         """Return it with what the upstream says now: after a try to follow that has the slot."""
         nodes, name = self.seen.nodes, self.upstream.name
         now = replace(nodes[name], facts=self.upstream.facts())
@@ -941,7 +941,7 @@ class _Seeding:
         facts = following(pair, stands)
         if facts is None:
             if stands != NEW:
-                pair = pair.asked_again()
+                pair = pair.observe_upstream_again()
                 check_seed(pair, self.asked)
             facts = seed(pair, self.asked)
         return facts

@@ -235,7 +235,7 @@ def _not_to_lead(
                 continue
             if its.name in down and (unmarked := copied(down, name, its.name)):
                 raise Refused(unmarked)
-            found[name] = f"it would be a second primary. {its.told(name)}"
+            found[name] = f"it would be a second primary. {its.describe(name)}"
     return found
 
 

@@ -568,9 +568,9 @@ class Handover:
             "ending", seconds=left, archiving=archiving, grace=grace, spared=spared
         )
         command, limit = self.former.inside("sh", "-s"), CHECKPOINT_SECONDS + 60.0
-        return self.former.engine.run(command, stdin=script, timeout=limit, on_line=self._told)
+        return self.former.engine.run(command, stdin=script, timeout=limit, on_line=self._read_line)
 
-    def _told(self, line: str) -> None:
+    def _read_line(self, line: str) -> None:
         what, _, more = line.partition(" ")
         self._waits = "it waits for its sessions to end"
         if what == "checkpoint":

@@ -214,7 +214,7 @@ def beyond(mine: Known, theirs: Known) -> Beyond | None:
     return Beyond(size, None) if size > 0 else None
 
 
-def told(known: Mapping[str, Known], own: Own, name: str, leads: str) -> str:
+def describe_difference(known: Mapping[str, Known], own: Own, name: str, leads: str) -> str:
     """Say what a node and the one that leads have of their own; empty where nothing compares."""
     if known[name].system != known[leads].system:
         return f"{name} is of another system"
