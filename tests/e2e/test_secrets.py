@@ -244,7 +244,11 @@ def test_passwords_of_the_users_choice(make_herd: MakeHerd, major: str) -> None:
     dry = herd.invoke("--dry", "setup-master", "seed-standby", "verify").stdout
     assert str(herd.secrets() / "replicator.password") in dry
     done = herd.invoke("--debug", "--echo", "setup-master", "seed-standby", "verify")
-    for text in (dry, done.stdout, done.stderr, docker("inspect", herd.container("standby"))):
+    again = ["seed-standby", "--rebuild", "--allow-async", "apply", "verify"]
+    taught = herd.invoke("--echo", *again)
+    assert "pg_basebackup" in taught.stderr
+    inspected = docker("inspect", herd.container("standby"))
+    for text in (dry, done.stdout, done.stderr, taught.stdout, taught.stderr, inspected):
         assert "Zq7" not in text
     assert passwords(herd) == CHOSEN
     assert herd.sql("standby", "SELECT status FROM pg_stat_wal_receiver") == "streaming"
